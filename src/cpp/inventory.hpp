@@ -1,0 +1,129 @@
+// The inventory: the only list of kernels. An entry says what a kernel computes, when it applies, what it costs and how it
+// is run. Kernels are compiled once per instruction set; their entries are plain constant data, read only after the CPU
+// was asked (cpu/features.hpp).
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+#include "problem.hpp"
+
+namespace convkit {
+
+enum class Isa : std::int32_t { portable = 0, avx2 = 1, avx512 = 2 };
+inline constexpr int isa_count = 3;
+
+// The machine as cost functions and defaults see it. Bytes.
+struct Machine {
+  std::int64_t l1d, l2;
+  std::int64_t l3;  // visible to one core; 0 if there is none
+};
+
+inline constexpr int max_parameters = 6;
+
+// A kernel's explicit parameters, in the order of its schema; unused ones are 0.
+struct Parameters {
+  std::int32_t value[max_parameters];
+};
+
+struct ParameterSpec {
+  const char* name;  // null ends the schema
+  std::int32_t least, most;
+};
+
+// What a call would do, for the cost model. Totals over all threads.
+struct Cost {
+  double fmas;        // scalar multiply-adds executed, wasted lanes and padding included
+  double vector_ops;  // whole-vector instructions other than those FMAs: transforms, packing shuffles, stores of columns
+  double bytes_l2;    // traffic between L1 and L2, beyond what the FMA loop hides
+  double bytes_l3;    // between L2 and L3
+  double bytes_dram;  // compulsory traffic beyond the caches
+  double efficiency;  // share of the FMA peak that the inner loop reaches, 0..1
+  double imbalance;   // busiest thread's share times the number of threads, >= 1
+  std::int32_t barriers;  // team barriers, beside the start of the team
+};
+
+// What packed weights look like. Two kernels (or parameters) with equal id and bytes share one packing.
+struct Packing {
+  char id[40];        // empty: the kernel reads dense OIHW weights as they are
+  std::int64_t bytes;
+};
+
+// Weights as the caller holds them: strides in elements along O, C/groups, KH, KW.
+struct WeightView {
+  const void* data;
+  std::int64_t stride_o, stride_c, stride_kh, stride_kw;
+};
+
+enum class Activation : std::int32_t {
+  none = 0, clamp = 1,  // clamp: min(hi, max(lo, v)); NaN survives
+  silu = 2, hardswish = 3, sigmoid = 4, tanh = 5, leaky_relu = 6  // leaky_relu: slope in `lo`
+};
+
+// y = activation(conv + bias + residual)
+struct Epilogue {
+  const void* bias;      // O values, or null
+  const void* residual;  // like y in shape and layout, or null; may be y itself
+  Activation activation;
+  double lo, hi;
+};
+
+// Tensors are dense in the problem's layout, aligned to their element at least.
+//   forward:     x (N,C,H,W), w -> y (N,O,OH,OW)
+//   input_grad:  x is dy (N,O,OH,OW), w -> y is dx (N,C,H,W)
+//   weight_grad: x (N,C,H,W), dy (N,O,OH,OW) -> y is dw, dense OIHW; w and packed are not read
+struct Arguments {
+  const ConvProblem* problem;
+  const Parameters* parameters;
+  const void* x;
+  const void* dy;      // weight_grad only
+  WeightView w;        // read when packed is null; dense OIHW if the packing id is empty
+  const void* packed;  // 64-byte aligned; null exactly when problem->packed is 0 (or the packing id is empty)
+  Epilogue epilogue;
+  void* y;             // every element is written
+  void* workspace;     // workspace_bytes(...) bytes, 4096-byte aligned, contents undefined
+  int threads;         // team size asked for; kernels may start a smaller one, never a larger
+};
+
+// Numerical class of a kernel.
+struct ErrorClass {
+  bool direct;        // direct summation: allowed under accuracy "strict"
+  float rms_ratio;    // RMS error relative to direct summation's, float32, C = 512
+};
+
+struct Kernel {
+  const char* family;  // what `algorithm=` accepts, e.g. "winograd4"
+  const char* name;    // <dtype>_<algorithm>[_<tile>]__<isa>[_variant]
+  Isa isa;
+  Op op;
+  Dtype dtype_x, dtype_w, dtype_accumulate, dtype_y;
+  std::uint32_t layouts;  // bit 1 << Layout for each layout it takes
+  std::int32_t revision;  // raised when results or speed change: older trials are then stale
+  ErrorClass error;
+  const ParameterSpec* schema;
+  // Everything but op, dtype and layout, which the inventory checks itself.
+  bool (*applies)(const ConvProblem&);
+  // Parameter sets worth measuring, the default for this problem first; at most `capacity`, at least 1.
+  int (*candidates)(const ConvProblem&, const Machine&, int threads, Parameters* out, int capacity);
+  void (*cost)(const ConvProblem&, const Parameters&, const Machine&, int threads, Cost* out);
+  void (*packing)(const ConvProblem&, const Parameters&, Packing* out);
+  // Packs `w` into `out` (packing bytes, 64-byte aligned) with a team; null where the packing id is always empty.
+  void (*pack)(const ConvProblem&, const Parameters&, const WeightView& w, void* out, int threads);
+  std::int64_t (*workspace_bytes)(const ConvProblem&, const Parameters&, int threads);
+  void (*run)(const Arguments&);
+};
+
+// One per algorithm file and ISA, constant-initialised: the only external symbol of such an object.
+struct KernelTable {
+  const Kernel* kernels;
+  int count;
+};
+
+// All kernels that this CPU can run (or that the forced ISA allows), best ISA first, in order of declaration.
+int kernel_count();
+const Kernel& kernel(int index);
+// True if the kernel takes the problem: op, dtype, layout and its own predicate.
+bool applies(const Kernel& kernel, const ConvProblem& problem);
+// This machine's caches as CPUID tells them.
+const Machine& machine();
+
+}  // namespace convkit

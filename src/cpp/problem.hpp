@@ -1,0 +1,41 @@
+// A 2-D convolution as every layer of convkit sees it: plain data, no strides of a particular array, no pointers.
+#pragma once
+#include <cstdint>
+
+namespace convkit {
+
+enum class Op : std::int32_t { forward = 0, input_grad = 1, weight_grad = 2 };
+enum class Dtype : std::int32_t { f32 = 0, f64 = 1 };
+// Order of the tensors in memory. A NCHW-shaped array with NHWC strides is nhwc.
+enum class Layout : std::int32_t { nchw = 0, nhwc = 1 };
+// What is done to an output before it is stored; clip values are arguments, never part of a problem.
+enum class EpilogueClass : std::int32_t { none = 0, clamp = 1, other = 2 };
+
+// Sizes are those of the forward convolution, whatever the op: x is N,C,H,W, w is O,C/groups,KH,KW, y is N,O,OH,OW.
+// OH and OW are derived; `complete` fills them in. All sizes are below 2^31, products are formed in 64 bits.
+struct ConvProblem {
+  Op op;
+  Dtype dtype;
+  Layout layout;
+  std::int64_t n, c, h, w;
+  std::int64_t o, kh, kw;
+  std::int64_t stride_h, stride_w;
+  std::int64_t pad_top, pad_bottom, pad_left, pad_right;
+  std::int64_t dilation_h, dilation_w;
+  std::int64_t groups;
+  EpilogueClass epilogue;
+  std::int64_t bias, residual;  // 0 or 1
+  std::int64_t packed;          // 1: weights were packed beforehand; 0: packing is part of the call
+  std::int64_t oh, ow;
+};
+
+// Number of integers that describe a problem to Python: all fields above but oh and ow, in that order.
+inline constexpr int problem_fields = 23;
+
+// Fills in oh and ow. Returns nullptr, or why the sizes are impossible (static text).
+const char* complete(ConvProblem& problem);
+
+// Useful multiply-adds: what direct summation would do with no padding skipped.
+double multiply_adds(const ConvProblem& problem);
+
+}  // namespace convkit
