@@ -1,0 +1,145 @@
+#include "cpu/features.hpp"
+
+#include <cpuid.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <stdexcept>
+
+namespace convkit {
+
+namespace {
+
+struct Registers {
+  unsigned eax, ebx, ecx, edx;
+};
+
+Registers cpuid(unsigned leaf, unsigned subleaf = 0) {
+  Registers r{};
+  if (!__get_cpuid_count(leaf, subleaf, &r.eax, &r.ebx, &r.ecx, &r.edx)) r = Registers{};
+  return r;
+}
+
+bool bit(unsigned word, int index) { return (word >> index) & 1u; }
+
+std::uint64_t extended_control_register() {
+  std::uint32_t low, high;
+  __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  return (static_cast<std::uint64_t>(high) << 32) | low;
+}
+
+// The x86-64 psABI's micro-architecture levels.
+int architecture_level() {
+  const Registers basic = cpuid(1), structured = cpuid(7), extended = cpuid(0x80000001u);
+  const bool v2 = bit(basic.ecx, 0) && bit(basic.ecx, 9) && bit(basic.ecx, 13) && bit(basic.ecx, 19) &&
+                  bit(basic.ecx, 20) && bit(basic.ecx, 23) && bit(extended.ecx, 0);
+  if (!v2) return 1;
+  const std::uint64_t state = bit(basic.ecx, 27) ? extended_control_register() : 0;
+  const bool v3 = (state & 0x6) == 0x6 && bit(basic.ecx, 28) && bit(basic.ecx, 12) && bit(basic.ecx, 22) &&
+                  bit(basic.ecx, 29) && bit(structured.ebx, 5) && bit(structured.ebx, 3) && bit(structured.ebx, 8) &&
+                  bit(extended.ecx, 5);
+  if (!v3) return 2;
+  const bool v4 = (state & 0xe0) == 0xe0 && bit(structured.ebx, 16) && bit(structured.ebx, 17) &&
+                  bit(structured.ebx, 28) && bit(structured.ebx, 30) && bit(structured.ebx, 31);
+  return v4 ? 4 : 3;
+}
+
+// Deterministic cache parameters: leaf 4 (Intel) or 0x8000001d (AMD).
+Machine read_caches(const std::string& vendor) {
+  Machine machine{32 << 10, 256 << 10, 0};
+  const unsigned leaf = vendor == "AuthenticAMD" || vendor == "HygonGenuine" ? 0x8000001du : 4u;
+  for (unsigned index = 0; index < 16; ++index) {
+    const Registers r = cpuid(leaf, index);
+    const unsigned type = r.eax & 31u;
+    if (type == 0) break;
+    if (type == 2) continue;  // instructions only
+    const std::int64_t ways = (r.ebx >> 22) + 1, partitions = ((r.ebx >> 12) & 1023u) + 1, line = (r.ebx & 4095u) + 1;
+    const std::int64_t bytes = ways * partitions * line * (static_cast<std::int64_t>(r.ecx) + 1);
+    switch ((r.eax >> 5) & 7u) {
+      case 1: machine.l1d = bytes; break;
+      case 2: machine.l2 = bytes; break;
+      case 3: machine.l3 = bytes; break;
+      default: break;
+    }
+  }
+  return machine;
+}
+
+Cpu read_cpu() {
+  Cpu cpu;
+  const Registers first = cpuid(0), basic = cpuid(1);
+  char vendor[13] = {};
+  std::memcpy(vendor, &first.ebx, 4);
+  std::memcpy(vendor + 4, &first.edx, 4);
+  std::memcpy(vendor + 8, &first.ecx, 4);
+  cpu.vendor = vendor;
+  char brand[49] = {};
+  for (unsigned i = 0; i < 3; ++i) {
+    const Registers r = cpuid(0x80000002u + i);
+    std::memcpy(brand + 16 * i, &r, 16);
+  }
+  cpu.brand = brand;
+  while (!cpu.brand.empty() && cpu.brand.back() == ' ') cpu.brand.pop_back();
+  cpu.family = (basic.eax >> 8) & 15u;
+  cpu.model = (basic.eax >> 4) & 15u;
+  if (cpu.family == 15) {
+    cpu.family += (basic.eax >> 20) & 255u;
+    cpu.model += ((basic.eax >> 16) & 15u) << 4;
+  } else if (cpu.family == 6) {
+    cpu.model += ((basic.eax >> 16) & 15u) << 4;
+  }
+  cpu.stepping = basic.eax & 15u;
+  cpu.level = architecture_level();
+  cpu.machine = read_caches(cpu.vendor);
+  return cpu;
+}
+
+struct IsaEntry {
+  const char* name;
+  const char* level;  // "" or "-v3": the suffix of -march=x86-64
+};
+
+constexpr IsaEntry isa_entries[isa_count] = {
+#define CONVKIT_ISA_ENTRY(name, level) {#name, #level},
+#include "isa/isa.def"
+#undef CONVKIT_ISA_ENTRY
+};
+
+Isa choose_isa() {
+  if (const char* forced = std::getenv("CONVKIT_ISA"); forced && *forced) {
+    std::string allowed;
+    for (int i = 0; i < isa_count; ++i) {
+      const Isa isa = static_cast<Isa>(i);
+      if (!usable(isa)) continue;
+      if (std::strcmp(forced, isa_name(isa)) == 0) return isa;
+      allowed += (allowed.empty() ? "" : ", ") + std::string(isa_name(isa));
+    }
+    throw std::invalid_argument("CONVKIT_ISA=" + std::string(forced) + " cannot be used: this CPU runs " + allowed);
+  }
+  int best = 0;
+  for (int i = 0; i < isa_count; ++i) {
+    if (usable(static_cast<Isa>(i))) best = i;
+  }
+  return static_cast<Isa>(best);
+}
+
+}  // namespace
+
+const Cpu& cpu() {
+  static const Cpu instance = read_cpu();
+  return instance;
+}
+
+const char* isa_name(Isa isa) { return isa_entries[static_cast<int>(isa)].name; }
+
+bool usable(Isa isa) {
+  const char* level = isa_entries[static_cast<int>(isa)].level;
+  return *level == '\0' || cpu().level >= std::atoi(level + 2);
+}
+
+Isa active_isa() {
+  static const Isa isa = choose_isa();
+  return isa;
+}
+
+}  // namespace convkit

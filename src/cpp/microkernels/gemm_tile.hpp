@@ -1,0 +1,100 @@
+// The GEMM register tile, in the three forms that convolution needs. All keep rows x NV accumulators in registers over the
+// whole reduction, load each vector of B once a step and broadcast each element of A from memory.
+//
+//   gather   lanes on outputs. A is given by pointers: a run is `rows` pointers and a length, B a packed panel of weights.
+//            With k_stride 1 a run walks channels of NHWC pixels, with H*W those of NCHW pixels.
+//   strided  lanes on outputs. A has a constant row stride, B is one packed panel, k walks contiguously.
+//   spread   lanes on pixels. A is a matrix of weights (row stride lda), B rows of pixels at distance ldb, unpacked if
+//            need be: with a partial last vector nothing beyond it is read.
+//
+// Register budget: rows * NV accumulators + NV of B + 1 of A. AVX-512: 6 x 4 = 29 of 32; AVX2: 6 x 2 = 15 of 16; without
+// FMA the product needs one more: 4 x 2. Loads per FMA are 1/NV + 1/rows, under 0.7 in the full tile. More than 8 rows
+// would push row pointers to the stack.
+//
+// Structure after Goto and van de Geijn (TOMS 2008) and BLIS (Van Zee and van de Geijn, TOMS 2015).
+#pragma once
+#include "isa/vec.hpp"
+
+namespace convkit::CONVKIT_ISA {
+
+template <class T>
+struct TileShape {
+  // Vectors in a full panel of outputs.
+  static constexpr int vectors = Vec<T>::registers == 32 ? 4 : 2;
+  static constexpr int panel = vectors * Vec<T>::lanes;
+  // Most rows of a tile that is nv vectors wide.
+  static constexpr int rows(int nv) {
+    if (Vec<T>::registers == 32) return nv == 4 ? 6 : 8;
+    return nv == 1 ? 8 : Vec<T>::bytes == 16 ? 4 : 6;
+  }
+  static constexpr int most_rows = 8;
+};
+
+// How a tile begins and ends. `tail` is the number of lanes of the last vector that exist, 1..lanes.
+template <class T>
+struct TileOut {
+  T* y;                    // first row
+  std::ptrdiff_t stride;   // from row to row, elements
+  const T* bias;           // gather, strided: along the lanes; spread: one a row; or null
+  const T* residual;       // first row, same stride as y; or null
+  T lo, hi;                // clamp, applied if `clamp`
+  int tail;
+  bool accumulate;         // start from y instead of the bias
+  bool clamp;
+};
+
+// One run of a gathered tile: `rows` pointers, padded to a fixed size so that one table serves every tile height.
+template <class T>
+struct Run {
+  const T* row[TileShape<T>::most_rows];
+  std::ptrdiff_t panel_offset;  // of the run's first k in the panel, in k steps
+};
+
+// A gathered tile of the table that the caller builds: `count` runs of k steps each.
+template <class T>
+struct RunTile {
+  const Run<T>* runs;
+  std::int64_t count, k;
+};
+
+template <class T>
+using GatherTile = void (*)(std::int64_t tiles, const RunTile<T>* table, std::ptrdiff_t k_stride, const T* panel,
+                            const TileOut<T>& out);
+template <class T>
+using StridedTile = void (*)(std::int64_t tiles, std::int64_t k, const T* a, std::ptrdiff_t lda, const T* panel,
+                             const TileOut<T>& out);
+template <class T>
+using SpreadTile = void (*)(std::int64_t tiles, std::int64_t k, const T* a, std::ptrdiff_t lda, const T* b,
+                            std::ptrdiff_t ldb, const TileOut<T>& out);
+
+// Indexed [nv][rows], both from 1. Spread tiles load B whole or with the mask of `tail`.
+template <class T>
+struct TileTable {
+  GatherTile<T> gather[5][9];
+  StridedTile<T> strided[5][9];
+  SpreadTile<T> spread[5][9];
+  SpreadTile<T> spread_masked[5][9];
+};
+
+template <class T>
+const TileTable<T>& tiles();
+template <>
+const TileTable<float>& tiles<float>();
+template <>
+const TileTable<double>& tiles<double>();
+
+// Splits `count` rows into as few tiles of at most `most` rows as possible, as even as possible: `big` tiles of
+// `rows + 1` rows, then `small` tiles of `rows`. Even tiles beat a short last one.
+struct RowSplit {
+  std::int64_t big, small;
+  int rows;
+};
+
+CONVKIT_INLINE RowSplit split_rows(std::int64_t count, int most) {
+  const std::int64_t tiles = (count + most - 1) / most;
+  const std::int64_t rows = count / tiles;
+  const std::int64_t big = count - rows * tiles;
+  return {big, tiles - big, static_cast<int>(rows)};
+}
+
+}  // namespace convkit::CONVKIT_ISA
