@@ -51,7 +51,7 @@ def test_forward_is_the_definition(stride: Any, pads: Any, dilation: Any, groups
 @pytest.mark.parametrize(("stride", "pads", "dilation", "groups"), CASES)
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
 def test_gradients_are_adjoint(stride: Any, pads: Any, dilation: Any, groups: int, layout: str) -> None:
-    """<conv(x, w), dy> = <x, input gradient> = <w, weight gradient> for every dy: that defines a linear map's gradient."""
+    """<conv(x, w), dy> = <x, input gradient> = <w, weight gradient> for every dy: the definition of a gradient."""
     rng = np.random.default_rng(2)
     x, w = rng.standard_normal((2, 4, 7, 6)), rng.standard_normal((8, 4 // groups, 3, 2))
     if layout == "NHWC":

@@ -1,0 +1,46 @@
+"""Settings of all tests: no user's database or environment decides one, and examples are the same each time."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+for _name in [name for name in os.environ if name.startswith("CONVKIT_")]:
+    del os.environ[_name]
+# Read once, at first use: so it is set before any test imports the package. Subprocesses inherit it.
+_home = tempfile.TemporaryDirectory(prefix="convkit-tests-")
+os.environ["XDG_DATA_HOME"] = os.environ["XDG_CONFIG_DIRS"] = os.environ["XDG_DATA_DIRS"] = _home.name
+
+hypothesis.settings.register_profile(
+    "default",
+    derandomize=True,
+    deadline=None,
+    database=None,
+    max_examples=20,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow, hypothesis.HealthCheck.filter_too_much],
+)
+hypothesis.settings.register_profile("thorough", hypothesis.settings.get_profile("default"), max_examples=300)
+hypothesis.settings.load_profile("default")
+
+
+def pytest_unconfigure() -> None:
+    """Remove the throw-away data directory."""
+    _home.cleanup()
+
+
+@pytest.fixture
+def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A tuning database of this test's own, named by CONVKIT_DB; the package forgets it afterwards."""
+    import convkit
+
+    path = tmp_path / "trials.sqlite"
+    monkeypatch.setenv("CONVKIT_DB", str(path))
+    convkit.reload()
+    yield path
+    monkeypatch.undo()
+    convkit.reload()

@@ -1,0 +1,125 @@
+"""Every kernel of the inventory, on every instruction set this machine has, against the float64 oracle.
+
+Nothing here names a kernel: a new entry of the inventory is tested by being there. Outputs and workspaces are filled
+with NaN before each run, and operands end at a page that may not be read.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from convkit import _core
+from convkit.problem import Problem
+from oracle import Operands
+from strategies import families_of, problems, sample_problems
+
+KERNELS = _core.kernels()
+every_kernel = pytest.mark.parametrize("kernel", KERNELS, ids=[kernel["name"] for kernel in KERNELS])
+
+
+def run(kernel: Any, problem: Problem, parameters: tuple[int, ...], threads: int, operands: Operands) -> Any:
+    """Run one kernel over poisoned memory."""
+    trial = _core.Trial(
+        kernel["index"],
+        parameters,
+        problem.to_core(),
+        threads,
+        operands.x,
+        operands.w,
+        bias=operands.bias,
+        residual=operands.residual,
+        poison=True,
+        **operands.arguments,
+    )
+    return trial.run()
+
+
+@every_kernel
+def test_some_shapes_suit_it(kernel: Any) -> None:
+    assert families_of(kernel), f"no family of shapes in strategies.py has problems that {kernel['name']} takes"
+
+
+@every_kernel
+@given(data=st.data())
+def test_right_for_any_problem(kernel: Any, data: Any) -> None:
+    problem = data.draw(problems(kernel))
+    threads = data.draw(st.integers(1, 4))
+    operands = Operands(problem, kernel, data.draw(st.integers(0, 9)), at_end=data.draw(st.booleans()))
+    operands.expect()
+    candidates = _core.candidates(kernel["index"], problem.to_core(), threads)
+    chosen = {candidates[0], candidates[data.draw(st.integers(0, len(candidates) - 1))]}
+    for parameters in chosen:
+        y = run(kernel, problem, parameters, threads, operands).copy()
+        operands.check(y)
+        if threads > 1:
+            alone = run(kernel, problem, parameters, 1, operands)
+            assert alone.tobytes() == y.tobytes(), f"{threads} threads give other bits than one, {parameters}"
+
+
+@every_kernel
+def test_right_with_all_parameters(kernel: Any) -> None:
+    for seed, problem in enumerate(sample_problems(kernel, 3)):
+        operands = Operands(problem, kernel, seed)
+        operands.expect()
+        for parameters in _core.candidates(kernel["index"], problem.to_core(), 2):
+            operands.check(run(kernel, problem, parameters, 2, operands))
+
+
+@every_kernel
+def test_nan_and_infinity_stay_where_they_belong(kernel: Any) -> None:
+    if not kernel["direct"]:
+        pytest.skip("transforms spread NaN and infinity over a tile; the documentation says so")
+    for seed, problem in enumerate(sample_problems(kernel, 4)):
+        problem = problem.replace(epilogue="none")
+        if not _core.applies(kernel["index"], problem.to_core()):
+            continue
+        operands = Operands(problem, kernel, seed)
+        rng = np.random.default_rng(seed)
+        operands.x.ravel()[rng.integers(operands.x.size, size=2)] = (np.nan, np.inf)
+        with np.errstate(invalid="ignore"):
+            operands.expect()
+            parameters = _core.candidates(kernel["index"], problem.to_core(), 1)[0]
+            y = run(kernel, problem, parameters, 1, operands)
+        np.testing.assert_array_equal(np.isnan(y), np.isnan(operands.expected), err_msg=str(problem))
+        np.testing.assert_array_equal(np.isinf(y), np.isinf(operands.expected), err_msg=str(problem))
+
+
+@every_kernel
+def test_impossible_parameters_are_refused(kernel: Any) -> None:
+    problem = sample_problems(kernel, 1)[0]
+    operands = Operands(problem, kernel)
+    default = _core.candidates(kernel["index"], problem.to_core(), 1)[0]
+    with pytest.raises(ValueError, match="parameter"):
+        run(kernel, problem, (*default, 1), 1, operands)
+    for i, (_, least, most) in enumerate(kernel["parameters"]):
+        for value in (least - 1, most + 1):
+            with pytest.raises(ValueError, match="parameter"):
+                run(kernel, problem, (*default[:i], value, *default[i + 1 :]), 1, operands)
+
+
+def test_the_check_refuses_zeros() -> None:
+    kernel = KERNELS[0]
+    problem = Problem(op="forward", dtype=kernel["dtypes"][0], n=1, c=64, h=9, w=9, o=64, kh=3, kw=3)
+    operands = Operands(problem, kernel)
+    operands.expect()
+    operands.check(operands.expected.astype(problem.dtype))
+    with pytest.raises(AssertionError, match="wrong"):
+        operands.check(np.zeros(operands.expected.shape, problem.dtype))
+
+
+def test_the_inventory_is_consistent() -> None:
+    assert [kernel["index"] for kernel in KERNELS] == list(range(len(KERNELS)))
+    names = [kernel["name"] for kernel in KERNELS]
+    assert len(set(names)) == len(names)
+    assert {kernel["isa"] for kernel in KERNELS} == set(_core.usable_isas())
+    dtypes = {"float32": "f32_", "float64": "f64_"}
+    for kernel in KERNELS:
+        assert kernel["name"].startswith(dtypes[kernel["dtypes"][0]])
+        assert f"__{kernel['isa']}" in kernel["name"]
+        assert kernel["revision"] >= 1
+        assert kernel["layouts"]
