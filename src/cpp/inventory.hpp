@@ -67,6 +67,7 @@ struct Epilogue {
   double lo, hi;
 };
 
+// No tensor is empty: callers answer those problems without a kernel.
 // Tensors are dense in the problem's layout, aligned to their element at least.
 //   forward:     x (N,C,H,W), w -> y (N,O,OH,OW)
 //   input_grad:  x is dy (N,O,OH,OW), w -> y is dx (N,C,H,W)

@@ -1,5 +1,7 @@
 #include "problem.hpp"
 
+#include <initializer_list>
+
 namespace convkit {
 
 namespace {

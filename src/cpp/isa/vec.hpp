@@ -6,6 +6,7 @@
 #include <cstring>
 
 #define CONVKIT_INLINE inline __attribute__((always_inline))
+#define CONVKIT_LAMBDA __attribute__((always_inline))
 #if defined(__clang__)
 #define CONVKIT_UNROLL _Pragma("unroll")
 #else

@@ -63,8 +63,7 @@ CONVKIT_INLINE void finish(typename Vec<T>::Reg (&c)[Rows][NV], const TileOut<T>
 }
 
 template <class T, int Rows, int NV>
-void gather_tile(std::int64_t tiles, const RunTile<T>* table, std::ptrdiff_t k_stride, const T* panel,
-                 const TileOut<T>& out) {
+void gather_tile(std::int64_t tiles, const RunTile<T>* table, const T* panel, const TileOut<T>& out) {
   using V = Vec<T>;
   T* y = out.y;
   const T* residual = out.residual;
@@ -90,7 +89,7 @@ void gather_tile(std::int64_t tiles, const RunTile<T>* table, std::ptrdiff_t k_s
           for (int j = 0; j < NV; ++j) c[i][j] = av * bv[j] + c[i][j];
         }
         b += NV * V::lanes;
-        k += k_stride;
+        ++k;
       } while (b != b_end);
     }
     finish<T, Rows, NV>(c, out, y, residual);

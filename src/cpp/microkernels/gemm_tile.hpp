@@ -1,8 +1,8 @@
 // The GEMM register tile, in the three forms that convolution needs. All keep rows x NV accumulators in registers over the
 // whole reduction, load each vector of B once a step and broadcast each element of A from memory.
 //
-//   gather   lanes on outputs. A is given by pointers: a run is `rows` pointers and a length, B a packed panel of weights.
-//            With k_stride 1 a run walks channels of NHWC pixels, with H*W those of NCHW pixels.
+//   gather   lanes on outputs. A is given by pointers: a run is `rows` pointers to k contiguous elements each, B a packed
+//            panel of weights.
 //   strided  lanes on outputs. A has a constant row stride, B is one packed panel, k walks contiguously.
 //   spread   lanes on pixels. A is a matrix of weights (row stride lda), B rows of pixels at distance ldb, unpacked if
 //            need be: with a partial last vector nothing beyond it is read.
@@ -58,8 +58,7 @@ struct RunTile {
 };
 
 template <class T>
-using GatherTile = void (*)(std::int64_t tiles, const RunTile<T>* table, std::ptrdiff_t k_stride, const T* panel,
-                            const TileOut<T>& out);
+using GatherTile = void (*)(std::int64_t tiles, const RunTile<T>* table, const T* panel, const TileOut<T>& out);
 template <class T>
 using StridedTile = void (*)(std::int64_t tiles, std::int64_t k, const T* a, std::ptrdiff_t lda, const T* panel,
                              const TileOut<T>& out);

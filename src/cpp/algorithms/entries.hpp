@@ -1,0 +1,71 @@
+// What the inventory entries of the GEMM family share.
+#pragma once
+#include "algorithms/gemm.hpp"
+
+namespace convkit::CONVKIT_ISA {
+
+template <class T>
+inline constexpr Dtype dtype_of = sizeof(T) == 4 ? Dtype::f32 : Dtype::f64;
+
+inline constexpr std::uint32_t layout_nchw = 1u << static_cast<int>(Layout::nchw);
+inline constexpr std::uint32_t layout_nhwc = 1u << static_cast<int>(Layout::nhwc);
+
+inline constexpr ErrorClass direct_summation{true, 1.0f};
+
+CONVKIT_INLINE double tensor_bytes(const ConvProblem& p, std::int64_t element) {
+  const double images = static_cast<double>(p.n);
+  return static_cast<double>(element) *
+         (images * static_cast<double>(p.c * p.h * p.w) +
+          images * static_cast<double>(p.o * p.oh * p.ow) * (p.residual ? 2.0 : 1.0) +
+          static_cast<double>(p.o * (p.c / p.groups) * p.kh * p.kw));
+}
+
+// Kernels that read OIHW weights as they are.
+inline void no_packing(const ConvProblem&, const Parameters&, Packing* out) { *out = {}; }
+
+// The busiest of `threads` members' share of items x columns, times the number of members.
+CONVKIT_INLINE double grid_imbalance(std::int64_t items, std::int64_t columns, int threads) {
+  const Grid grid = make_grid(items, columns, threads);
+  const double busiest = static_cast<double>(ceil_div(larger<std::int64_t>(items, 1), grid.rows)) *
+                         static_cast<double>(ceil_div(larger<std::int64_t>(columns, 1), grid.columns));
+  return busiest * threads / static_cast<double>(larger<std::int64_t>(items, 1) * larger<std::int64_t>(columns, 1));
+}
+
+// Cost of outputs in lanes: `rows` tile rows in all (pixels), k steps each, over all groups' padded outputs.
+template <class T>
+CONVKIT_INLINE Cost lanes_on_outputs_cost(const ConvProblem& p) {
+  const Panels<T> panels{p.o / p.groups};
+  const double pixels = static_cast<double>(p.n * p.oh * p.ow);
+  const double k = static_cast<double>((p.c / p.groups) * p.kh * p.kw);
+  Cost cost{};
+  cost.fmas = pixels * k * static_cast<double>(p.groups * panels.padded());
+  const double full = static_cast<double>(panels.outputs / Panels<T>::width * Panels<T>::width);
+  const int last = panels.vectors(panels.count() - 1);
+  const double rest = static_cast<double>(panels.padded()) - full;
+  cost.efficiency = static_cast<double>(panels.padded()) /
+                    (full / tile_efficiency<T>(TileShape<T>::vectors) + rest / tile_efficiency<T>(last));
+  // A tile ends with a store of each accumulator and begins with its bias.
+  cost.vector_ops = pixels * static_cast<double>(p.groups * panels.padded()) / Vec<T>::lanes * 2;
+  cost.bytes_dram = tensor_bytes(p, sizeof(T));
+  cost.imbalance = 1;
+  return cost;
+}
+
+// Packing on the fly is part of a cold call: each weight is read, shuffled and written once, then read as packed.
+template <class T>
+CONVKIT_INLINE void add_cold_packing(const ConvProblem& p, Cost* cost) {
+  if (p.packed) return;
+  const double bytes = static_cast<double>(panels_bytes<T>(p));
+  cost->vector_ops += 4 * bytes / static_cast<double>(sizeof(T)) / Vec<T>::lanes;
+  cost->bytes_l3 += 2 * bytes;
+  cost->barriers += 1;
+}
+
+// Team that is worth waking: one member for every `grain` multiply-adds.
+CONVKIT_INLINE int worthwhile_threads(const ConvProblem& p, int threads) {
+  const double grain = 2e6;
+  const double wanted = multiply_adds(p) / grain + 1.0;
+  return wanted < threads ? static_cast<int>(wanted) : threads;
+}
+
+}  // namespace convkit::CONVKIT_ISA

@@ -1,0 +1,107 @@
+// Weights packed for tiles with lanes on outputs: for each group, panels of TileShape<T>::panel outputs, each panel a
+// [KH][KW][C/groups][width] array; the last panel is as many vectors wide as it needs, padded with zeros.
+#pragma once
+#include "algorithms/sharing.hpp"
+#include "microkernels/gemm_tile.hpp"
+#include "microkernels/transpose_block.hpp"
+
+namespace convkit::CONVKIT_ISA {
+
+// How the outputs of one group fall into panels.
+template <class T>
+struct Panels {
+  std::int64_t outputs;
+  static constexpr int lanes = Vec<T>::lanes;
+  static constexpr int width = TileShape<T>::panel;
+
+  CONVKIT_INLINE std::int64_t count() const { return ceil_div(outputs, width); }
+  CONVKIT_INLINE std::int64_t padded() const { return round_up(outputs, lanes); }
+  CONVKIT_INLINE int valid(std::int64_t panel) const {
+    return static_cast<int>(smaller<std::int64_t>(outputs - panel * width, width));
+  }
+  CONVKIT_INLINE int vectors(std::int64_t panel) const { return static_cast<int>(ceil_div(valid(panel), lanes)); }
+  // Lanes of the panel's last vector that are outputs.
+  CONVKIT_INLINE int tail(std::int64_t panel) const { return valid(panel) - (vectors(panel) - 1) * lanes; }
+  // Where panel begins, in elements, when each output has k weights.
+  CONVKIT_INLINE std::int64_t offset(std::int64_t panel, std::int64_t k) const { return panel * width * k; }
+};
+
+template <class T>
+CONVKIT_INLINE std::int64_t panels_bytes(const ConvProblem& p) {
+  return p.groups * Panels<T>{p.o / p.groups}.padded() * (p.c / p.groups) * p.kh * p.kw *
+         static_cast<std::int64_t>(sizeof(T));
+}
+
+template <class T>
+void panels_entry(const ConvProblem& p, const Parameters&, Packing* out) {
+  constexpr char id[] = "panels" CONVKIT_ISA_NAME;  // widths differ by ISA; bytes tell float32 from float64
+  __builtin_memcpy(out->id, id, sizeof id);
+  out->bytes = panels_bytes<T>(p);
+}
+
+// Packs one panel of one group. `w` points at the group's first weight.
+template <class T>
+void pack_panel(const ConvProblem& p, const T* w, const WeightView& view, std::int64_t panel, T* out) {
+  using V = Vec<T>;
+  const Panels<T> panels{p.o / p.groups};
+  const std::int64_t channels = p.c / p.groups, taps = p.kh * p.kw, k = channels * taps;
+  const int vectors = panels.vectors(panel), width = vectors * V::lanes;
+  const bool dense = view.stride_kw == 1 && view.stride_kh == p.kw && view.stride_c == taps;
+  for (int j = 0; j < vectors; ++j) {
+    const int valid = smaller(panels.valid(panel) - j * V::lanes, V::lanes);
+    const T* first = w + (panel * Panels<T>::width + j * V::lanes) * view.stride_o;
+    T* column = out + j * V::lanes;
+    if (dense) {
+      // Square blocks of outputs x (channel, tap), transposed in registers.
+      for (std::int64_t q = 0; q < k; q += V::lanes) {
+        const int count = static_cast<int>(smaller<std::int64_t>(k - q, V::lanes));
+        typename V::Reg r[V::lanes];
+        CONVKIT_UNROLL
+        for (int i = 0; i < V::lanes; ++i) {
+          r[i] = i >= valid ? V::zero() : count == V::lanes ? V::load(first + i * view.stride_o + q)
+                                                            : V::load(first + i * view.stride_o + q, count);
+        }
+        V::transpose(r);
+        alignas(64) T block[V::lanes * V::lanes];
+        CONVKIT_UNROLL
+        for (int i = 0; i < V::lanes; ++i) V::store(block + i * V::lanes, r[i]);
+        std::int64_t c = q / taps, t = q % taps;
+        for (int i = 0; i < count; ++i) {
+          V::store(column + (t * channels + c) * width, V::load(block + i * V::lanes));
+          if (++t == taps) t = 0, ++c;
+        }
+      }
+      continue;
+    }
+    for (std::int64_t kh = 0; kh < p.kh; ++kh) {
+      for (std::int64_t kw = 0; kw < p.kw; ++kw) {
+        for (std::int64_t c = 0; c < channels; ++c) {
+          const T* from = first + kh * view.stride_kh + kw * view.stride_kw + c * view.stride_c;
+          T* to = column + ((kh * p.kw + kw) * channels + c) * width;
+          if (view.stride_o == 1) {
+            V::store(to, valid == V::lanes ? V::load(from) : V::load(from, valid));
+          } else {
+            for (int i = 0; i < V::lanes; ++i) to[i] = i < valid ? from[i * view.stride_o] : T(0);
+          }
+        }
+      }
+    }
+  }
+}
+
+template <class T>
+void pack_panels(const ConvProblem& p, const Parameters&, const WeightView& view, void* out, int threads) {
+  const Panels<T> panels{p.o / p.groups};
+  const std::int64_t k = (p.c / p.groups) * p.kh * p.kw, count = panels.count();
+  auto member = [&](int index, int size) {
+    const Share mine = share(p.groups * count, index, size);
+    for (std::int64_t item = mine.begin; item < mine.end; ++item) {
+      const std::int64_t group = item / count, panel = item % count;
+      pack_panel<T>(p, static_cast<const T*>(view.data) + group * panels.outputs * view.stride_o, view, panel,
+                    static_cast<T*>(out) + group * panels.padded() * k + panels.offset(panel, k));
+    }
+  };
+  team(smaller<std::int64_t>(threads, larger<std::int64_t>(panels_bytes<T>(p) >> 16, 1)), member);
+}
+
+}  // namespace convkit::CONVKIT_ISA

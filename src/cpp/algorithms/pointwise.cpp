@@ -1,0 +1,169 @@
+// 1x1 convolution, stride 1, no padding: a matrix product on the tensors as they are.
+//
+// NHWC: rows of pixels times packed panels of outputs. NCHW: the weights' rows times columns of pixels, which stay
+// unpacked: a panel of B is touched once per tile of outputs and its rows are contiguous, so packing never pays.
+#include "algorithms/entries.hpp"
+
+namespace convkit::CONVKIT_ISA {
+
+namespace {
+
+constexpr ParameterSpec no_parameters[] = {{nullptr, 0, 0}};
+constexpr ParameterSpec rows_schema[] = {{"block", 1, 1 << 20}, {nullptr, 0, 0}};
+
+bool pointwise_applies(const ConvProblem& p) {
+  return p.kh == 1 && p.kw == 1 && p.stride_h == 1 && p.stride_w == 1 && p.pad_top == 0 && p.pad_bottom == 0 &&
+         p.pad_left == 0 && p.pad_right == 0;
+}
+
+// --- NHWC -------------------------------------------------------------------------------------------------------------
+
+template <class T>
+int rows_candidates(const ConvProblem& p, const Machine& machine, int, Parameters* out, int capacity) {
+  // A block of input rows stays in half of L1 or L2 while all panels pass over it.
+  const std::int64_t row_bytes = larger<std::int64_t>(p.c / p.groups, 1) * static_cast<std::int64_t>(sizeof(T));
+  const std::int64_t sizes[] = {machine.l2 / 4, machine.l1d / 2, machine.l2};
+  int count = 0;
+  for (const std::int64_t bytes : sizes) {
+    const std::int64_t rows = round_up(larger<std::int64_t>(bytes / row_bytes, 1), 12);
+    const std::int32_t block = static_cast<std::int32_t>(smaller<std::int64_t>(rows, 1 << 20));
+    if (count < capacity && (count == 0 || out[count - 1].value[0] != block)) out[count++] = {{block}};
+  }
+  return count;
+}
+
+template <class T>
+void rows_cost(const ConvProblem& p, const Parameters& parameters, const Machine&, int threads, Cost* out) {
+  *out = lanes_on_outputs_cost<T>(p);
+  const std::int64_t pixels = p.n * p.oh * p.ow;
+  out->bytes_l2 = static_cast<double>(ceil_div(pixels, parameters.value[0])) * static_cast<double>(panels_bytes<T>(p));
+  out->imbalance = grid_imbalance(ceil_div(pixels, 6), p.groups * Panels<T>{p.o / p.groups}.count(), threads);
+  add_cold_packing<T>(p, out);
+}
+
+template <class T>
+std::int64_t rows_workspace(const ConvProblem& p, const Parameters&, int) {
+  return p.packed ? 0 : panels_bytes<T>(p);
+}
+
+template <class T>
+void rows_run(const Arguments& args) {
+  const ConvProblem& p = *args.problem;
+  if (!args.packed) pack_panels<T>(p, *args.parameters, args.w, args.workspace, args.threads);
+  const T* packed = static_cast<const T*>(args.packed ? args.packed : args.workspace);
+  const Panels<T> panels{p.o / p.groups};
+  const std::int64_t pixels = p.n * p.oh * p.ow, channels = p.c / p.groups, count = panels.count();
+  const Finish<T> finish(args.epilogue);
+  const ReductionPart whole{0, channels, channels};
+  auto member = [&](int index, int size) {
+    const Grid grid = make_grid(ceil_div(pixels, 6), p.groups * count, size);
+    const Share rows = share(pixels, index / grid.columns, grid.rows);
+    const Share columns = share(p.groups * count, index % grid.columns, grid.columns);
+    for (std::int64_t begin = rows.begin; begin < rows.end; begin += args.parameters->value[0]) {
+      const std::int64_t block = smaller<std::int64_t>(rows.end - begin, args.parameters->value[0]);
+      for (std::int64_t group = columns.begin / count; group * count < columns.end; ++group) {
+        const Share which{larger<std::int64_t>(columns.begin - group * count, 0),
+                          smaller<std::int64_t>(columns.end - group * count, count)};
+        const std::int64_t o = group * panels.outputs;
+        rows_product<T>(block, whole, static_cast<const T*>(args.x) + begin * p.c + group * channels, p.c,
+                        packed + group * panels.padded() * channels, panels, which, finish,
+                        static_cast<T*>(args.y) + begin * p.o + o, finish.bias ? finish.bias + o : nullptr,
+                        finish.residual ? finish.residual + begin * p.o + o : nullptr, p.o);
+      }
+    }
+  };
+  team(worthwhile_threads(p, args.threads), member);
+}
+
+// --- NCHW -------------------------------------------------------------------------------------------------------------
+
+int one_candidate(const ConvProblem&, const Machine&, int, Parameters* out, int) {
+  out[0] = {};
+  return 1;
+}
+
+template <class T>
+void columns_cost(const ConvProblem& p, const Parameters&, const Machine&, int threads, Cost* out) {
+  const std::int64_t pixels = p.oh * p.ow;
+  const PixelPanels<T> panels(larger<std::int64_t>(pixels, 1));
+  *out = {};
+  out->fmas = static_cast<double>(p.n * p.o * (p.c / p.groups)) * static_cast<double>(round_up(pixels, Vec<T>::lanes));
+  out->efficiency = tile_efficiency<T>(panels.split.rows) * (pixels % Vec<T>::lanes ? 0.97 : 1.0);
+  out->vector_ops = static_cast<double>(p.n * p.o) * static_cast<double>(ceil_div(pixels, Vec<T>::lanes)) * 2;
+  out->bytes_l2 = static_cast<double>(p.n * panels.count() * p.o * (p.c / p.groups)) * sizeof(T);
+  out->bytes_dram = tensor_bytes(p, sizeof(T));
+  out->imbalance = grid_imbalance(p.n * panels.count(), p.groups * ceil_div(p.o / p.groups, 6), threads);
+}
+
+std::int64_t columns_workspace(const ConvProblem&, const Parameters&, int) { return 0; }
+
+template <class T>
+void columns_run(const Arguments& args) {
+  const ConvProblem& p = *args.problem;
+  const std::int64_t pixels = p.oh * p.ow, channels = p.c / p.groups, outputs = p.o / p.groups;
+  if (p.n * pixels == 0) return;
+  const PixelPanels<T> panels(pixels);
+  const Finish<T> finish(args.epilogue);
+  const ReductionPart whole{0, channels, channels};
+  const std::int64_t tall = TileShape<T>::rows(TileShape<T>::vectors);
+  auto member = [&](int index, int size) {
+    const Grid grid = make_grid(p.n * panels.count(), ceil_div(outputs, tall), size);
+    const Share mine = share(p.n * panels.count(), index / grid.columns, grid.rows);
+    const Share o = share(outputs, index % grid.columns, grid.columns);
+    for (std::int64_t item = mine.begin; item < mine.end && o.begin < o.end; ++item) {
+      const std::int64_t image = item / panels.count(), panel = item % panels.count();
+      const std::int64_t first = panels.begin(panel), count = panels.begin(panel + 1) - first;
+      for (std::int64_t group = 0; group < p.groups; ++group) {
+        const std::int64_t y = (image * p.o + group * outputs) * pixels + first;
+        spread_product<T>(o, whole, static_cast<const T*>(args.w.data) + group * outputs * channels, channels,
+                          static_cast<const T*>(args.x) + (image * p.c + group * channels) * pixels + first, pixels,
+                          false, static_cast<int>(count), finish, static_cast<T*>(args.y) + y,
+                          finish.bias ? finish.bias + group * outputs : nullptr,
+                          finish.residual ? finish.residual + y : nullptr, pixels);
+      }
+    }
+  };
+  team(worthwhile_threads(p, args.threads), member);
+}
+
+template <class T>
+constexpr Kernel rows_entry(const char* name) {
+  return {"pointwise",          name,
+          Isa::CONVKIT_ISA,     Op::forward,
+          dtype_of<T>,          dtype_of<T>,
+          dtype_of<T>,          dtype_of<T>,
+          layout_nhwc,          1,
+          direct_summation,     rows_schema,
+          pointwise_applies,    rows_candidates<T>,
+          rows_cost<T>,         panels_entry<T>,
+          pack_panels<T>,       rows_workspace<T>,
+          rows_run<T>};
+}
+
+template <class T>
+constexpr Kernel columns_entry(const char* name) {
+  return {"pointwise",       name,
+          Isa::CONVKIT_ISA,  Op::forward,
+          dtype_of<T>,       dtype_of<T>,
+          dtype_of<T>,       dtype_of<T>,
+          layout_nchw,       1,
+          direct_summation,  no_parameters,
+          pointwise_applies, one_candidate,
+          columns_cost<T>,   no_packing,
+          nullptr,           columns_workspace,
+          columns_run<T>};
+}
+
+constexpr Kernel kernels[] = {
+    rows_entry<float>("f32_pointwise_nhwc__" CONVKIT_ISA_NAME),
+    rows_entry<double>("f64_pointwise_nhwc__" CONVKIT_ISA_NAME),
+    columns_entry<float>("f32_pointwise_nchw__" CONVKIT_ISA_NAME),
+    columns_entry<double>("f64_pointwise_nchw__" CONVKIT_ISA_NAME),
+};
+
+}  // namespace
+
+extern const KernelTable pointwise_table;
+constexpr KernelTable pointwise_table = {kernels, sizeof kernels / sizeof kernels[0]};
+
+}  // namespace convkit::CONVKIT_ISA
