@@ -48,10 +48,11 @@ struct Packing {
   std::int64_t bytes;
 };
 
-// Weights as the caller holds them: strides in elements along O, C/groups, KH, KW.
+// Weights as the caller holds them: strides in elements along the outputs of a group, C/groups, KH, KW, and from group to
+// group ((O/groups) * stride_o in an ordinary array; an adjoint view has another). Strides may be negative.
 struct WeightView {
   const void* data;
-  std::int64_t stride_o, stride_c, stride_kh, stride_kw;
+  std::int64_t stride_o, stride_c, stride_kh, stride_kw, stride_group;
 };
 
 enum class Activation : std::int32_t {

@@ -97,7 +97,7 @@ void pack_panels(const ConvProblem& p, const Parameters&, const WeightView& view
     const Share mine = share(p.groups * count, index, size);
     for (std::int64_t item = mine.begin; item < mine.end; ++item) {
       const std::int64_t group = item / count, panel = item % count;
-      pack_panel<T>(p, static_cast<const T*>(view.data) + group * panels.outputs * view.stride_o, view, panel,
+      pack_panel<T>(p, static_cast<const T*>(view.data) + group * view.stride_group, view, panel,
                     static_cast<T*>(out) + group * panels.padded() * k + panels.offset(panel, k));
     }
   };
