@@ -32,19 +32,20 @@ struct ParameterSpec {
 
 // What a call would do, for the cost model. Totals over all threads.
 struct Cost {
-  double fmas;        // scalar multiply-adds executed, wasted lanes and padding included
-  double vector_ops;  // whole-vector instructions other than those FMAs: transforms, packing shuffles, stores of columns
-  double bytes_l2;    // traffic between L1 and L2, beyond what the FMA loop hides
-  double bytes_l3;    // between L2 and L3
-  double bytes_dram;  // compulsory traffic beyond the caches
-  double efficiency;  // share of the FMA peak that the inner loop reaches, 0..1
-  double imbalance;   // busiest thread's share times the number of threads, >= 1
+  double fmas;  // scalar multiply-adds executed, wasted lanes and padding included
+  double
+      vector_ops;   // whole-vector instructions other than those FMAs: transforms, packing shuffles, stores of columns
+  double bytes_l2;  // traffic between L1 and L2, beyond what the FMA loop hides
+  double bytes_l3;  // between L2 and L3
+  double bytes_dram;      // compulsory traffic beyond the caches
+  double efficiency;      // share of the FMA peak that the inner loop reaches, 0..1
+  double imbalance;       // busiest thread's share times the number of threads, >= 1
   std::int32_t barriers;  // team barriers, beside the start of the team
 };
 
 // What packed weights look like. Two kernels (or parameters) with equal id and bytes share one packing.
 struct Packing {
-  char id[40];        // empty: the kernel reads dense OIHW weights as they are
+  char id[40];  // empty: the kernel reads dense OIHW weights as they are
   std::int64_t bytes;
 };
 
@@ -56,8 +57,13 @@ struct WeightView {
 };
 
 enum class Activation : std::int32_t {
-  none = 0, clamp = 1,  // clamp: min(hi, max(lo, v)); NaN survives
-  silu = 2, hardswish = 3, sigmoid = 4, tanh = 5, leaky_relu = 6  // leaky_relu: slope in `lo`
+  none = 0,
+  clamp = 1,  // clamp: min(hi, max(lo, v)); NaN survives
+  silu = 2,
+  hardswish = 3,
+  sigmoid = 4,
+  tanh = 5,
+  leaky_relu = 6  // leaky_relu: slope in `lo`
 };
 
 // y = activation(conv + bias + residual)
@@ -81,15 +87,15 @@ struct Arguments {
   WeightView w;        // read when packed is null; dense OIHW if the packing id is empty
   const void* packed;  // 64-byte aligned; null exactly when problem->packed is 0 (or the packing id is empty)
   Epilogue epilogue;
-  void* y;             // every element is written
-  void* workspace;     // workspace_bytes(...) bytes, 4096-byte aligned, contents undefined
-  int threads;         // team size asked for; kernels may start a smaller one, never a larger
+  void* y;          // every element is written
+  void* workspace;  // workspace_bytes(...) bytes, 4096-byte aligned, contents undefined
+  int threads;      // team size asked for; kernels may start a smaller one, never a larger
 };
 
 // Numerical class of a kernel.
 struct ErrorClass {
-  bool direct;        // direct summation: allowed under accuracy "strict"
-  float rms_ratio;    // RMS error relative to direct summation's, float32, C = 512
+  bool direct;      // direct summation: allowed under accuracy "strict"
+  float rms_ratio;  // RMS error relative to direct summation's, float32, C = 512
 };
 
 struct Kernel {

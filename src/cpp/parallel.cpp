@@ -21,7 +21,7 @@ namespace convkit {
 namespace {
 
 std::atomic<long> teams{0};
-std::atomic<int> cpus{0};          // 0: not read yet
+std::atomic<int> cpus{0};           // 0: not read yet
 std::atomic<bool> orphaned{false};  // a child of a process that had started a team: libgomp's workers are gone
 thread_local bool inside_team = false;
 

@@ -52,8 +52,8 @@ void fill_rows_of_pixels(const ConvProblem& p, const T* x, std::int64_t first, s
 // One row of taps: the inputs of output pixels [ox, ox + count) of one output row, for a filter column at offset `shift`
 // from the first; `row` is the input row, or null in the padding.
 template <class T>
-CONVKIT_INLINE void fill_tap(const ConvProblem& p, const T* row, std::int64_t ox, std::int64_t count, std::int64_t shift,
-                             T* out) {
+CONVKIT_INLINE void fill_tap(const ConvProblem& p, const T* row, std::int64_t ox, std::int64_t count,
+                             std::int64_t shift, T* out) {
   using V = Vec<T>;
   if (!row) return zero_run(count, out);
   const std::int64_t s = p.stride_w;
@@ -93,7 +93,8 @@ void fill_columns_of_pixels(const ConvProblem& p, const T* x, std::int64_t first
     for (std::int64_t done = 0; done < count; ++oy, ox = 0) {
       const std::int64_t run = smaller(p.ow - ox, count - done);
       const std::int64_t iy = oy * p.stride_h - p.pad_top + kh * p.dilation_h;
-      fill_tap(p, iy >= 0 && iy < p.h ? plane + iy * p.w : nullptr, ox, run, kw * p.dilation_w - p.pad_left, out + done);
+      fill_tap(p, iy >= 0 && iy < p.h ? plane + iy * p.w : nullptr, ox, run, kw * p.dilation_w - p.pad_left,
+               out + done);
       done += run;
     }
     zero_run(padded - count, out + count);

@@ -27,7 +27,8 @@ template <class T>
 int conv_gemm_candidates(const ConvProblem& p, const Machine& machine, int, Parameters* out, int capacity) {
   const std::int64_t k = reduction(p), step = TileShape<T>::panel * static_cast<std::int64_t>(sizeof(T));
   const std::int32_t whole = static_cast<std::int32_t>(smaller<std::int64_t>(k, 1 << 30));
-  const std::int32_t third = static_cast<std::int32_t>(smaller<std::int64_t>(larger<std::int64_t>(machine.l2 / 3 / step, 64), whole));
+  const std::int32_t third =
+      static_cast<std::int32_t>(smaller<std::int64_t>(larger<std::int64_t>(machine.l2 / 3 / step, 64), whole));
   const std::int32_t block = p.layout == Layout::nhwc ? 96 : 1;
   int count = 0;
   out[count++] = {{block, third}};
@@ -43,16 +44,19 @@ void conv_gemm_cost(const ConvProblem& p, const Parameters& parameters, const Ma
   const double columns = static_cast<double>(p.n * pixels) * static_cast<double>(p.groups * k);
   if (p.layout == Layout::nhwc) {
     *out = lanes_on_outputs_cost<T>(p);
-    out->vector_ops += 2.5 * columns / Vec<T>::lanes + 12.0 * static_cast<double>(p.n * pixels * p.groups * p.kh * p.kw);
+    out->vector_ops +=
+        2.5 * columns / Vec<T>::lanes + 12.0 * static_cast<double>(p.n * pixels * p.groups * p.kh * p.kw);
     out->vector_ops += 2.0 * static_cast<double>(p.n * pixels * p.o) / Vec<T>::lanes * static_cast<double>(chunks - 1);
     out->bytes_l2 = columns * sizeof(T) + static_cast<double>(ceil_div(p.n * pixels, parameters.value[0])) *
                                               static_cast<double>(panels_bytes<T>(p));
-    out->imbalance = grid_imbalance(ceil_div(p.n * pixels, parameters.value[0]), Panels<T>{p.o / p.groups}.count(), threads);
+    out->imbalance =
+        grid_imbalance(ceil_div(p.n * pixels, parameters.value[0]), Panels<T>{p.o / p.groups}.count(), threads);
     return add_cold_packing<T>(p, out);
   }
   const PixelPanels<T> panels(larger<std::int64_t>(pixels, 1));
   *out = {};
-  out->fmas = static_cast<double>(p.n * p.o) * static_cast<double>(k) * static_cast<double>(round_up(pixels, Vec<T>::lanes));
+  out->fmas =
+      static_cast<double>(p.n * p.o) * static_cast<double>(k) * static_cast<double>(round_up(pixels, Vec<T>::lanes));
   out->efficiency = tile_efficiency<T>(panels.split.big ? panels.split.rows + 1 : panels.split.rows);
   const double segments = static_cast<double>(p.n) * static_cast<double>(panels.count() + p.oh);
   out->vector_ops = 3.0 * columns / Vec<T>::lanes + 10.0 * segments * static_cast<double>(p.groups * k) +
@@ -160,15 +164,24 @@ void conv_gemm_run(const Arguments& args) {
 
 template <class T>
 constexpr Kernel conv_gemm_entry(const char* name) {
-  return {"conv_gemm",       name,
-          Isa::CONVKIT_ISA,  Op::forward,
-          dtype_of<T>,       dtype_of<T>,
-          dtype_of<T>,       dtype_of<T>,
-          layout_nchw | layout_nhwc, 1,
-          direct_summation,  conv_gemm_schema,
-          conv_gemm_applies, conv_gemm_candidates<T>,
-          conv_gemm_cost<T>, conv_gemm_packing<T>,
-          pack_panels<T>,    conv_gemm_workspace<T>,
+  return {"conv_gemm",
+          name,
+          Isa::CONVKIT_ISA,
+          Op::forward,
+          dtype_of<T>,
+          dtype_of<T>,
+          dtype_of<T>,
+          dtype_of<T>,
+          layout_nchw | layout_nhwc,
+          1,
+          direct_summation,
+          conv_gemm_schema,
+          conv_gemm_applies,
+          conv_gemm_candidates<T>,
+          conv_gemm_cost<T>,
+          conv_gemm_packing<T>,
+          pack_panels<T>,
+          conv_gemm_workspace<T>,
           conv_gemm_run<T>};
 }
 

@@ -290,15 +290,16 @@ void compute_nhwc(const Context<T>& c, const Scratch<T>& s, int index, int size)
                   const bool last = chunk + 1 == c.chunks;
                   const int nv = c.panels.vectors(panel);
                   const std::int64_t o = panel * Panels<T>::width;
-                  const TileOut<T> out{y + pixel * p.o + o,
-                                       p.o,
-                                       c.finish.bias ? c.finish.bias + group * c.g.outputs + o : nullptr,
-                                       c.finish.residual && last ? c.finish.residual + first + pixel * p.o + o : nullptr,
-                                       c.finish.lo,
-                                       c.finish.hi,
-                                       c.panels.tail(panel),
-                                       chunk > 0,
-                                       c.finish.clamp && last};
+                  const TileOut<T> out{
+                      y + pixel * p.o + o,
+                      p.o,
+                      c.finish.bias ? c.finish.bias + group * c.g.outputs + o : nullptr,
+                      c.finish.residual && last ? c.finish.residual + first + pixel * p.o + o : nullptr,
+                      c.finish.lo,
+                      c.finish.hi,
+                      c.panels.tail(panel),
+                      chunk > 0,
+                      c.finish.clamp && last};
                   tiles<T>().gather[nv][height](tiles_, table, c.panel(group, panel), out);
                   if (last && c.finish.after) {
                     activate_rows(out.y, tiles_ * height, p.o, c.panels.valid(panel), *c.finish.after);
@@ -382,9 +383,7 @@ void compute_nchw(const Context<T>& c, const Scratch<T>& s, int index, int size)
       for (std::int64_t begin = 0; begin < rows * p.ow; begin += scratch_pixels) {
         const std::int64_t pixels = smaller(rows * p.ow - begin, scratch_pixels);
         const std::int64_t first = (n * p.o + group * c.g.outputs) * image + oy * p.ow + begin;
-        const auto origins = [&]() CONVKIT_LAMBDA {
-          return StripCursor<T>{p, s.strip, begin / p.ow, begin % p.ow};
-        };
+        const auto origins = [&]() CONVKIT_LAMBDA { return StripCursor<T>{p, s.strip, begin / p.ow, begin % p.ow}; };
         for_block(c, s, source, pixels, which, origins,
                   [&](std::int64_t panel, std::int64_t chunk, int height, std::int64_t tiles_, std::int64_t pixel,
                       const RunTile<T>* table) CONVKIT_LAMBDA {
@@ -440,15 +439,24 @@ void direct_run(const Arguments& args) {
 
 template <class T>
 constexpr Kernel direct_entry(const char* name) {
-  return {"direct",         name,
-          Isa::CONVKIT_ISA, Op::forward,
-          dtype_of<T>,      dtype_of<T>,
-          dtype_of<T>,      dtype_of<T>,
-          layout_nchw | layout_nhwc, 1,
-          direct_summation, direct_schema,
-          direct_applies,   direct_candidates<T>,
-          direct_cost<T>,   panels_entry<T>,
-          pack_panels<T>,   direct_workspace<T>,
+  return {"direct",
+          name,
+          Isa::CONVKIT_ISA,
+          Op::forward,
+          dtype_of<T>,
+          dtype_of<T>,
+          dtype_of<T>,
+          dtype_of<T>,
+          layout_nchw | layout_nhwc,
+          1,
+          direct_summation,
+          direct_schema,
+          direct_applies,
+          direct_candidates<T>,
+          direct_cost<T>,
+          panels_entry<T>,
+          pack_panels<T>,
+          direct_workspace<T>,
           direct_run<T>};
 }
 

@@ -14,10 +14,9 @@ inline constexpr ErrorClass direct_summation{true, 1.0f};
 
 CONVKIT_INLINE double tensor_bytes(const ConvProblem& p, std::int64_t element) {
   const double images = static_cast<double>(p.n);
-  return static_cast<double>(element) *
-         (images * static_cast<double>(p.c * p.h * p.w) +
-          images * static_cast<double>(p.o * p.oh * p.ow) * (p.residual ? 2.0 : 1.0) +
-          static_cast<double>(p.o * (p.c / p.groups) * p.kh * p.kw));
+  return static_cast<double>(element) * (images * static_cast<double>(p.c * p.h * p.w) +
+                                         images * static_cast<double>(p.o * p.oh * p.ow) * (p.residual ? 2.0 : 1.0) +
+                                         static_cast<double>(p.o * (p.c / p.groups) * p.kh * p.kw));
 }
 
 // Kernels that read OIHW weights as they are.

@@ -26,7 +26,8 @@ void im2col_cost(const ConvProblem& p, const Parameters&, const Machine& machine
     add_cold_packing<T>(p, out);
   } else {
     *out = {};
-    out->fmas = static_cast<double>(p.n * p.o) * static_cast<double>(k) * static_cast<double>(round_up(pixels, Vec<T>::lanes));
+    out->fmas =
+        static_cast<double>(p.n * p.o) * static_cast<double>(k) * static_cast<double>(round_up(pixels, Vec<T>::lanes));
     const PixelPanels<T> panels(larger<std::int64_t>(pixels, 1));
     out->efficiency = tile_efficiency<T>(panels.split.big ? panels.split.rows + 1 : panels.split.rows);
     out->bytes_dram = tensor_bytes(p, sizeof(T));
@@ -127,15 +128,24 @@ void im2col_run(const Arguments& args) {
 
 template <class T>
 constexpr Kernel im2col_entry(const char* name) {
-  return {"im2col",          name,
-          Isa::CONVKIT_ISA,  Op::forward,
-          dtype_of<T>,       dtype_of<T>,
-          dtype_of<T>,       dtype_of<T>,
-          layout_nchw | layout_nhwc, 1,
-          direct_summation,  im2col_schema,
-          im2col_applies,    im2col_candidates,
-          im2col_cost<T>,    im2col_packing<T>,
-          pack_panels<T>,    im2col_workspace<T>,
+  return {"im2col",
+          name,
+          Isa::CONVKIT_ISA,
+          Op::forward,
+          dtype_of<T>,
+          dtype_of<T>,
+          dtype_of<T>,
+          dtype_of<T>,
+          layout_nchw | layout_nhwc,
+          1,
+          direct_summation,
+          im2col_schema,
+          im2col_applies,
+          im2col_candidates,
+          im2col_cost<T>,
+          im2col_packing<T>,
+          pack_panels<T>,
+          im2col_workspace<T>,
           im2col_run<T>};
 }
 

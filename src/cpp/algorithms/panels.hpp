@@ -58,8 +58,9 @@ void pack_panel(const ConvProblem& p, const T* w, const WeightView& view, std::i
         typename V::Reg r[V::lanes];
         CONVKIT_UNROLL
         for (int i = 0; i < V::lanes; ++i) {
-          r[i] = i >= valid ? V::zero() : count == V::lanes ? V::load(first + i * view.stride_o + q)
-                                                            : V::load(first + i * view.stride_o + q, count);
+          r[i] = i >= valid          ? V::zero()
+                 : count == V::lanes ? V::load(first + i * view.stride_o + q)
+                                     : V::load(first + i * view.stride_o + q, count);
         }
         V::transpose(r);
         alignas(64) T block[V::lanes * V::lanes];

@@ -128,30 +128,18 @@ void columns_run(const Arguments& args) {
 
 template <class T>
 constexpr Kernel rows_entry(const char* name) {
-  return {"pointwise",          name,
-          Isa::CONVKIT_ISA,     Op::forward,
-          dtype_of<T>,          dtype_of<T>,
-          dtype_of<T>,          dtype_of<T>,
-          layout_nhwc,          1,
-          direct_summation,     rows_schema,
-          pointwise_applies,    rows_candidates<T>,
-          rows_cost<T>,         panels_entry<T>,
-          pack_panels<T>,       rows_workspace<T>,
-          rows_run<T>};
+  return {"pointwise",      name,           Isa::CONVKIT_ISA,  Op::forward,        dtype_of<T>,
+          dtype_of<T>,      dtype_of<T>,    dtype_of<T>,       layout_nhwc,        1,
+          direct_summation, rows_schema,    pointwise_applies, rows_candidates<T>, rows_cost<T>,
+          panels_entry<T>,  pack_panels<T>, rows_workspace<T>, rows_run<T>};
 }
 
 template <class T>
 constexpr Kernel columns_entry(const char* name) {
-  return {"pointwise",       name,
-          Isa::CONVKIT_ISA,  Op::forward,
-          dtype_of<T>,       dtype_of<T>,
-          dtype_of<T>,       dtype_of<T>,
-          layout_nchw,       1,
-          direct_summation,  no_parameters,
-          pointwise_applies, one_candidate,
-          columns_cost<T>,   no_packing,
-          nullptr,           columns_workspace,
-          columns_run<T>};
+  return {"pointwise",      name,          Isa::CONVKIT_ISA,  Op::forward,   dtype_of<T>,
+          dtype_of<T>,      dtype_of<T>,   dtype_of<T>,       layout_nchw,   1,
+          direct_summation, no_parameters, pointwise_applies, one_candidate, columns_cost<T>,
+          no_packing,       nullptr,       columns_workspace, columns_run<T>};
 }
 
 constexpr Kernel kernels[] = {

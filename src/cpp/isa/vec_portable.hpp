@@ -57,9 +57,7 @@ struct Vec<double> : VecBase<double, 16> {
   using VecBase::store;
   static constexpr int registers = 16;
 
-  static CONVKIT_INLINE Reg load(const double* p, int n) {
-    return n == 0 ? Reg{} : n == 1 ? Reg{p[0], 0} : load(p);
-  }
+  static CONVKIT_INLINE Reg load(const double* p, int n) { return n == 0 ? Reg{} : n == 1 ? Reg{p[0], 0} : load(p); }
   static CONVKIT_INLINE void store(double* p, Reg v, int n) {
     if (n == 2) {
       store(p, v);

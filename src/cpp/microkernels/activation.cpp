@@ -49,8 +49,8 @@ struct Exponential {
   using K = ExpConstants<T>;
   typedef typename K::Int IntReg __attribute__((vector_size(V::bytes)));
 
-  Reg p;               // exp(r) - 1
-  Reg first, second;   // powers of two with first * second = 2^n: n itself may be below the smallest exponent
+  Reg p;              // exp(r) - 1
+  Reg first, second;  // powers of two with first * second = 2^n: n itself may be below the smallest exponent
 
   // y <= 0, or NaN, which survives in p.
   static CONVKIT_INLINE Exponential of(Reg y) {
@@ -152,16 +152,11 @@ CONVKIT_INLINE void dispatch(T* y, std::int64_t rows, std::ptrdiff_t row_stride,
                              const Epilogue& epilogue) {
   switch (epilogue.activation) {
     case Activation::none:
-    case Activation::clamp:
-      return;
-    case Activation::silu:
-      return apply(y, rows, row_stride, count, Silu<T>{});
-    case Activation::hardswish:
-      return apply(y, rows, row_stride, count, Hardswish<T>{});
-    case Activation::sigmoid:
-      return apply(y, rows, row_stride, count, Sigmoid<T>{});
-    case Activation::tanh:
-      return apply(y, rows, row_stride, count, Tanh<T>{});
+    case Activation::clamp: return;
+    case Activation::silu: return apply(y, rows, row_stride, count, Silu<T>{});
+    case Activation::hardswish: return apply(y, rows, row_stride, count, Hardswish<T>{});
+    case Activation::sigmoid: return apply(y, rows, row_stride, count, Sigmoid<T>{});
+    case Activation::tanh: return apply(y, rows, row_stride, count, Tanh<T>{});
     case Activation::leaky_relu:
       return apply(y, rows, row_stride, count, LeakyRelu<T>{Vec<T>::set1(static_cast<T>(epilogue.lo))});
   }

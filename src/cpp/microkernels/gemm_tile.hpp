@@ -33,13 +33,13 @@ struct TileShape {
 // How a tile begins and ends. `tail` is the number of lanes of the last vector that exist, 1..lanes.
 template <class T>
 struct TileOut {
-  T* y;                    // first row
-  std::ptrdiff_t stride;   // from row to row, elements
-  const T* bias;           // gather, strided: along the lanes; spread: one a row; or null
-  const T* residual;       // first row, same stride as y; or null
-  T lo, hi;                // clamp, applied if `clamp`
+  T* y;                   // first row
+  std::ptrdiff_t stride;  // from row to row, elements
+  const T* bias;          // gather, strided: along the lanes; spread: one a row; or null
+  const T* residual;      // first row, same stride as y; or null
+  T lo, hi;               // clamp, applied if `clamp`
   int tail;
-  bool accumulate;         // start from y instead of the bias
+  bool accumulate;  // start from y instead of the bias
   bool clamp;
 };
 
