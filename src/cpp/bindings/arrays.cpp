@@ -1,0 +1,144 @@
+#include "arrays.hpp"
+
+#include <algorithm>
+#include <cstdlib>
+
+namespace convkit::bindings {
+namespace {
+
+// An attribute of an imported module, kept for the life of the process.
+PyObject* imported(const char* module_name, const char* attribute) {
+  const Reference module(checked(PyImport_ImportModule(module_name)));
+  return checked(PyObject_GetAttrString(module.get(), attribute));
+}
+
+std::string type_name(PyObject* object) { return Py_TYPE(object)->tp_name; }
+
+struct Range {
+  const char *begin, *end;
+};
+
+// First and one past the last byte that the array's elements touch.
+Range touched(const ArrayArgument& array) {
+  Range range{array.data(), array.data() + element_bytes(array.dtype())};
+  for (int i = 0; i < array.ndim(); ++i) {
+    if (array.shape()[i] == 0) return {nullptr, nullptr};
+    const npy_intp reach = (array.shape()[i] - 1) * array.strides()[i];
+    (reach < 0 ? range.begin : range.end) += reach;
+  }
+  return range;
+}
+
+bool same_tensor(const ArrayArgument& a, const ArrayArgument& b) {
+  return a.data() == b.data() && a.ndim() == b.ndim() && std::equal(a.shape(), a.shape() + a.ndim(), b.shape()) &&
+         std::equal(a.strides(), a.strides() + a.ndim(), b.strides());
+}
+
+}  // namespace
+
+const char* dtype_name(Dtype dtype) { return dtype == Dtype::f32 ? "float32" : "float64"; }
+
+void ArrayArgument::convert(PyObject* object, const char* name) {
+  if (PyArray_Check(object)) {
+    static PyObject* const masked_array = imported("numpy.ma", "MaskedArray");
+    const int masked = PyObject_IsInstance(object, masked_array);
+    if (masked < 0) throw PythonError{};
+    if (masked) {
+      raise(PyExc_TypeError, std::string(name) + " is a masked array, whose mask convkit would ignore: pass " + name +
+                                 ".filled(value) instead");
+    }
+    array_ = reinterpret_cast<PyArrayObject*>(object);
+    return;
+  }
+  if (!PyObject_HasAttrString(object, "__dlpack__")) {
+    raise(PyExc_TypeError, std::string(name) + " must be a NumPy array, or an object with __dlpack__ on the CPU, not " +
+                               type_name(object));
+  }
+  if (PyObject_HasAttrString(object, "__dlpack_device__")) {
+    const Reference device(checked(PyObject_CallMethod(object, "__dlpack_device__", nullptr)));
+    const Reference kind(checked(PySequence_GetItem(device.get(), 0)));
+    const long code = PyLong_AsLong(kind.get());
+    if (code == -1 && PyErr_Occurred()) throw PythonError{};
+    if (code != 1) {
+      raise(PyExc_TypeError, std::string(name) + " is on another device than the CPU (DLPack device type " +
+                                 std::to_string(code) + "): copy it to the CPU first");
+    }
+  }
+  static PyObject* const from_dlpack = imported("numpy", "from_dlpack");
+  owned_ = Reference(checked(PyObject_CallOneArg(from_dlpack, object)));
+  array_ = reinterpret_cast<PyArrayObject*>(owned_.get());
+}
+
+void ArrayArgument::refuse_dtype(PyArrayObject* array, const char* name) {
+  const Reference dtype(checked(PyObject_Str(reinterpret_cast<PyObject*>(PyArray_DESCR(array)))));
+  const char* text = PyUnicode_AsUTF8(dtype.get());
+  if (!text) throw PythonError{};
+  const int type = PyArray_TYPE(array);
+  const bool swapped = type == NPY_FLOAT || type == NPY_DOUBLE;
+  raise(PyExc_TypeError, std::string(name) + " has dtype " + text + (swapped ? " (not this machine's byte order)" : "") +
+                             "; convkit supports float32 and float64 in native byte order: convert it with " + name +
+                             ".astype(numpy.float32)");
+}
+
+std::string shape_text(const npy_intp* shape, int ndim) {
+  std::string text = "(";
+  for (int i = 0; i < ndim; ++i) text += (i ? ", " : "") + std::to_string(shape[i]);
+  return text + (ndim == 1 ? ",)" : ")");
+}
+
+void dense_strides(const std::int64_t sizes[4], Layout layout, int element, std::int64_t strides[4]) {
+  static constexpr int order[2][4] = {{3, 2, 1, 0}, {1, 3, 2, 0}};  // fastest first
+  std::int64_t stride = element;
+  for (const int i : order[static_cast<int>(layout)]) {
+    strides[i] = stride;
+    stride *= sizes[i];
+  }
+}
+
+bool is_dense(const Geometry& tensor, Layout layout, int element) {
+  std::int64_t strides[4];
+  dense_strides(tensor.sizes, layout, element, strides);
+  for (int i = 0; i < 4; ++i) {
+    if (tensor.sizes[i] != 1 && tensor.strides[i] != strides[i]) return false;
+  }
+  return true;
+}
+
+void check_out(const ArrayArgument& out) {
+  if (!PyArray_ISWRITEABLE(out.get())) raise(PyExc_ValueError, "out is read-only");
+  // Elements of an array are apart if each stride steps over all that smaller strides reach. Arrays made by as_strided may
+  // interleave in other ways; those are refused too.
+  std::pair<npy_intp, npy_intp> dims[NPY_MAXDIMS];
+  int count = 0;
+  for (int i = 0; i < out.ndim(); ++i) {
+    if (out.shape()[i] == 0) return;
+    if (out.shape()[i] > 1) dims[count++] = {std::abs(out.strides()[i]), out.shape()[i]};
+  }
+  std::sort(dims, dims + count);
+  npy_intp reach = element_bytes(out.dtype());
+  for (int i = 0; i < count; ++i) {
+    if (dims[i].first < reach) raise(PyExc_ValueError, "out has elements that overlap each other in memory");
+    reach += (dims[i].second - 1) * dims[i].first;
+  }
+}
+
+void check_overlap(const ArrayArgument& out, const ArrayArgument& other, const char* name, bool same_allowed) {
+  const Range a = touched(out), b = touched(other);
+  if (a.begin >= b.end || b.begin >= a.end) return;
+  if (same_allowed && same_tensor(out, other)) return;
+  // Ranges that meet may still interleave without a common element: NumPy solves that exactly, within bounded work.
+  static PyObject* const shares_memory = imported("numpy", "shares_memory");
+  PyObject* arguments[] = {reinterpret_cast<PyObject*>(out.get()), reinterpret_cast<PyObject*>(other.get()), nullptr};
+  const Reference bound(checked(PyLong_FromLong(100000)));
+  arguments[2] = bound.get();
+  const Reference answer(PyObject_Vectorcall(shares_memory, arguments, 3, nullptr));
+  if (!answer) {
+    PyErr_Clear();  // too hard to tell: treated as an overlap
+  } else if (answer.get() == Py_False) {
+    return;
+  }
+  raise(PyExc_ValueError, std::string("out shares memory with ") + name +
+                              (same_allowed ? " without being the same tensor" : ", which is read while out is written"));
+}
+
+}  // namespace convkit::bindings

@@ -1,0 +1,101 @@
+#include "calls.hpp"
+#include "chooser.hpp"
+#include "run.hpp"
+
+namespace convkit::bindings {
+namespace {
+
+constexpr const char* names[] = {"x",      "w",          "bias",     "stride", "padding",   "dilation",    "groups",   "layout",
+                                 "activation", "residual", "out",    "algorithm", "num_threads", "accuracy", "workspace_limit"};
+enum Position { at_x, at_w, at_bias, at_stride, at_padding, at_dilation, at_groups, at_layout, at_activation, at_residual,
+                at_out, at_algorithm, at_num_threads, at_accuracy, at_workspace_limit, argument_count };
+constexpr OptionPositions positions{at_stride,     at_padding,   at_dilation,    at_groups,   at_layout,
+                                    at_activation, at_algorithm, at_num_threads, at_accuracy, at_workspace_limit};
+
+const ArgumentNames& argument_names() {
+  static const ArgumentNames instance("conv2d", names, argument_count, at_layout, at_bias);
+  return instance;
+}
+
+struct Call {
+  Operands operands;
+  Options options;
+  PyObject* out_object;
+
+  Call(PyObject* const* arguments, Py_ssize_t given, PyObject* keyword_names) {
+    PyObject* values[ArgumentNames::most];
+    argument_names().bind(arguments, given, keyword_names, values);
+    operands.x = ArrayArgument(values[at_x], "x");
+    operands.w = ArrayArgument(values[at_w], "w");
+    const auto optional = [&](int position) {
+      return values[position] && values[position] != Py_None ? ArrayArgument(values[position], names[position])
+                                                             : ArrayArgument();
+    };
+    operands.bias = optional(at_bias);
+    operands.residual = optional(at_residual);
+    operands.out = optional(at_out);
+    out_object = values[at_out];
+    parse_options(values, positions, options);
+  }
+};
+
+PyObject* conv2d(PyObject*, PyObject* const* arguments, Py_ssize_t given, PyObject* keyword_names) {
+  return guarded([&] {
+    const Call call(arguments, given, keyword_names);
+    const Operands& operands = call.operands;
+    const int threads = resolve_threads(call.options);
+    Key key;
+    key.add(threads | context_token() << 32);
+    key.add(operands.x);
+    key.add(operands.w);
+    key.add(operands.bias);
+    key.add(operands.residual);
+    key.add(operands.out);
+    key.add(call.options);
+    ++counters().calls;
+    PlanPointer plan;
+    if (PlanPointer* const found = plan_cache().find(key)) {
+      ++counters().plan_hits;
+      plan = *found;
+    } else {
+      ++counters().plan_misses;
+      const std::uint64_t generation = plan_generation();
+      plan = make_plan(operands, call.options, threads, false);
+      // What was chosen before a clear_plans() meanwhile must not outlive it.
+      if (!plan->settle && generation == plan_generation()) plan_cache().insert(key, plan);
+    }
+    check_out_operands(operands, false);
+    return run_plan(*plan, operands, call.options, nullptr, call.out_object);
+  });
+}
+
+PyObject* problem_of(PyObject*, PyObject* const* arguments, Py_ssize_t given, PyObject* keyword_names) {
+  return guarded([&] {
+    const Call call(arguments, given, keyword_names);
+    const Reference problem = problem_tuple(describe_problem(call.operands, call.options, false));
+    return checked(Py_BuildValue("(Oi)", problem.get(), resolve_threads(call.options)));
+  });
+}
+
+PyMethodDef methods[] = {
+    {"conv2d", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(conv2d)), METH_FASTCALL | METH_KEYWORDS, conv2d_doc},
+    {"problem_of", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(problem_of)), METH_FASTCALL | METH_KEYWORDS,
+     "The problem tuple and the thread count that conv2d would ask the chooser for, given the same arguments."},
+    {"set_chooser", set_chooser, METH_O,
+     "Registers f(problem, threads, algorithm, accuracy, workspace_limit) -> (kernel index, parameters, settle); None "
+     "goes back to the least predicted cost. Clears all plans."},
+    {"set_context", set_context, METH_O, "Sets the tuning token of the current context, part of every plan's key."},
+    {"context", context, METH_NOARGS, "The tuning token of the current context; 0 outside of any."},
+    {"context_entered", context_entered, METH_NOARGS, "Counts a tuning context that calls must look for."},
+    {"context_left", context_left, METH_NOARGS, "Undoes one context_entered()."},
+    {nullptr, nullptr, 0, nullptr},
+};
+
+}  // namespace
+
+void add_conv2d(PyObject* module) {
+  argument_names();
+  if (PyModule_AddFunctions(module, methods) < 0) throw PythonError{};
+}
+
+}  // namespace convkit::bindings

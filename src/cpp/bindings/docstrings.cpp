@@ -1,0 +1,179 @@
+// The public calls are C functions, so their documentation lives here. The first line of each is the signature that
+// inspect reads.
+#include "calls.hpp"
+
+namespace convkit::bindings {
+
+const char conv2d_doc[] = R"(conv2d(x, w, bias=None, stride=1, padding=0, dilation=1, groups=1, *, layout='NCHW', activation=None, residual=None, out=None, algorithm=None, num_threads=None, accuracy=None, workspace_limit=None)
+--
+
+2-D convolution (cross-correlation) of `x` with the filters `w`.
+
+Winograd kernels, which ``accuracy="standard"`` and ``"fast"`` allow, compute a
+tile of outputs from a tile of inputs at once. A NaN or an infinity in `x` then
+reaches every output of its tile, and not only those whose window holds it; and
+an output whose exact value is 0 may come out as a tiny number of the size of a
+rounding error. ``accuracy="strict"`` uses direct summation only, where neither
+happens; it is the default for float64.
+
+Parameters
+----------
+x : array
+    Input of shape (N, C, H, W), or (N, H, W, C) for ``layout="NHWC"``; the batch
+    dimension may be left out. float32 or float64, any strides: dense NCHW, dense
+    NHWC and transposed views of them are read in place, others are copied first.
+    Objects with ``__dlpack__`` on the CPU are accepted here and below.
+w : array
+    Filters of shape (O, C / groups, KH, KW) in both layouts, any strides, same
+    dtype as `x`.
+bias : array, optional
+    O values, added to each output channel.
+stride, dilation : int or (int, int), optional
+    Height and width, at least 1.
+padding : int, pair or str, optional
+    Zeros around the input: one number, ``(height, width)``, or
+    ``((top, bottom), (left, right))``. ``"valid"`` is 0. ``"same"`` keeps the size
+    (stride 1 only; the odd zero goes to the end, as in PyTorch). ``"same_upper"``
+    and ``"same_lower"`` give ceil(size / stride) outputs at any stride, with the
+    odd zero at the end or at the beginning, as in ONNX.
+groups : int, optional
+    Blocks of channels that are convolved apart; C and O are divisible by it.
+layout : {"NCHW", "NHWC"}, optional
+    Order of the dimensions of `x`, `residual`, `out` and the result.
+activation : None, str or tuple, optional
+    ``"relu"``, ``"relu6"``, ``("clip", lo, hi)``, ``"silu"``, ``"hardswish"``,
+    ``"sigmoid"``, ``"tanh"`` or ``("leaky_relu", slope)``. NaN survives all of them.
+residual : array, optional
+    Shaped like the result; added after the bias and before the activation.
+out : array, optional
+    Where to put the result. May be `residual` itself; any other overlap with an
+    input is an error.
+algorithm : str or choice, optional
+    A family such as ``"im2col"``, a kernel's full name, or a choice that `explain`
+    returned. Overrides `accuracy`. By default the tuner's selector chooses.
+num_threads : int, optional
+    Size of the team, at least 1. By default OpenMP's limit (OMP_NUM_THREADS,
+    threadpoolctl), bounded by the affinity mask and the cgroup's quota.
+accuracy : {"strict", "standard", "fast"} or float, optional
+    Which kernels may be chosen: direct summation only; also those whose RMS error
+    is at most four times direct summation's; any. A float bounds the expected RMS
+    error relative to the RMS of the result. Default: "standard" for float32,
+    "strict" for float64, unless CONVKIT_ACCURACY or `tuning` say otherwise.
+workspace_limit : int, optional
+    The most bytes of workspace that a kernel may use, 1 GiB by default.
+
+Returns
+-------
+array
+    Shape (N, O, OH, OW), or (N, OH, OW, O) for ``layout="NHWC"``, where OH =
+    (H + top + bottom - dilation * (KH - 1) - 1) // stride + 1. Of the dtype of `x`,
+    and with the memory order of `x`: an NCHW-shaped view of NHWC memory gives
+    another one. This is `out` if that was given. Bits do not depend on the number
+    of threads for a given kernel.
+
+Raises
+------
+TypeError
+    Another dtype than float32 or float64 in native byte order, mixed dtypes, a
+    masked array, or an argument of a wrong type. Nothing is ever cast.
+ValueError
+    Shapes that do not go together, a value out of range, a read-only or
+    overlapping `out`.
+UnsupportedAlgorithmError
+    `algorithm` does not apply to this problem. The text lists those that do.
+MemoryError
+    The result or a workspace cannot be had.
+
+See Also
+--------
+Conv2d : the same with weights that are packed once.
+explain : which kernel a call uses, and why.
+
+Notes
+-----
+Filters are not flipped: pass ``w[:, :, ::-1, ::-1]`` for the convolution of
+signal processing. Any view of the weights is read at full speed, for instance
+``w.transpose(3, 2, 0, 1)`` of filters kept as HWIO. The order of operations is
+bias, residual, activation.
+
+Examples
+--------
+>>> import numpy as np
+>>> import convkit as ck
+>>> x = np.ones((1, 1, 3, 3), dtype=np.float32)
+>>> w = np.ones((1, 1, 3, 3), dtype=np.float32)
+>>> ck.conv2d(x, w, padding="same")[0, 0]
+array([[4., 6., 4.],
+       [6., 9., 6.],
+       [4., 6., 4.]], dtype=float32)
+)";
+
+const char layer_doc[] = R"(Conv2d(w, bias=None, stride=1, padding=0, dilation=1, groups=1, *, layout='NCHW', activation=None, algorithm=None, num_threads=None, accuracy=None, workspace_limit=None)
+--
+
+A convolution with weights of its own, packed once for the kernel that uses them.
+
+Unlike torch.nn.Conv2d it takes the weights themselves. It copies them; the first
+call with a shape chooses a kernel and packs for it, later ones only run. Packings
+are shared by all shapes whose kernels read the same form.
+
+Parameters
+----------
+w : array
+    Filters of shape (O, C / groups, KH, KW), float32 or float64, any strides.
+bias : array, optional
+    O values.
+stride, padding, dilation, groups, layout, activation, algorithm, num_threads, accuracy, workspace_limit
+    As in `conv2d`, where it is also told what Winograd kernels do to NaN, infinities
+    and exact zeros.
+
+Attributes
+----------
+weight, bias : array
+    The layer's own copies, read-only; `bias` may be None.
+nbytes : int
+    Bytes of the weights, the bias and all packings made so far.
+packed_nbytes : int
+    Bytes of the packings alone.
+
+Raises
+------
+TypeError, ValueError
+    As in `conv2d`.
+
+Notes
+-----
+Call it as ``conv(x, out=None, residual=None)``, with `conv2d`'s meaning of the
+arguments, from any number of threads. Copies and pickles carry the weights and the
+options, not the packings.
+
+Examples
+--------
+>>> import numpy as np
+>>> import convkit as ck
+>>> conv = ck.Conv2d(np.ones((8, 3, 3, 3), dtype=np.float32), padding=1, activation="relu")
+>>> conv(np.ones((2, 3, 16, 16), dtype=np.float32)).shape
+(2, 8, 16, 16)
+)";
+
+const char layer_update_doc[] = R"(update($self, w, bias=None)
+--
+
+Replace the weights, keeping the kernels chosen so far.
+
+Calls that are running finish with the old weights.
+
+Parameters
+----------
+w : array
+    Filters of the present shape and dtype.
+bias : array, optional
+    O values; given exactly when the layer has a bias.
+
+Raises
+------
+TypeError, ValueError
+    Another dtype or shape than the layer's, or a bias too many or too few.
+)";
+
+}  // namespace convkit::bindings

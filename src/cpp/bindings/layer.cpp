@@ -1,0 +1,327 @@
+// The type Conv2d. It is itself the fast one: Python 3.11 gives no vectorcall to subclasses made in Python.
+#include <algorithm>
+#include <cstddef>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "calls.hpp"
+#include "chooser.hpp"
+#include "layer_weights.hpp"
+#include "run.hpp"
+
+namespace convkit::bindings {
+namespace {
+
+constexpr const char* names[] = {"w",      "bias",       "stride",    "padding",     "dilation", "groups",
+                                 "layout", "activation", "algorithm", "num_threads", "accuracy", "workspace_limit"};
+enum Position { at_w, at_bias, at_stride, at_padding, at_dilation, at_groups, at_layout, at_activation, at_algorithm,
+                at_num_threads, at_accuracy, at_workspace_limit, argument_count };
+constexpr OptionPositions positions{at_stride,     at_padding,   at_dilation,    at_groups,   at_layout,
+                                    at_activation, at_algorithm, at_num_threads, at_accuracy, at_workspace_limit};
+constexpr const char* call_names[] = {"x", "out", "residual"};
+constexpr const char* update_names[] = {"w", "bias"};
+
+const ArgumentNames& argument_names() {
+  static const ArgumentNames instance("Conv2d", names, argument_count, at_layout, 1);
+  return instance;
+}
+const ArgumentNames& call_argument_names() {
+  static const ArgumentNames instance("Conv2d.__call__", call_names, 3, 3, 1);
+  return instance;
+}
+const ArgumentNames& update_argument_names() {
+  static const ArgumentNames instance("Conv2d.update", update_names, 2, 2, 1);
+  return instance;
+}
+
+// A plan with the packed weights that its kernel reads; a call holds it while it runs.
+struct LayerPlan {
+  PlanPointer plan;
+  std::shared_ptr<LayerWeights> weights;
+  std::shared_ptr<const Packed> packed;
+};
+using LayerPlanPointer = std::shared_ptr<const LayerPlan>;
+
+struct Layer {
+  explicit Layer() : plans(64) {}
+  Options options;
+  Reference given[argument_count];  // the constructor's arguments, null where left out; w and bias stay null
+  std::shared_ptr<LayerWeights> weights;
+  PlanCache<LayerPlanPointer> plans;
+  std::uint64_t generation = 0;
+};
+
+struct LayerObject {
+  PyObject_HEAD
+  vectorcallfunc vectorcall;
+  PyObject* weak_references;
+  Layer* layer;
+};
+
+Layer& layer_of(PyObject* self) { return *reinterpret_cast<LayerObject*>(self)->layer; }
+
+void check_weights(const ArrayArgument& w, const ArrayArgument& bias) {
+  if (w.ndim() != 4) raise(PyExc_ValueError, "w has shape " + shape_text(w) + ", expected (O, C/groups, KH, KW)");
+  for (int i = 0; i < 4; ++i) {
+    if (w.shape()[i] == 0) raise(PyExc_ValueError, "w has shape " + shape_text(w) + ": no size may be 0");
+  }
+  if (!bias) return;
+  if (bias.dtype() != w.dtype()) {
+    raise(PyExc_TypeError, std::string("w has dtype ") + dtype_name(w.dtype()) + " and bias has dtype " +
+                               dtype_name(bias.dtype()) + "; convkit never casts: give all arrays one dtype");
+  }
+  if (bias.ndim() != 1 || bias.shape()[0] != w.shape()[0]) {
+    raise(PyExc_ValueError, "bias has shape " + shape_text(bias) + ", w of shape " + shape_text(w) + " needs (" +
+                                std::to_string(w.shape()[0]) + ",)");
+  }
+}
+
+void check_options(const ArrayArgument& w, const Options& options) {
+  if (w.shape()[0] % options.groups != 0) {
+    raise(PyExc_ValueError, "the " + std::to_string(w.shape()[0]) + " output channels of w, of shape " + shape_text(w) +
+                                ", are not divisible by groups=" + std::to_string(options.groups));
+  }
+  if (options.padding == Padding::same && (options.stride[0] != 1 || options.stride[1] != 1)) {
+    raise(PyExc_ValueError, "padding 'same' needs stride 1; 'same_upper' and 'same_lower' take any stride");
+  }
+}
+
+ArrayArgument optional_array(PyObject* object, const char* name) {
+  return object && object != Py_None ? ArrayArgument(object, name) : ArrayArgument();
+}
+
+// torch.nn.Conv2d(in_channels, out_channels, kernel_size) is what many will type first.
+void explain_torch(PyObject* arguments, PyObject* keywords) {
+  const bool number_first = PyTuple_GET_SIZE(arguments) > 0 && PyLong_Check(PyTuple_GET_ITEM(arguments, 0));
+  bool torch_name = false;
+  for (const char* name : {"in_channels", "out_channels", "kernel_size"}) {
+    torch_name = torch_name || (keywords && PyDict_GetItemString(keywords, name));
+  }
+  if (number_first || torch_name) {
+    raise(PyExc_TypeError,
+          "convkit.Conv2d takes the weights themselves, unlike torch.nn.Conv2d(in_channels, out_channels, kernel_size), "
+          "which makes its own: pass an array of shape (out_channels, in_channels/groups, KH, KW), for instance "
+          "convkit.Conv2d(module.weight.detach().numpy(), module.bias.detach().numpy(), stride=1)");
+  }
+}
+
+PyObject* layer_vectorcall(PyObject* self, PyObject* const* arguments, std::size_t flags, PyObject* keyword_names);
+
+PyObject* layer_new(PyTypeObject* type, PyObject* arguments, PyObject* keywords) {
+  return guarded([&] {
+    explain_torch(arguments, keywords);
+    // Names and values as a vectorcall has them.
+    const Py_ssize_t given = PyTuple_GET_SIZE(arguments), named = keywords ? PyDict_GET_SIZE(keywords) : 0;
+    const Reference keyword_names(checked(PyTuple_New(named)));
+    std::vector<PyObject*> values(static_cast<std::size_t>(given + named));
+    for (Py_ssize_t i = 0; i < given; ++i) values[static_cast<std::size_t>(i)] = PyTuple_GET_ITEM(arguments, i);
+    PyObject *name, *value;
+    for (Py_ssize_t position = 0, i = 0; named && PyDict_Next(keywords, &position, &name, &value); ++i) {
+      PyTuple_SET_ITEM(keyword_names.get(), i, Py_NewRef(name));
+      values[static_cast<std::size_t>(given + i)] = value;
+    }
+    PyObject* bound[ArgumentNames::most];
+    argument_names().bind(values.data(), given, keyword_names.get(), bound);
+
+    auto layer = std::make_unique<Layer>();
+    const ArrayArgument w(bound[at_w], "w");
+    const ArrayArgument bias = optional_array(bound[at_bias], "bias");
+    check_weights(w, bias);
+    parse_options(bound, positions, layer->options);
+    check_options(w, layer->options);
+    for (int i = at_stride; i < argument_count; ++i) layer->given[i] = Reference::borrow(bound[i]);
+    // An interned string need not be the object that was given: the layer keeps what its options point to.
+    Opaque* const opaques[] = {&layer->options.algorithm, &layer->options.accuracy};
+    const int places[] = {at_algorithm, at_accuracy};
+    for (int i = 0; i < 2; ++i) {
+      if (opaques[i]->kind != Opaque::none) layer->given[places[i]] = Reference::borrow(opaques[i]->value);
+    }
+    layer->weights = std::make_shared<LayerWeights>(w, bias);
+
+    auto* self = reinterpret_cast<LayerObject*>(checked(type->tp_alloc(type, 0)));
+    self->vectorcall = layer_vectorcall;
+    self->weak_references = nullptr;
+    self->layer = layer.release();
+    return reinterpret_cast<PyObject*>(self);
+  });
+}
+
+void layer_dealloc(PyObject* self) {
+  auto* object = reinterpret_cast<LayerObject*>(self);
+  if (object->weak_references) PyObject_ClearWeakRefs(self);
+  delete object->layer;
+  Py_TYPE(self)->tp_free(self);
+}
+
+LayerPlanPointer find_plan(Layer& layer, const std::shared_ptr<LayerWeights>& weights, const Operands& operands,
+                           int threads) {
+  Key key;
+  key.add(threads | context_token() << 32);
+  key.add(operands.x);
+  key.add(operands.residual);
+  key.add(operands.out);
+  if (layer.generation != plan_generation()) {
+    layer.plans.clear();
+    layer.generation = plan_generation();
+  }
+  PlanPointer plan;
+  if (LayerPlanPointer* const found = layer.plans.find(key)) {
+    ++counters().plan_hits;
+    if ((*found)->weights == weights) return *found;
+    plan = (*found)->plan;  // the weights were updated since
+  } else {
+    ++counters().plan_misses;
+    plan = make_plan(operands, layer.options, threads, true);
+  }
+  auto made = std::make_shared<LayerPlan>(LayerPlan{plan, weights, weights->packed_for(*plan)});
+  // The chooser ran Python code: what it did to plans or weights meanwhile wins over what was found for the old ones.
+  if (!plan->settle && layer.generation == plan_generation() && weights == layer.weights) {
+    layer.plans.insert(key, made);
+    weights->prune();
+  }
+  return made;
+}
+
+PyObject* layer_vectorcall(PyObject* self, PyObject* const* arguments, std::size_t flags, PyObject* keyword_names) {
+  return guarded([&] {
+    PyObject* values[ArgumentNames::most] = {nullptr, nullptr, nullptr};
+    const Py_ssize_t given = PyVectorcall_NARGS(flags);
+    if (given == 1 && !keyword_names) {
+      values[0] = arguments[0];
+    } else {
+      call_argument_names().bind(arguments, given, keyword_names, values);
+    }
+    Layer& layer = layer_of(self);
+    const auto weights = layer.weights;
+    Operands operands;
+    operands.x = ArrayArgument(values[0], "x");
+    operands.w = ArrayArgument(weights->w(), "w");
+    if (weights->bias()) operands.bias = ArrayArgument(weights->bias(), "bias");
+    operands.out = optional_array(values[1], "out");
+    operands.residual = optional_array(values[2], "residual");
+    ++counters().calls;
+    const LayerPlanPointer entry = find_plan(layer, weights, operands, resolve_threads(layer.options));
+    check_out_operands(operands, true);
+    return run_plan(*entry->plan, operands, layer.options, entry->packed ? entry->packed->block.data() : nullptr,
+                    values[1]);
+  });
+}
+
+PyObject* layer_update(PyObject* self, PyObject* const* arguments, Py_ssize_t given, PyObject* keyword_names) {
+  return guarded([&]() -> PyObject* {
+    PyObject* values[ArgumentNames::most];
+    update_argument_names().bind(arguments, given, keyword_names, values);
+    const ArrayArgument w(values[0], "w"), bias = optional_array(values[1], "bias");
+    check_weights(w, bias);
+    Layer& layer = layer_of(self);
+    const ArrayArgument old(layer.weights->w(), "w");
+    if (w.dtype() != old.dtype()) {
+      raise(PyExc_TypeError, std::string("w has dtype ") + dtype_name(w.dtype()) + ", this Conv2d has " +
+                                 dtype_name(old.dtype()));
+    }
+    if (!std::equal(w.shape(), w.shape() + 4, old.shape())) {
+      raise(PyExc_ValueError, "w has shape " + shape_text(w) + ", this Conv2d has " + shape_text(old));
+    }
+    if (static_cast<bool>(bias) != (layer.weights->bias() != nullptr)) {
+      raise(PyExc_ValueError, bias ? "this Conv2d was made without a bias" : "this Conv2d has a bias: update it too");
+    }
+    layer.weights = std::make_shared<LayerWeights>(w, bias);
+    // The plans stay; the packings of the old weights go now and not at each plan's next call.
+    layer.plans.each([](LayerPlanPointer& entry) { entry = std::make_shared<LayerPlan>(LayerPlan{entry->plan, {}, {}}); });
+    Py_RETURN_NONE;
+  });
+}
+
+PyObject* layer_repr(PyObject* self) {
+  return guarded([&] {
+    const Layer& layer = layer_of(self);
+    const ArrayArgument w(layer.weights->w(), "w");
+    std::string text = "<convkit.Conv2d " + std::to_string(w.shape()[1] * layer.options.groups) + " -> " +
+                       std::to_string(w.shape()[0]) + ", " + std::to_string(w.shape()[2]) + "x" +
+                       std::to_string(w.shape()[3]) + ", " + dtype_name(w.dtype()) +
+                       (layer.weights->bias() ? ", bias" : "");
+    for (int i = at_stride; i < argument_count; ++i) {
+      PyObject* value = layer.given[i].get();
+      if (!value || value == Py_None) continue;
+      const Reference value_text(checked(PyObject_Repr(value)));
+      const char* utf8 = PyUnicode_AsUTF8(value_text.get());
+      if (!utf8) throw PythonError{};
+      text += std::string(", ") + names[i] + "=" + utf8;
+    }
+    text += "; " + std::to_string(layer.weights->weight_bytes()) + " bytes of weights, " +
+            std::to_string(layer.weights->packed_bytes()) + " packed>";
+    return checked(PyUnicode_FromString(text.c_str()));
+  });
+}
+
+// Arguments that make an equal layer: what copy and pickle store. Packings are made anew.
+PyObject* layer_getnewargs(PyObject* self, PyObject*) {
+  return guarded([&] {
+    const Layer& layer = layer_of(self);
+    const Reference keywords(checked(PyDict_New()));
+    for (int i = at_stride; i < argument_count; ++i) {
+      if (layer.given[i] && PyDict_SetItemString(keywords.get(), names[i], layer.given[i].get()) < 0) throw PythonError{};
+    }
+    PyObject* bias = layer.weights->bias();
+    return checked(Py_BuildValue("((OO)O)", layer.weights->w(), bias ? bias : Py_None, keywords.get()));
+  });
+}
+
+PyObject* layer_weight(PyObject* self, void*) { return Py_NewRef(layer_of(self).weights->w()); }
+
+PyObject* layer_bias(PyObject* self, void*) {
+  PyObject* bias = layer_of(self).weights->bias();
+  return Py_NewRef(bias ? bias : Py_None);
+}
+
+PyObject* layer_nbytes(PyObject* self, void*) {
+  const LayerWeights& weights = *layer_of(self).weights;
+  return PyLong_FromLongLong(weights.weight_bytes() + weights.packed_bytes());
+}
+
+PyObject* layer_packed_nbytes(PyObject* self, void*) {
+  return PyLong_FromLongLong(layer_of(self).weights->packed_bytes());
+}
+
+PyMethodDef methods[] = {
+    {"update", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(layer_update)), METH_FASTCALL | METH_KEYWORDS,
+     layer_update_doc},
+    {"__getnewargs_ex__", layer_getnewargs, METH_NOARGS, "Constructor arguments for copy and pickle."},
+    {nullptr, nullptr, 0, nullptr},
+};
+
+PyGetSetDef properties[] = {
+    {"weight", layer_weight, nullptr, "The layer's own weights, OIHW, read-only.", nullptr},
+    {"bias", layer_bias, nullptr, "The layer's own bias, read-only, or None.", nullptr},
+    {"nbytes", layer_nbytes, nullptr, "Bytes of the weights, the bias and all packings made so far.", nullptr},
+    {"packed_nbytes", layer_packed_nbytes, nullptr, "Bytes of the packings made so far.", nullptr},
+    {nullptr, nullptr, nullptr, nullptr, nullptr},
+};
+
+PyTypeObject layer_type{};
+
+}  // namespace
+
+void add_layer(PyObject* module) {
+  argument_names();
+  call_argument_names();
+  update_argument_names();
+  Py_SET_REFCNT(reinterpret_cast<PyObject*>(&layer_type), 1);  // a static type lives as long as the process
+  layer_type.tp_name = "convkit.Conv2d";
+  layer_type.tp_doc = layer_doc;
+  layer_type.tp_basicsize = sizeof(LayerObject);
+  layer_type.tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_VECTORCALL;
+  layer_type.tp_vectorcall_offset = offsetof(LayerObject, vectorcall);
+  layer_type.tp_weaklistoffset = offsetof(LayerObject, weak_references);
+  layer_type.tp_call = PyVectorcall_Call;
+  layer_type.tp_new = layer_new;
+  layer_type.tp_dealloc = layer_dealloc;
+  layer_type.tp_repr = layer_repr;
+  layer_type.tp_methods = methods;
+  layer_type.tp_getset = properties;
+  if (PyType_Ready(&layer_type) < 0) throw PythonError{};
+  if (PyModule_AddObjectRef(module, "Conv2d", reinterpret_cast<PyObject*>(&layer_type)) < 0) throw PythonError{};
+}
+
+}  // namespace convkit::bindings

@@ -1,0 +1,72 @@
+// The keyword values of a call, parsed.
+#pragma once
+#include <cstdint>
+
+#include "../inventory.hpp"
+#include "python_error.hpp"
+
+namespace convkit::bindings {
+
+enum class Padding : std::int32_t { sides = 0, same = 1, same_upper = 2, same_lower = 3 };
+
+// A value that only the chooser understands, reduced to what may be compared bit by bit. The object is borrowed; a plan
+// whose key holds it owns a reference, so that its address stays its own.
+struct Opaque {
+  enum Kind : std::int32_t { none = 0, interned = 1, real = 2, integer = 3, object = 4 };
+  PyObject* value = nullptr;
+  Kind kind = none;
+  std::int64_t bits = 0;
+};
+
+struct Options {
+  std::int32_t stride[2] = {1, 1};
+  std::int32_t dilation[2] = {1, 1};
+  std::int32_t pads[4] = {0, 0, 0, 0};  // top, bottom, left, right, where padding is `sides`
+  Padding padding = Padding::sides;
+  std::int32_t groups = 1;
+  Layout layout = Layout::nchw;
+  Activation activation = Activation::none;
+  double lo = 0, hi = 0;
+  int threads = 0;  // 0: as many as the process allows
+  Opaque algorithm, accuracy, workspace_limit;
+};
+
+// The parsers take any object, null standing for "not given", and raise TypeError or ValueError.
+void parse_pair(PyObject* object, const char* name, std::int32_t least, std::int32_t out[2]);
+void parse_padding(PyObject* object, Options& options);
+std::int32_t parse_integer(PyObject* object, const char* name, std::int32_t least);
+Layout parse_layout(PyObject* object);
+void parse_activation(PyObject* object, Options& options);
+Opaque parse_opaque(PyObject* object);
+Opaque parse_workspace_limit(PyObject* object);
+
+// Positions of the options that conv2d and Conv2d share, within an array of argument values.
+struct OptionPositions {
+  int stride, padding, dilation, groups, layout, activation, algorithm, num_threads, accuracy, workspace_limit;
+};
+// `values` are what ArgumentNames::bind filled in.
+void parse_options(PyObject* const* values, const OptionPositions& at, Options& options);
+
+inline EpilogueClass epilogue_class(Activation activation) {
+  if (activation == Activation::none) return EpilogueClass::none;
+  return activation == Activation::clamp ? EpilogueClass::clamp : EpilogueClass::other;
+}
+const char* activation_name(Activation activation);
+
+// Names of a raw entry's arguments: the first `positional` may be given by position, the rest by name only.
+class ArgumentNames {
+ public:
+  static constexpr int most = 16;
+  ArgumentNames(const char* function, const char* const* names, int count, int positional, int required);
+  // Sorts the arguments of a vectorcall into `values` (count entries, null where not given).
+  void bind(PyObject* const* arguments, Py_ssize_t given, PyObject* keyword_names, PyObject** values) const;
+
+ private:
+  int find(PyObject* name) const;
+
+  const char* function_;
+  PyObject* names_[most];  // interned, so that almost every caller's name compares by address
+  int count_, positional_, required_;
+};
+
+}  // namespace convkit::bindings

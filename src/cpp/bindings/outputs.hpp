@@ -1,0 +1,10 @@
+// Fresh results: 64-byte aligned, large ones from memory that an earlier result gave back.
+#pragma once
+#include "arrays.hpp"
+
+namespace convkit::bindings {
+
+// A new array of these byte strides; its memory (`bytes`) goes back when the last view of it dies. Raises MemoryError.
+PyObject* new_output(Dtype dtype, int ndim, const npy_intp* shape, const npy_intp* strides, std::int64_t bytes);
+
+}  // namespace convkit::bindings

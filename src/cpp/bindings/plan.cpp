@@ -1,0 +1,341 @@
+#include "plan.hpp"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+
+#include "../parallel.hpp"
+#include "../workspace.hpp"
+#include "chooser.hpp"
+
+namespace convkit::bindings {
+namespace {
+
+constexpr std::size_t most_plans = 4096;
+constexpr std::int64_t largest_size = (std::int64_t{1} << 31) - 1;
+constexpr std::int64_t largest_bytes = std::int64_t{1} << 62;
+// Giving up the GIL and taking it back costs more than it frees below some twenty microseconds of work, here in
+// multiply-adds at 20 GHz and bytes at 10 GB/s.
+constexpr double least_seconds_without_gil = 20e-6;
+
+std::uint64_t generation = 1;
+
+// A tensor's dimensions in N,C,H,W order. Without a batch dimension N is 1.
+Geometry geometry(const ArrayArgument& array, Layout layout) {
+  const int batch = array.ndim() - 3;  // 0 or 1
+  const bool nchw = layout == Layout::nchw;
+  const int at[4] = {0, batch + (nchw ? 0 : 2), batch + (nchw ? 1 : 0), batch + (nchw ? 2 : 1)};
+  Geometry tensor;
+  for (int i = 0; i < 4; ++i) {
+    const bool absent = i == 0 && batch == 0;
+    tensor.sizes[i] = absent ? 1 : array.shape()[at[i]];
+    tensor.strides[i] = absent ? 0 : array.strides()[at[i]];
+  }
+  return tensor;
+}
+
+// The layout to compute in: the memory's own where x is dense, else the one whose fastest dimension is x's.
+Layout memory_layout(const Geometry& x, Layout declared, int element, bool& dense) {
+  const Layout other = declared == Layout::nchw ? Layout::nhwc : Layout::nchw;
+  dense = true;
+  if (is_dense(x, declared, element)) return declared;
+  if (is_dense(x, other, element)) return other;
+  dense = false;
+  const auto stride = [&](int i) { return x.sizes[i] > 1 ? std::abs(x.strides[i]) : std::int64_t{0}; };
+  if (stride(1) == 0 || stride(3) == 0 || stride(1) == stride(3)) return declared;
+  return stride(1) < stride(3) ? Layout::nhwc : Layout::nchw;
+}
+
+[[noreturn]] void mismatch(const Operands& o, const std::string& reason) {
+  raise(PyExc_ValueError, "x of shape " + shape_text(o.x) + " and w of shape " + shape_text(o.w) +
+                              " do not go together: " + reason);
+}
+
+void check_dtypes(const Operands& o) {
+  const ArrayArgument* others[] = {&o.w, &o.bias, &o.residual, &o.out};
+  const char* names[] = {"w", "bias", "residual", "out"};
+  for (int i = 0; i < 4; ++i) {
+    if (*others[i] && others[i]->dtype() != o.x.dtype()) {
+      raise(PyExc_TypeError, std::string("x has dtype ") + dtype_name(o.x.dtype()) + " and " + names[i] +
+                                 " has dtype " + dtype_name(others[i]->dtype()) +
+                                 "; convkit never casts: give all arrays one dtype, float32 or float64");
+    }
+  }
+}
+
+// Pads of one dimension that keep ceil(size / stride) outputs; the odd one goes to the end, or to the beginning.
+void same_pads(std::int64_t size, std::int64_t filter, std::int64_t stride, std::int64_t dilation, bool odd_at_begin,
+               std::int64_t& begin, std::int64_t& end) {
+  const std::int64_t outputs = (size + stride - 1) / stride;
+  const std::int64_t total = std::max<std::int64_t>(0, (outputs - 1) * stride + dilation * (filter - 1) + 1 - size);
+  begin = odd_at_begin ? (total + 1) / 2 : total / 2;
+  end = total - begin;
+}
+
+void fill_pads(const Options& options, ConvProblem& p) {
+  if (options.padding == Padding::sides) {
+    p.pad_top = options.pads[0];
+    p.pad_bottom = options.pads[1];
+    p.pad_left = options.pads[2];
+    p.pad_right = options.pads[3];
+    return;
+  }
+  if (options.padding == Padding::same && (p.stride_h != 1 || p.stride_w != 1)) {
+    raise(PyExc_ValueError, "padding 'same' needs stride 1, not (" + std::to_string(p.stride_h) + ", " +
+                                std::to_string(p.stride_w) + "); 'same_upper' and 'same_lower' take any stride");
+  }
+  const bool lower = options.padding == Padding::same_lower;
+  same_pads(p.h, p.kh, p.stride_h, p.dilation_h, lower, p.pad_top, p.pad_bottom);
+  same_pads(p.w, p.kw, p.stride_w, p.dilation_w, lower, p.pad_left, p.pad_right);
+}
+
+void check_same_shape(const ArrayArgument& array, const char* name, const Plan& plan) {
+  if (array.ndim() == plan.y_ndim && std::equal(plan.y_shape, plan.y_shape + plan.y_ndim, array.shape())) return;
+  raise(PyExc_ValueError, std::string(name) + " has shape " + shape_text(array) + ", the result has shape " +
+                              shape_text(plan.y_shape, plan.y_ndim));
+}
+
+// Refuses what 64-bit byte offsets could not address: broadcast inputs may have any product of sizes.
+void check_bytes(const Operands& o, const std::int64_t sizes[4], int element) {
+  __int128 bytes = element;
+  for (int i = 0; i < 4; ++i) bytes *= sizes[i];
+  if (bytes > largest_bytes) mismatch(o, "the tensors would not fit into memory");
+}
+
+// Shapes, problem and result of a call; everything but the kernel. Returns whether x is dense.
+bool describe(const Operands& o, const Options& options, bool packed, Plan& plan) {
+  check_dtypes(o);
+  const bool nchw = options.layout == Layout::nchw;
+  if (o.x.ndim() != 3 && o.x.ndim() != 4) {
+    raise(PyExc_ValueError, std::string("x has shape ") + shape_text(o.x) + ", expected " +
+                                (nchw ? "(N, C, H, W) or (C, H, W)" : "(N, H, W, C) or (H, W, C)") + " for layout " +
+                                (nchw ? "'NCHW'" : "'NHWC'"));
+  }
+  if (o.w.ndim() != 4) {
+    raise(PyExc_ValueError, "w has shape " + shape_text(o.w) + ", expected (O, C/groups, KH, KW)");
+  }
+  const int element = element_bytes(o.x.dtype());
+  const Geometry x = geometry(o.x, options.layout);
+  const npy_intp* w = o.w.shape();
+  for (int i = 0; i < 4; ++i) {
+    if ((i > 0 && x.sizes[i] == 0) || w[i] == 0) mismatch(o, "only the batch may be empty");
+    if (x.sizes[i] > largest_size || w[i] > largest_size) mismatch(o, "every size must be below 2**31");
+  }
+  const std::int64_t w_sizes[4] = {w[0], w[1], w[2], w[3]};
+  check_bytes(o, x.sizes, element);
+  check_bytes(o, w_sizes, element);
+  ConvProblem& p = plan.problem;
+  p = ConvProblem{};
+  p.op = Op::forward;
+  p.dtype = o.x.dtype();
+  p.n = std::max<std::int64_t>(1, x.sizes[0]);
+  p.c = x.sizes[1];
+  p.h = x.sizes[2];
+  p.w = x.sizes[3];
+  p.o = w[0];
+  p.kh = w[2];
+  p.kw = w[3];
+  p.stride_h = options.stride[0];
+  p.stride_w = options.stride[1];
+  p.dilation_h = options.dilation[0];
+  p.dilation_w = options.dilation[1];
+  p.groups = options.groups;
+  p.epilogue = epilogue_class(options.activation);
+  p.bias = o.bias ? 1 : 0;
+  p.residual = o.residual ? 1 : 0;
+  p.packed = packed ? 1 : 0;
+  if (w[1] * p.groups != p.c) {
+    mismatch(o, "with groups=" + std::to_string(p.groups) + " w takes " + std::to_string(w[1] * p.groups) +
+                    " input channels, x has " + std::to_string(p.c) + (nchw ? " (layout 'NCHW')" : " (layout 'NHWC')"));
+  }
+  if (p.o % p.groups != 0) {
+    mismatch(o, "the " + std::to_string(p.o) + " output channels of w are not divisible by groups=" +
+                    std::to_string(p.groups));
+  }
+  fill_pads(options, p);
+  bool dense;
+  p.layout = memory_layout(x, options.layout, element, dense);
+  if (const char* reason = complete(p)) mismatch(o, reason);
+  if (o.bias && (o.bias.ndim() != 1 || o.bias.shape()[0] != p.o)) {
+    raise(PyExc_ValueError, "bias has shape " + shape_text(o.bias) + ", w of shape " + shape_text(o.w) +
+                                " needs (" + std::to_string(p.o) + ",)");
+  }
+
+  const std::int64_t sizes[4] = {x.sizes[0], p.o, p.oh, p.ow};
+  check_bytes(o, sizes, element);
+  std::int64_t strides[4];
+  dense_strides(sizes, p.layout, element, strides);
+  plan.y_bytes = element * sizes[0] * sizes[1] * sizes[2] * sizes[3];
+  plan.y_ndim = o.x.ndim();
+  static constexpr int order[2][4] = {{0, 1, 2, 3}, {0, 2, 3, 1}};
+  for (int i = 0; i < plan.y_ndim; ++i) {
+    const int from = order[static_cast<int>(options.layout)][i + 4 - plan.y_ndim];
+    plan.y_shape[i] = sizes[from];
+    plan.y_strides[i] = strides[from];
+  }
+  if (o.residual) check_same_shape(o.residual, "residual", plan);
+  if (o.out) check_same_shape(o.out, "out", plan);
+  return dense;
+}
+
+// Room in the arena, 64-byte aligned; returns its offset.
+std::int64_t reserve(Plan& plan, std::int64_t bytes) {
+  const std::int64_t offset = plan.arena_bytes;
+  plan.arena_bytes = checked_sum(plan.arena_bytes, checked_sum(bytes, 63) / 64 * 64);
+  return offset;
+}
+
+void bring_tensor(Plan& plan, Bring& bring, const ArrayArgument& array, Layout declared) {
+  const int element = element_bytes(plan.problem.dtype);
+  bring.tensor = geometry(array, declared);
+  bring.copied = array.misaligned() || !is_dense(bring.tensor, plan.problem.layout, element);
+  if (!bring.copied) return;
+  dense_strides(bring.tensor.sizes, plan.problem.layout, element, bring.dense);
+  std::int64_t bytes = element;
+  for (const std::int64_t size : bring.tensor.sizes) bytes = checked_product(bytes, size);
+  bring.offset = reserve(plan, bytes);
+}
+
+void bring_bias(Plan& plan, const ArrayArgument& bias) {
+  const int element = element_bytes(plan.problem.dtype);
+  plan.bias.tensor = {{1, 1, 1, plan.problem.o}, {0, 0, 0, bias.strides()[0]}};
+  plan.bias.copied = bias.misaligned() || (plan.problem.o > 1 && bias.strides()[0] != element);
+  if (!plan.bias.copied) return;
+  dense_strides(plan.bias.tensor.sizes, Layout::nchw, element, plan.bias.dense);
+  plan.bias.offset = reserve(plan, element * plan.problem.o);
+}
+
+void bring_weights(Plan& plan, const ArrayArgument& w) {
+  const int element = element_bytes(plan.problem.dtype);
+  Bring& bring = plan.w;
+  bool whole_elements = true;
+  for (int i = 0; i < 4; ++i) {
+    bring.tensor.sizes[i] = w.shape()[i];
+    bring.tensor.strides[i] = w.strides()[i];
+    if (w.shape()[i] > 1 && w.strides()[i] % element != 0) whole_elements = false;
+  }
+  dense_strides(bring.tensor.sizes, Layout::nchw, element, bring.dense);
+  const bool as_they_are = plan.packing.id[0] == 0;
+  bring.copied = w.misaligned() || !whole_elements || (as_they_are && !is_dense(bring.tensor, Layout::nchw, element));
+  // A stride that is never taken may be any number: the dense one keeps it a multiple of the element.
+  std::int64_t strides[4];
+  for (int i = 0; i < 4; ++i) {
+    const bool taken = bring.tensor.sizes[i] > 1 && !bring.copied;
+    strides[i] = (taken ? bring.tensor.strides[i] : bring.dense[i]) / element;
+  }
+  plan.weights = {nullptr, strides[0], strides[1], strides[2], strides[3]};
+  if (bring.copied) bring.offset = reserve(plan, bring.dense[0] * bring.tensor.sizes[0]);
+}
+
+double estimated_seconds(const Plan& plan) {
+  const ConvProblem& p = plan.problem;
+  const double bytes = static_cast<double>(plan.y_bytes) + static_cast<double>(plan.arena_bytes) +
+                       element_bytes(p.dtype) * static_cast<double>(p.n) * static_cast<double>(p.c * p.h) *
+                           static_cast<double>(p.w);
+  return multiply_adds(p) / 20e9 + bytes / 10e9;
+}
+
+}  // namespace
+
+void Key::add(const ArrayArgument& array) {
+  if (!array) return add(0);
+  const int ndim = array.ndim();
+  add(1 | ndim << 1 | PyArray_TYPE(array.get()) << 8 | static_cast<int>(array.misaligned()) << 16);
+  if (ndim > 4) return;  // refused on a miss, hence in no key that was kept
+  for (int i = 0; i < ndim; ++i) add(array.shape()[i]);
+  for (int i = 0; i < ndim; ++i) add(array.strides()[i]);
+}
+
+void Key::add(const Options& o) {
+  const auto two = [](std::int32_t a, std::int32_t b) {
+    return static_cast<std::int64_t>(a) << 32 | static_cast<std::int64_t>(b);
+  };
+  add(static_cast<int>(o.padding) | static_cast<int>(o.layout) << 4 | static_cast<int>(o.activation) << 8 |
+      o.algorithm.kind << 12 | o.accuracy.kind << 16 | o.workspace_limit.kind << 20);
+  add(two(o.stride[0], o.stride[1]));
+  add(two(o.dilation[0], o.dilation[1]));
+  add(two(o.pads[0], o.pads[1]));
+  add(two(o.pads[2], o.pads[3]));
+  add(o.groups);
+  if (o.algorithm.kind) add(o.algorithm.bits);
+  if (o.accuracy.kind) add(o.accuracy.bits);
+  if (o.workspace_limit.kind) add(o.workspace_limit.bits);
+}
+
+std::size_t Key::hash() const {
+  // Two multiplicative chains, so that half of the latency of one is hidden.
+  std::uint64_t a = 0x9E3779B97F4A7C15u, b = used_;
+  for (std::size_t i = 0; i + 1 < used_; i += 2) {
+    a = (a ^ static_cast<std::uint64_t>(words_[i])) * 0xFF51AFD7ED558CCDu;
+    a ^= a >> 29;
+    b = (b ^ static_cast<std::uint64_t>(words_[i + 1])) * 0xC4CEB9FE1A85EC53u;
+    b ^= b >> 29;
+  }
+  if (used_ % 2) a = (a ^ static_cast<std::uint64_t>(words_[used_ - 1])) * 0xFF51AFD7ED558CCDu;
+  return static_cast<std::size_t>(a ^ (b << 1) ^ (a >> 32));
+}
+
+int resolve_threads(const Options& options) {
+  if (options.threads == 0) return default_threads();
+  // Any team size gives the same bits, while OpenMP ends the process where it cannot start that many.
+  static const int most = std::max(8, static_cast<int>(sysconf(_SC_NPROCESSORS_ONLN)));
+  return std::min(options.threads, most);
+}
+
+ConvProblem describe_problem(const Operands& operands, const Options& options, bool packed) {
+  Plan plan;
+  describe(operands, options, packed, plan);
+  if (plan.y_bytes == 0) raise(PyExc_ValueError, "the batch is empty: there is nothing to choose");
+  return plan.problem;
+}
+
+std::shared_ptr<const Plan> make_plan(const Operands& operands, const Options& options, int threads, bool packed) {
+  auto plan = std::make_shared<Plan>();
+  const Opaque* opaques[] = {&options.algorithm, &options.accuracy, &options.workspace_limit};
+  for (int i = 0; i < 3; ++i) plan->owned[i] = Reference::borrow(opaques[i]->value);
+  const bool dense = describe(operands, options, packed, *plan);
+  plan->threads = threads;
+  if (plan->y_bytes == 0) return plan;
+
+  Choice choice = choose(plan->problem, threads, options);
+  plan->kernel = choice.kernel;
+  plan->parameters = choice.parameters;
+  plan->settle = std::move(choice.settle);
+  plan->packing = Packing{};
+  plan->kernel->packing(plan->problem, plan->parameters, &plan->packing);
+
+  if (!dense || operands.x.misaligned()) bring_tensor(*plan, plan->x, operands.x, options.layout);
+  bring_weights(*plan, operands.w);
+  if (operands.bias) bring_bias(*plan, operands.bias);
+  if (operands.residual) bring_tensor(*plan, plan->residual, operands.residual, options.layout);
+  if (operands.out) bring_tensor(*plan, plan->out, operands.out, options.layout);
+  const std::int64_t workspace = plan->kernel->workspace_bytes(plan->problem, plan->parameters, threads);
+  if (workspace > 0) {
+    // Kernels are promised a page's alignment; the arena starts on one.
+    plan->arena_bytes = checked_sum(plan->arena_bytes, 4095) / 4096 * 4096;
+    plan->workspace_offset = plan->arena_bytes;
+    plan->arena_bytes = checked_sum(plan->arena_bytes, workspace);
+  }
+  plan->releases_gil = estimated_seconds(*plan) > least_seconds_without_gil;
+  return plan;
+}
+
+PlanCache<PlanPointer>& plan_cache() {
+  static auto* const cache = new PlanCache<PlanPointer>(most_plans);  // outlives the interpreter's last call
+  return *cache;
+}
+
+std::uint64_t plan_generation() { return generation; }
+
+void clear_plans() {
+  ++generation;
+  plan_cache().clear();
+}
+
+Counters& counters() {
+  static Counters instance{};
+  return instance;
+}
+
+}  // namespace convkit::bindings

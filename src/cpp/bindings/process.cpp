@@ -1,0 +1,73 @@
+#include <cstdlib>
+#include <string>
+
+#include "../cpu/features.hpp"
+#include "../parallel.hpp"
+#include "../workspace.hpp"
+#include "inventory.hpp"
+#include "plan.hpp"
+
+namespace py = pybind11;
+
+namespace convkit::bindings {
+namespace {
+
+py::dict counters_dict() {
+  const Counters& c = counters();
+  py::dict all;
+  all["calls"] = c.calls;
+  all["plan_hits"] = c.plan_hits;
+  all["plan_misses"] = c.plan_misses;
+  all["outputs_recycled"] = c.outputs_recycled;
+  all["teams_started"] = teams_started();
+  all["free_workspace_bytes"] = workspace_pool().free_bytes();
+  all["free_output_bytes"] = output_pool().free_bytes();
+  return all;
+}
+
+py::dict build_info() {
+  py::dict facts;
+  facts["version"] = CONVKIT_VERSION;
+#ifdef __clang__
+  facts["compiler"] = "Clang " __clang_version__;
+#else
+  facts["compiler"] = "GCC " __VERSION__;
+#endif
+#ifdef NDEBUG
+  facts["assertions"] = false;
+#else
+  facts["assertions"] = true;
+#endif
+#ifdef CONVKIT_STD_THREADS
+  facts["threads"] = "std::thread";
+#else
+  facts["threads"] = "OpenMP";
+#endif
+  py::list isas;
+  for (const Isa isa : {Isa::portable, Isa::avx2, Isa::avx512}) isas.append(isa_name(isa));
+  facts["isas"] = isas;
+  return facts;
+}
+
+void change_workspace_limit(std::int64_t bytes) {
+  if (bytes < 0) throw py::value_error("the workspace limit must be at least 0 bytes, not " + std::to_string(bytes));
+  set_workspace_limit(bytes);
+  clear_plans();  // they were chosen under the old limit
+}
+
+}  // namespace
+
+void add_process(py::module_& module) {
+  module.def("clear_plans", clear_plans, "Forgets every plan, so that the next calls ask the chooser again.");
+  module.def("plan_count", [] { return plan_cache().size(); }, "Plans kept for conv2d.");
+  module.def("counters", counters_dict, "What this process did so far.");
+  module.def("clear_workspaces", clear_workspaces,
+             "Returns the memory kept for later calls (workspaces and large outputs) to the operating system.");
+  module.def("workspace_limit", workspace_limit, "Bytes of workspace that a call may use where it does not say.");
+  module.def("set_workspace_limit", change_workspace_limit, py::arg("bytes"), "Changes workspace_limit().");
+  module.def("default_threads", default_threads, "The team that a call gets where it does not say.");
+  module.def("available_cpus", available_cpus, "CPUs of the affinity mask, bounded by the cgroup's quota.");
+  module.def("build_info", build_info, "Version, compiler and options of this build.");
+}
+
+}  // namespace convkit::bindings

@@ -1,0 +1,102 @@
+#include "run.hpp"
+
+#include <chrono>
+
+#include "../workspace.hpp"
+#include "outputs.hpp"
+#include "strided_copy.hpp"
+
+namespace convkit::bindings {
+namespace {
+
+class ReleasedGil {
+ public:
+  explicit ReleasedGil(bool release) : state_(release ? PyEval_SaveThread() : nullptr) {}
+  ~ReleasedGil() {
+    if (state_) PyEval_RestoreThread(state_);
+  }
+  ReleasedGil(const ReleasedGil&) = delete;
+  ReleasedGil& operator=(const ReleasedGil&) = delete;
+
+ private:
+  PyThreadState* state_;
+};
+
+StridedCopy between(const Bring& bring, int element) {
+  StridedCopy c{};
+  c.element = element;
+  for (int i = 0; i < 4; ++i) c.sizes[i] = bring.tensor.sizes[i];
+  return c;
+}
+
+// The operand where the kernel can read it.
+const char* brought(const Bring& bring, const char* data, std::byte* arena, int element, int threads) {
+  if (!bring.copied) return data;
+  StridedCopy c = between(bring, element);
+  c.from = data;
+  c.to = reinterpret_cast<char*>(arena + bring.offset);
+  for (int i = 0; i < 4; ++i) {
+    c.from_strides[i] = bring.tensor.strides[i];
+    c.to_strides[i] = bring.dense[i];
+  }
+  copy(c, threads);
+  return c.to;
+}
+
+void copy_out(const Bring& bring, char* data, std::byte* arena, int element, int threads) {
+  StridedCopy c = between(bring, element);
+  c.from = reinterpret_cast<const char*>(arena + bring.offset);
+  c.to = data;
+  for (int i = 0; i < 4; ++i) {
+    c.from_strides[i] = bring.dense[i];
+    c.to_strides[i] = bring.tensor.strides[i];
+  }
+  copy(c, threads);
+}
+
+}  // namespace
+
+PyObject* run_plan(const Plan& plan, const Operands& operands, const Options& options, const void* packed,
+                   PyObject* out_object) {
+  Reference result(operands.out ? Py_NewRef(out_object)
+                                : new_output(plan.problem.dtype, plan.y_ndim, plan.y_shape, plan.y_strides,
+                                             plan.y_bytes));
+  if (!plan.kernel) return result.release();
+  char* y = operands.out ? operands.out.data() : PyArray_BYTES(reinterpret_cast<PyArrayObject*>(result.get()));
+  const Workspace workspace(plan.arena_bytes);
+  std::byte* arena = workspace.data();
+  const int element = element_bytes(plan.problem.dtype), threads = plan.threads;
+  double seconds = 0;
+  {
+    const ReleasedGil released(plan.releases_gil);
+    const auto start = plan.settle ? std::chrono::steady_clock::now() : std::chrono::steady_clock::time_point();
+    Arguments a;
+    a.problem = &plan.problem;
+    a.parameters = &plan.parameters;
+    a.x = brought(plan.x, operands.x.data(), arena, element, threads);
+    a.dy = nullptr;
+    a.w = plan.weights;
+    a.w.data = brought(plan.w, operands.w.data(), arena, element, threads);
+    a.packed = packed;
+    a.epilogue.bias =
+        operands.bias ? brought(plan.bias, operands.bias.data(), arena, element, threads) : nullptr;
+    a.epilogue.residual =
+        operands.residual ? brought(plan.residual, operands.residual.data(), arena, element, threads) : nullptr;
+    a.epilogue.activation = options.activation;
+    a.epilogue.lo = options.lo;
+    a.epilogue.hi = options.hi;
+    a.y = plan.out.copied ? reinterpret_cast<char*>(arena + plan.out.offset) : y;
+    a.workspace = arena + plan.workspace_offset;
+    a.threads = threads;
+    plan.kernel->run(a);
+    if (plan.out.copied) copy_out(plan.out, y, arena, element, threads);
+    if (plan.settle) seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  }
+  if (plan.settle) {
+    const Reference time(checked(PyFloat_FromDouble(seconds)));
+    const Reference ignored(checked(PyObject_CallOneArg(plan.settle.get(), time.get())));
+  }
+  return result.release();
+}
+
+}  // namespace convkit::bindings
