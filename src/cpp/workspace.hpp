@@ -18,8 +18,7 @@ class Block {
  public:
   Block() = default;
   explicit Block(std::int64_t bytes);  // throws std::bad_alloc
-  Block(Block&& other) noexcept
-      : data_(std::exchange(other.data_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}
+  Block(Block&& other) noexcept : data_(std::exchange(other.data_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}
   Block& operator=(Block&& other) noexcept;
   ~Block();
 

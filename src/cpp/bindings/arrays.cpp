@@ -75,7 +75,8 @@ void ArrayArgument::refuse_dtype(PyArrayObject* array, const char* name) {
   if (!text) throw PythonError{};
   const int type = PyArray_TYPE(array);
   const bool swapped = type == NPY_FLOAT || type == NPY_DOUBLE;
-  raise(PyExc_TypeError, std::string(name) + " has dtype " + text + (swapped ? " (not this machine's byte order)" : "") +
+  raise(PyExc_TypeError, std::string(name) + " has dtype " + text +
+                             (swapped ? " (not this machine's byte order)" : "") +
                              "; convkit supports float32 and float64 in native byte order: convert it with " + name +
                              ".astype(numpy.float32)");
 }
@@ -137,8 +138,9 @@ void check_overlap(const ArrayArgument& out, const ArrayArgument& other, const c
   } else if (answer.get() == Py_False) {
     return;
   }
-  raise(PyExc_ValueError, std::string("out shares memory with ") + name +
-                              (same_allowed ? " without being the same tensor" : ", which is read while out is written"));
+  raise(PyExc_ValueError,
+        std::string("out shares memory with ") + name +
+            (same_allowed ? " without being the same tensor" : ", which is read while out is written"));
 }
 
 }  // namespace convkit::bindings

@@ -18,7 +18,9 @@ int contexts_entered = 0;
 double predicted_cycles(const Kernel& kernel, const ConvProblem& problem, const Parameters& parameters, int threads) {
   Cost cost{};
   kernel.cost(problem, parameters, machine(), threads, &cost);
-  const double lanes = (kernel.isa == Isa::avx512 ? 64.0 : kernel.isa == Isa::avx2 ? 32.0 : 16.0) /
+  const double lanes = (kernel.isa == Isa::avx512 ? 64.0
+                        : kernel.isa == Isa::avx2 ? 32.0
+                                                  : 16.0) /
                        element_bytes(problem.dtype);
   const double work = cost.fmas / (lanes * (cost.efficiency > 0 ? cost.efficiency : 1)) + cost.vector_ops +
                       cost.bytes_l2 / 32 + cost.bytes_l3 / 16 + cost.bytes_dram / 8;
@@ -63,10 +65,26 @@ Reference problem_tuple(const ConvProblem& p) {
   const std::int64_t fields[] = {static_cast<std::int64_t>(p.op),
                                  static_cast<std::int64_t>(p.dtype),
                                  static_cast<std::int64_t>(p.layout),
-                                 p.n, p.c, p.h, p.w, p.o, p.kh, p.kw,
-                                 p.stride_h, p.stride_w, p.pad_top, p.pad_bottom, p.pad_left, p.pad_right,
-                                 p.dilation_h, p.dilation_w, p.groups,
-                                 static_cast<std::int64_t>(p.epilogue), p.bias, p.residual, p.packed};
+                                 p.n,
+                                 p.c,
+                                 p.h,
+                                 p.w,
+                                 p.o,
+                                 p.kh,
+                                 p.kw,
+                                 p.stride_h,
+                                 p.stride_w,
+                                 p.pad_top,
+                                 p.pad_bottom,
+                                 p.pad_left,
+                                 p.pad_right,
+                                 p.dilation_h,
+                                 p.dilation_w,
+                                 p.groups,
+                                 static_cast<std::int64_t>(p.epilogue),
+                                 p.bias,
+                                 p.residual,
+                                 p.packed};
   static_assert(sizeof fields / sizeof fields[0] == problem_fields, "ConvProblem has changed");
   Reference tuple(checked(PyTuple_New(problem_fields)));
   for (int i = 0; i < problem_fields; ++i) {
@@ -88,9 +106,31 @@ ConvProblem problem_from(PyObject* fields) {
   if (v[0] > 2 || v[1] > 1 || v[2] > 1 || v[19] > 2 || v[20] > 1 || v[21] > 1 || v[22] > 1) {
     raise(PyExc_ValueError, "a problem's op, dtype, layout, epilogue or flag is out of range");
   }
-  ConvProblem p{static_cast<Op>(v[0]), static_cast<Dtype>(v[1]), static_cast<Layout>(v[2]),
-                v[3],  v[4],  v[5],  v[6],  v[7],  v[8],  v[9],  v[10], v[11], v[12], v[13], v[14], v[15], v[16],
-                v[17], v[18], static_cast<EpilogueClass>(v[19]), v[20], v[21], v[22], 0, 0};
+  ConvProblem p{static_cast<Op>(v[0]),
+                static_cast<Dtype>(v[1]),
+                static_cast<Layout>(v[2]),
+                v[3],
+                v[4],
+                v[5],
+                v[6],
+                v[7],
+                v[8],
+                v[9],
+                v[10],
+                v[11],
+                v[12],
+                v[13],
+                v[14],
+                v[15],
+                v[16],
+                v[17],
+                v[18],
+                static_cast<EpilogueClass>(v[19]),
+                v[20],
+                v[21],
+                v[22],
+                0,
+                0};
   if (const char* reason = complete(p)) raise(PyExc_ValueError, std::string("impossible problem: ") + reason);
   return p;
 }

@@ -25,8 +25,8 @@ std::int64_t context_token();
 
 // Plain data to and from Python.
 Reference problem_tuple(const ConvProblem& problem);
-ConvProblem problem_from(PyObject* fields);                                // raises ValueError
-Parameters parameters_from(PyObject* values, const Kernel& kernel);        // raises ValueError
+ConvProblem problem_from(PyObject* fields);                          // raises ValueError
+Parameters parameters_from(PyObject* values, const Kernel& kernel);  // raises ValueError
 Reference parameters_tuple(const Parameters& parameters, const Kernel& kernel);
 int schema_length(const Kernel& kernel);
 

@@ -5,10 +5,27 @@
 namespace convkit::bindings {
 namespace {
 
-constexpr const char* names[] = {"x",      "w",          "bias",     "stride", "padding",   "dilation",    "groups",   "layout",
-                                 "activation", "residual", "out",    "algorithm", "num_threads", "accuracy", "workspace_limit"};
-enum Position { at_x, at_w, at_bias, at_stride, at_padding, at_dilation, at_groups, at_layout, at_activation, at_residual,
-                at_out, at_algorithm, at_num_threads, at_accuracy, at_workspace_limit, argument_count };
+constexpr const char* names[] = {"x",        "w",         "bias",        "stride",     "padding",
+                                 "dilation", "groups",    "layout",      "activation", "residual",
+                                 "out",      "algorithm", "num_threads", "accuracy",   "workspace_limit"};
+enum Position {
+  at_x,
+  at_w,
+  at_bias,
+  at_stride,
+  at_padding,
+  at_dilation,
+  at_groups,
+  at_layout,
+  at_activation,
+  at_residual,
+  at_out,
+  at_algorithm,
+  at_num_threads,
+  at_accuracy,
+  at_workspace_limit,
+  argument_count
+};
 constexpr OptionPositions positions{at_stride,     at_padding,   at_dilation,    at_groups,   at_layout,
                                     at_activation, at_algorithm, at_num_threads, at_accuracy, at_workspace_limit};
 
@@ -78,7 +95,8 @@ PyObject* problem_of(PyObject*, PyObject* const* arguments, Py_ssize_t given, Py
 }
 
 PyMethodDef methods[] = {
-    {"conv2d", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(conv2d)), METH_FASTCALL | METH_KEYWORDS, conv2d_doc},
+    {"conv2d", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(conv2d)), METH_FASTCALL | METH_KEYWORDS,
+     conv2d_doc},
     {"problem_of", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(problem_of)), METH_FASTCALL | METH_KEYWORDS,
      "The problem tuple and the thread count that conv2d would ask the chooser for, given the same arguments."},
     {"set_chooser", set_chooser, METH_O,

@@ -4,7 +4,8 @@
 
 namespace convkit::bindings {
 
-const char conv2d_doc[] = R"(conv2d(x, w, bias=None, stride=1, padding=0, dilation=1, groups=1, *, layout='NCHW', activation=None, residual=None, out=None, algorithm=None, num_threads=None, accuracy=None, workspace_limit=None)
+const char conv2d_doc[] =
+    R"(conv2d(x, w, bias=None, stride=1, padding=0, dilation=1, groups=1, *, layout='NCHW', activation=None, residual=None, out=None, algorithm=None, num_threads=None, accuracy=None, workspace_limit=None)
 --
 
 2-D convolution (cross-correlation) of `x` with the filters `w`.
@@ -108,7 +109,8 @@ array([[4., 6., 4.],
        [4., 6., 4.]], dtype=float32)
 )";
 
-const char layer_doc[] = R"(Conv2d(w, bias=None, stride=1, padding=0, dilation=1, groups=1, *, layout='NCHW', activation=None, algorithm=None, num_threads=None, accuracy=None, workspace_limit=None)
+const char layer_doc[] =
+    R"(Conv2d(w, bias=None, stride=1, padding=0, dilation=1, groups=1, *, layout='NCHW', activation=None, algorithm=None, num_threads=None, accuracy=None, workspace_limit=None)
 --
 
 A convolution with weights of its own, packed once for the kernel that uses them.

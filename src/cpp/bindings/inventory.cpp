@@ -63,7 +63,9 @@ py::list kernels() {
   return all;
 }
 
-bool kernel_applies(int index, const py::object& problem) { return applies(kernel_at(index), problem_from(problem.ptr())); }
+bool kernel_applies(int index, const py::object& problem) {
+  return applies(kernel_at(index), problem_from(problem.ptr()));
+}
 
 py::list candidates(int index, const py::object& problem, int threads) {
   constexpr int capacity = 64;
@@ -161,8 +163,9 @@ py::dict describe_cpu() {
 void add_inventory(py::module_& module) {
   using py::arg;
   module.def("kernels", kernels, "All kernels of all usable instruction sets, best first, as dicts.");
-  module.def("active_isa", [] { return isa_name(active_isa()); },
-             "The instruction set in force: the best usable one, or what CONVKIT_ISA says.");
+  module.def(
+      "active_isa", [] { return isa_name(active_isa()); },
+      "The instruction set in force: the best usable one, or what CONVKIT_ISA says.");
   module.def("usable_isas", usable_isas, "Instruction sets that this machine can run, best first.");
   module.def("cpu", describe_cpu, "What CPUID says: vendor, family, model, stepping, brand, level, caches in bytes.");
   module.def("applies", kernel_applies, arg("index"), arg("problem"), "Whether the kernel takes the problem.");

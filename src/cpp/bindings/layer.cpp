@@ -15,8 +15,21 @@ namespace {
 
 constexpr const char* names[] = {"w",      "bias",       "stride",    "padding",     "dilation", "groups",
                                  "layout", "activation", "algorithm", "num_threads", "accuracy", "workspace_limit"};
-enum Position { at_w, at_bias, at_stride, at_padding, at_dilation, at_groups, at_layout, at_activation, at_algorithm,
-                at_num_threads, at_accuracy, at_workspace_limit, argument_count };
+enum Position {
+  at_w,
+  at_bias,
+  at_stride,
+  at_padding,
+  at_dilation,
+  at_groups,
+  at_layout,
+  at_activation,
+  at_algorithm,
+  at_num_threads,
+  at_accuracy,
+  at_workspace_limit,
+  argument_count
+};
 constexpr OptionPositions positions{at_stride,     at_padding,   at_dilation,    at_groups,   at_layout,
                                     at_activation, at_algorithm, at_num_threads, at_accuracy, at_workspace_limit};
 constexpr const char* call_names[] = {"x", "out", "residual"};
@@ -53,8 +66,7 @@ struct Layer {
 };
 
 struct LayerObject {
-  PyObject_HEAD
-  vectorcallfunc vectorcall;
+  PyObject_HEAD vectorcallfunc vectorcall;
   PyObject* weak_references;
   Layer* layer;
 };
@@ -99,10 +111,11 @@ void explain_torch(PyObject* arguments, PyObject* keywords) {
     torch_name = torch_name || (keywords && PyDict_GetItemString(keywords, name));
   }
   if (number_first || torch_name) {
-    raise(PyExc_TypeError,
-          "convkit.Conv2d takes the weights themselves, unlike torch.nn.Conv2d(in_channels, out_channels, kernel_size), "
-          "which makes its own: pass an array of shape (out_channels, in_channels/groups, KH, KW), for instance "
-          "convkit.Conv2d(module.weight.detach().numpy(), module.bias.detach().numpy(), stride=1)");
+    raise(
+        PyExc_TypeError,
+        "convkit.Conv2d takes the weights themselves, unlike torch.nn.Conv2d(in_channels, out_channels, kernel_size), "
+        "which makes its own: pass an array of shape (out_channels, in_channels/groups, KH, KW), for instance "
+        "convkit.Conv2d(module.weight.detach().numpy(), module.bias.detach().numpy(), stride=1)");
   }
 }
 
@@ -217,8 +230,8 @@ PyObject* layer_update(PyObject* self, PyObject* const* arguments, Py_ssize_t gi
     Layer& layer = layer_of(self);
     const ArrayArgument old(layer.weights->w(), "w");
     if (w.dtype() != old.dtype()) {
-      raise(PyExc_TypeError, std::string("w has dtype ") + dtype_name(w.dtype()) + ", this Conv2d has " +
-                                 dtype_name(old.dtype()));
+      raise(PyExc_TypeError,
+            std::string("w has dtype ") + dtype_name(w.dtype()) + ", this Conv2d has " + dtype_name(old.dtype()));
     }
     if (!std::equal(w.shape(), w.shape() + 4, old.shape())) {
       raise(PyExc_ValueError, "w has shape " + shape_text(w) + ", this Conv2d has " + shape_text(old));
@@ -228,7 +241,8 @@ PyObject* layer_update(PyObject* self, PyObject* const* arguments, Py_ssize_t gi
     }
     layer.weights = std::make_shared<LayerWeights>(w, bias);
     // The plans stay; the packings of the old weights go now and not at each plan's next call.
-    layer.plans.each([](LayerPlanPointer& entry) { entry = std::make_shared<LayerPlan>(LayerPlan{entry->plan, {}, {}}); });
+    layer.plans.each(
+        [](LayerPlanPointer& entry) { entry = std::make_shared<LayerPlan>(LayerPlan{entry->plan, {}, {}}); });
     Py_RETURN_NONE;
   });
 }
@@ -261,7 +275,8 @@ PyObject* layer_getnewargs(PyObject* self, PyObject*) {
     const Layer& layer = layer_of(self);
     const Reference keywords(checked(PyDict_New()));
     for (int i = at_stride; i < argument_count; ++i) {
-      if (layer.given[i] && PyDict_SetItemString(keywords.get(), names[i], layer.given[i].get()) < 0) throw PythonError{};
+      if (layer.given[i] && PyDict_SetItemString(keywords.get(), names[i], layer.given[i].get()) < 0)
+        throw PythonError{};
     }
     PyObject* bias = layer.weights->bias();
     return checked(Py_BuildValue("((OO)O)", layer.weights->w(), bias ? bias : Py_None, keywords.get()));

@@ -58,8 +58,8 @@ std::int32_t parse_integer(PyObject* object, const char* name, std::int32_t leas
     value = PyLong_AsLongLongAndOverflow(index.get(), &overflow);
   }
   if (overflow || value < least || value > std::numeric_limits<std::int32_t>::max()) {
-    raise(PyExc_ValueError, std::string(name) + " must be at least " + std::to_string(least) + " and below 2**31, not " +
-                                repr(object));
+    raise(PyExc_ValueError,
+          std::string(name) + " must be at least " + std::to_string(least) + " and below 2**31, not " + repr(object));
   }
   return static_cast<std::int32_t>(value);
 }
@@ -73,7 +73,8 @@ void parse_pair(PyObject* object, const char* name, std::int32_t least, std::int
   } else if (PyIndex_Check(object)) {
     out[0] = out[1] = parse_integer(object, name, least);
   } else {
-    raise(PyExc_TypeError, std::string(name) + " must be an int or a pair (height, width) of ints, not " + repr(object));
+    raise(PyExc_TypeError,
+          std::string(name) + " must be an int or a pair (height, width) of ints, not " + repr(object));
   }
 }
 
@@ -84,8 +85,10 @@ void parse_padding(PyObject* object, Options& options) {
     static constexpr const char* names[] = {"valid", "same", "same_upper", "same_lower"};
     const int which = position_in(object, names, 4);
     if (which < 0) {
-      raise(PyExc_ValueError, "padding must be an int, a pair, ((top, bottom), (left, right)), 'valid', 'same', "
-                              "'same_upper' or 'same_lower', not " + repr(object));
+      raise(PyExc_ValueError,
+            "padding must be an int, a pair, ((top, bottom), (left, right)), 'valid', 'same', "
+            "'same_upper' or 'same_lower', not " +
+                repr(object));
     }
     options.padding = static_cast<Padding>(which);  // "valid" is four sides of 0
     std::memset(pads, 0, sizeof options.pads);
@@ -98,8 +101,10 @@ void parse_padding(PyObject* object, Options& options) {
     pads[0] = pads[1] = pair[0];
     pads[2] = pads[3] = pair[1];
   } else {
-    raise(PyExc_TypeError, "padding must be an int, a pair, ((top, bottom), (left, right)), 'valid', 'same', "
-                           "'same_upper' or 'same_lower', not " + repr(object));
+    raise(PyExc_TypeError,
+          "padding must be an int, a pair, ((top, bottom), (left, right)), 'valid', 'same', "
+          "'same_upper' or 'same_lower', not " +
+              repr(object));
   }
 }
 

@@ -27,7 +27,7 @@ struct Options {
   Layout layout = Layout::nchw;
   Activation activation = Activation::none;
   double lo = 0, hi = 0;
-  int threads = 0;  // 0: as many as the process allows
+  int threads = 0;  // 0: default_team()
   Opaque algorithm, accuracy, workspace_limit;
 };
 

@@ -53,9 +53,9 @@ PyObject* new_output(Dtype dtype, int ndim, const npy_intp* shape, const npy_int
       throw PythonError{};
     }
   }
-  PyObject* array = PyArray_NewFromDescr(&PyArray_Type, PyArray_DescrFromType(numpy_type(dtype)), ndim,
-                                         const_cast<npy_intp*>(shape), const_cast<npy_intp*>(strides), data,
-                                         NPY_ARRAY_WRITEABLE, nullptr);
+  PyObject* array =
+      PyArray_NewFromDescr(&PyArray_Type, PyArray_DescrFromType(numpy_type(dtype)), ndim, const_cast<npy_intp*>(shape),
+                           const_cast<npy_intp*>(strides), data, NPY_ARRAY_WRITEABLE, nullptr);
   if (!array) {
     Py_DECREF(capsule);
     throw PythonError{};

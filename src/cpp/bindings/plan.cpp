@@ -3,7 +3,9 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdlib>
+#include <limits>
 
 #include "../parallel.hpp"
 #include "../workspace.hpp"
@@ -20,6 +22,12 @@ constexpr std::int64_t largest_bytes = std::int64_t{1} << 62;
 constexpr double least_seconds_without_gil = 20e-6;
 
 std::uint64_t generation = 1;
+
+// Any team size gives the same bits, while OpenMP ends the process where it cannot start that many.
+int bounded_team(int threads) {
+  static const int most = std::max(8, static_cast<int>(sysconf(_SC_NPROCESSORS_ONLN)));
+  return std::min(threads, most);
+}
 
 // A tensor's dimensions in N,C,H,W order. Without a batch dimension N is 1.
 Geometry geometry(const ArrayArgument& array, Layout layout) {
@@ -48,8 +56,8 @@ Layout memory_layout(const Geometry& x, Layout declared, int element, bool& dens
 }
 
 [[noreturn]] void mismatch(const Operands& o, const std::string& reason) {
-  raise(PyExc_ValueError, "x of shape " + shape_text(o.x) + " and w of shape " + shape_text(o.w) +
-                              " do not go together: " + reason);
+  raise(PyExc_ValueError,
+        "x of shape " + shape_text(o.x) + " and w of shape " + shape_text(o.w) + " do not go together: " + reason);
 }
 
 void check_dtypes(const Operands& o) {
@@ -150,16 +158,16 @@ bool describe(const Operands& o, const Options& options, bool packed, Plan& plan
                     " input channels, x has " + std::to_string(p.c) + (nchw ? " (layout 'NCHW')" : " (layout 'NHWC')"));
   }
   if (p.o % p.groups != 0) {
-    mismatch(o, "the " + std::to_string(p.o) + " output channels of w are not divisible by groups=" +
-                    std::to_string(p.groups));
+    mismatch(o, "the " + std::to_string(p.o) +
+                    " output channels of w are not divisible by groups=" + std::to_string(p.groups));
   }
   fill_pads(options, p);
   bool dense;
   p.layout = memory_layout(x, options.layout, element, dense);
   if (const char* reason = complete(p)) mismatch(o, reason);
   if (o.bias && (o.bias.ndim() != 1 || o.bias.shape()[0] != p.o)) {
-    raise(PyExc_ValueError, "bias has shape " + shape_text(o.bias) + ", w of shape " + shape_text(o.w) +
-                                " needs (" + std::to_string(p.o) + ",)");
+    raise(PyExc_ValueError, "bias has shape " + shape_text(o.bias) + ", w of shape " + shape_text(o.w) + " needs (" +
+                                std::to_string(p.o) + ",)");
   }
 
   const std::int64_t sizes[4] = {x.sizes[0], p.o, p.oh, p.ow};
@@ -224,15 +232,16 @@ void bring_weights(Plan& plan, const ArrayArgument& w) {
     const bool taken = bring.tensor.sizes[i] > 1 && !bring.copied;
     strides[i] = (taken ? bring.tensor.strides[i] : bring.dense[i]) / element;
   }
-  plan.weights = {nullptr, strides[0], strides[1], strides[2], strides[3]};
+  plan.weights = {nullptr,    strides[0], strides[1],
+                  strides[2], strides[3], plan.problem.o / plan.problem.groups * strides[0]};
   if (bring.copied) bring.offset = reserve(plan, bring.dense[0] * bring.tensor.sizes[0]);
 }
 
 double estimated_seconds(const Plan& plan) {
   const ConvProblem& p = plan.problem;
-  const double bytes = static_cast<double>(plan.y_bytes) + static_cast<double>(plan.arena_bytes) +
-                       element_bytes(p.dtype) * static_cast<double>(p.n) * static_cast<double>(p.c * p.h) *
-                           static_cast<double>(p.w);
+  const double bytes =
+      static_cast<double>(plan.y_bytes) + static_cast<double>(plan.arena_bytes) +
+      element_bytes(p.dtype) * static_cast<double>(p.n) * static_cast<double>(p.c * p.h) * static_cast<double>(p.w);
   return multiply_adds(p) / 20e9 + bytes / 10e9;
 }
 
@@ -276,11 +285,29 @@ std::size_t Key::hash() const {
   return static_cast<std::size_t>(a ^ (b << 1) ^ (a >> 32));
 }
 
+int default_team() {
+  // Read at first use and again after clear_plans(), as everything else that decides a call.
+  static std::uint64_t read_at = 0;
+  static int named = 0;
+  if (read_at != generation) {
+    named = 0;
+    if (const char* text = std::getenv("CONVKIT_NUM_THREADS"); text && *text) {
+      char* end;
+      errno = 0;
+      const long value = std::strtol(text, &end, 10);
+      if (*end || errno || value < 1 || value > std::numeric_limits<int>::max()) {
+        raise(PyExc_ValueError,
+              std::string("CONVKIT_NUM_THREADS must be an integer of at least 1, not '") + text + "'");
+      }
+      named = bounded_team(static_cast<int>(value));
+    }
+    read_at = generation;
+  }
+  return named ? named : default_threads();
+}
+
 int resolve_threads(const Options& options) {
-  if (options.threads == 0) return default_threads();
-  // Any team size gives the same bits, while OpenMP ends the process where it cannot start that many.
-  static const int most = std::max(8, static_cast<int>(sysconf(_SC_NPROCESSORS_ONLN)));
-  return std::min(options.threads, most);
+  return options.threads == 0 ? default_team() : bounded_team(options.threads);
 }
 
 ConvProblem describe_problem(const Operands& operands, const Options& options, bool packed) {

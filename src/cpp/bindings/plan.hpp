@@ -66,10 +66,12 @@ struct Plan {
   std::int64_t y_bytes = 0;
   bool releases_gil = false;
 
-  Reference settle;   // called with the seconds of the run, where the chooser wants to learn; such a plan is not kept
-  Reference owned[3]; // the opaque values of the key
+  Reference settle;    // called with the seconds of the run, where the chooser wants to learn; such a plan is not kept
+  Reference owned[3];  // the opaque values of the key
 };
 
+// The team of a call that does not say: CONVKIT_NUM_THREADS, or what default_threads() allows. Raises ValueError.
+int default_team();
 // The threads that a call with these options gets.
 int resolve_threads(const Options& options);
 

@@ -2,6 +2,7 @@
 #include <string>
 
 #include "../cpu/features.hpp"
+#include "../cpu/fma_peak.hpp"
 #include "../parallel.hpp"
 #include "../workspace.hpp"
 #include "inventory.hpp"
@@ -49,6 +50,13 @@ py::dict build_info() {
   return facts;
 }
 
+double measure_fma_peak(const std::string& dtype, int threads, double seconds) {
+  if (dtype != "float32" && dtype != "float64") throw py::value_error("dtype must be float32 or float64, not " + dtype);
+  if (threads < 1) throw py::value_error("threads must be at least 1");
+  const py::gil_scoped_release released;
+  return fma_peak(dtype == "float32" ? Dtype::f32 : Dtype::f64, threads, seconds);
+}
+
 void change_workspace_limit(std::int64_t bytes) {
   if (bytes < 0) throw py::value_error("the workspace limit must be at least 0 bytes, not " + std::to_string(bytes));
   set_workspace_limit(bytes);
@@ -65,8 +73,10 @@ void add_process(py::module_& module) {
              "Returns the memory kept for later calls (workspaces and large outputs) to the operating system.");
   module.def("workspace_limit", workspace_limit, "Bytes of workspace that a call may use where it does not say.");
   module.def("set_workspace_limit", change_workspace_limit, py::arg("bytes"), "Changes workspace_limit().");
-  module.def("default_threads", default_threads, "The team that a call gets where it does not say.");
+  module.def("default_threads", default_team, "The team that a call gets where it does not say.");
   module.def("available_cpus", available_cpus, "CPUs of the affinity mask, bounded by the cgroup's quota.");
+  module.def("fma_peak", measure_fma_peak, py::arg("dtype"), py::arg("threads") = 1, py::arg("seconds") = 0.1,
+             "Measures how many multiply-adds a second the instruction set in force reaches.");
   module.def("build_info", build_info, "Version, compiler and options of this build.");
 }
 

@@ -58,9 +58,9 @@ void copy_out(const Bring& bring, char* data, std::byte* arena, int element, int
 
 PyObject* run_plan(const Plan& plan, const Operands& operands, const Options& options, const void* packed,
                    PyObject* out_object) {
-  Reference result(operands.out ? Py_NewRef(out_object)
-                                : new_output(plan.problem.dtype, plan.y_ndim, plan.y_shape, plan.y_strides,
-                                             plan.y_bytes));
+  Reference result(operands.out
+                       ? Py_NewRef(out_object)
+                       : new_output(plan.problem.dtype, plan.y_ndim, plan.y_shape, plan.y_strides, plan.y_bytes));
   if (!plan.kernel) return result.release();
   char* y = operands.out ? operands.out.data() : PyArray_BYTES(reinterpret_cast<PyArrayObject*>(result.get()));
   const Workspace workspace(plan.arena_bytes);
@@ -78,8 +78,7 @@ PyObject* run_plan(const Plan& plan, const Operands& operands, const Options& op
     a.w = plan.weights;
     a.w.data = brought(plan.w, operands.w.data(), arena, element, threads);
     a.packed = packed;
-    a.epilogue.bias =
-        operands.bias ? brought(plan.bias, operands.bias.data(), arena, element, threads) : nullptr;
+    a.epilogue.bias = operands.bias ? brought(plan.bias, operands.bias.data(), arena, element, threads) : nullptr;
     a.epilogue.residual =
         operands.residual ? brought(plan.residual, operands.residual.data(), arena, element, threads) : nullptr;
     a.epilogue.activation = options.activation;

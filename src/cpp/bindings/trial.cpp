@@ -134,7 +134,8 @@ class Trial {
     if (w.misaligned() || (as_they_are && !PyArray_IS_C_CONTIGUOUS(w.get()))) {
       throw py::value_error(std::string(kernel_->name) + " needs dense OIHW weights");
     }
-    arguments_.w = {w.data(), strides[0], strides[1], strides[2], strides[3]};
+    arguments_.w = {w.data(),   strides[0], strides[1],
+                    strides[2], strides[3], problem_.o / problem_.groups * strides[0]};
     if (problem_.packed && !as_they_are) {
       packed_ = Block(packing_.bytes);
       kernel_->pack(problem_, parameters_, arguments_.w, packed_.data(), threads);
@@ -172,13 +173,14 @@ class Trial {
 
 void add_trial(py::module_& module) {
   constexpr double infinity = std::numeric_limits<double>::infinity();
-  py::class_<Trial>(module, "Trial",
-                    "One kernel with explicit parameters on one problem.\n\n"
-                    "Arrays are dense in the problem's layout (w: OIHW; for op weight_grad, x and dy are passed as x and "
-                    "w).\nPacks the weights if the problem says so, and allocates the result and the workspace. With "
-                    "poison=True\nboth are filled with NaN before each run.")
-      .def(py::init<int, const py::object&, const py::object&, int, py::object, py::object, py::object, py::object, double,
-                    double, const std::string&, bool>(),
+  py::class_<Trial>(
+      module, "Trial",
+      "One kernel with explicit parameters on one problem.\n\n"
+      "Arrays are dense in the problem's layout (w: OIHW; for op weight_grad, x and dy are passed as x and "
+      "w).\nPacks the weights if the problem says so, and allocates the result and the workspace. With "
+      "poison=True\nboth are filled with NaN before each run.")
+      .def(py::init<int, const py::object&, const py::object&, int, py::object, py::object, py::object, py::object,
+                    double, double, const std::string&, bool>(),
            py::arg("index"), py::arg("parameters"), py::arg("problem"), py::arg("threads"), py::arg("x"), py::arg("w"),
            py::arg("bias") = py::none(), py::arg("residual") = py::none(), py::arg("lo") = -infinity,
            py::arg("hi") = infinity, py::arg("activation") = "none", py::arg("poison") = false)

@@ -1,0 +1,58 @@
+"""Fast 2-D convolution for NumPy arrays on x86-64 servers, with kernels chosen by measurement.
+
+>>> import numpy as np
+>>> import convkit as ck
+>>> x = np.ones((1, 3, 8, 8), dtype=np.float32)
+>>> w = np.ones((4, 3, 3, 3), dtype=np.float32)
+>>> ck.conv2d(x, w, padding=1).shape
+(1, 4, 8, 8)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+try:
+    from convkit import _core
+except ImportError as _error:
+    raise ImportError(
+        "convkit's compiled core cannot be loaded. In a checkout, run `pip install -e .` first, or start Python outside "
+        f"of the source tree so that the installed package is found. ({_error})"
+    ) from _error
+
+from convkit.functional import clear_workspaces, conv2d
+from convkit.layers import Conv2d
+
+if TYPE_CHECKING:
+    from convkit.tuner import UnsupportedAlgorithmError, explain, reload, show_config, tuning
+
+__version__: str = _core.build_info()["version"]
+
+__all__ = [
+    "Conv2d",
+    "UnsupportedAlgorithmError",
+    "__version__",
+    "clear_workspaces",
+    "conv2d",
+    "explain",
+    "reload",
+    "show_config",
+    "tuning",
+]
+
+# The tuner is imported when it is first needed: importing the package costs next to nothing beside importing NumPy.
+_FROM_TUNER = frozenset(("UnsupportedAlgorithmError", "explain", "reload", "show_config", "tuning"))
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _FROM_TUNER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from convkit import tuner
+
+    value = getattr(tuner, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_FROM_TUNER})

@@ -1,0 +1,7 @@
+"""Convolutions that own their weights."""
+
+from __future__ import annotations
+
+from convkit._core import Conv2d
+
+__all__ = ["Conv2d"]
