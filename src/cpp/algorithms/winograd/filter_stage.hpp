@@ -1,0 +1,83 @@
+// From w to U: one panel of outputs and a range of channels, for weights with any strides.
+//
+//   U  [point][channels][panel]
+//
+// A vector of outputs is gathered as [channel][tap][lanes] in L1, by register transposes where each output's taps lie
+// together (OIHW) and by plain loads where outputs do (HWIO).
+#pragma once
+#include "algorithms/sharing.hpp"
+#include "microkernels/winograd_transforms.hpp"
+
+namespace convkit::CONVKIT_ISA {
+
+template <class T>
+struct FilterStage {
+  using V = Vec<T>;
+  static constexpr int lanes = V::lanes;
+
+  const WinogradTile<T>& tile;
+  WeightView w;       // at the first output of the group
+  std::int64_t o, c;  // of one group
+  T* scratch;
+
+  static std::int64_t scratch_elements(const WinogradTile<T>& tile) {
+    return static_cast<std::int64_t>(tile.ry) * tile.rx * lanes * lanes;
+  }
+
+  // Channels [c_begin, c_end) of the panel that starts at output `o_begin`.
+  void run(std::int64_t o_begin, int vectors, std::int64_t c_begin, std::int64_t c_end, T* u,
+           std::ptrdiff_t point_stride) const {
+    const std::int64_t taps = tile.ry * tile.rx;
+    const int panel = vectors * lanes;
+    for (std::int64_t channel = c_begin; channel < c_end; channel += lanes) {
+      const std::int64_t channels = smaller<std::int64_t>(lanes, c_end - channel);
+      for (int v = 0; v < vectors; ++v) {
+        gather(o_begin + v * lanes, channel, channels);
+        tile.filter(
+            {scratch, taps * lanes, u + (channel - c_begin) * panel + v * lanes, point_stride, panel, channels});
+      }
+    }
+  }
+
+ private:
+  void gather(std::int64_t output, std::int64_t channel, std::int64_t channels) const {
+    const int outputs = static_cast<int>(smaller<std::int64_t>(lanes, o - output));
+    const std::int64_t taps = tile.ry * tile.rx;
+    const T* const from = static_cast<const T*>(w.data) + output * w.stride_o + channel * w.stride_c;
+    if (w.stride_kw == 1 && w.stride_kh == tile.rx && w.stride_c == taps) {
+      gather_rows(from, outputs, channels * taps);
+      return;
+    }
+    T* out = scratch;
+    for (std::int64_t k = 0; k < channels; ++k) {
+      for (int i = 0; i < tile.ry; ++i) {
+        for (int j = 0; j < tile.rx; ++j, out += lanes) {
+          const T* const in = from + k * w.stride_c + i * w.stride_kh + j * w.stride_kw;
+          if (w.stride_o == 1) {
+            V::store(out, V::load(in, outputs));
+          } else {
+            for (int l = 0; l < lanes; ++l) out[l] = l < outputs ? in[l * w.stride_o] : T(0);
+          }
+        }
+      }
+    }
+  }
+
+  void gather_rows(const T* from, int outputs, std::int64_t count) const {
+    for (std::int64_t k = 0; k < count; k += lanes) {
+      typename V::Reg r[lanes];
+      const int n = static_cast<int>(smaller<std::int64_t>(lanes, count - k));
+      if (outputs == lanes && n == lanes) {
+        CONVKIT_UNROLL
+        for (int l = 0; l < lanes; ++l) r[l] = V::load(from + k + l * w.stride_o);
+      } else {
+        for (int l = 0; l < lanes; ++l) r[l] = l < outputs ? V::load(from + k + l * w.stride_o, n) : V::zero();
+      }
+      V::transpose(r);
+      CONVKIT_UNROLL
+      for (int l = 0; l < lanes; ++l) V::store(scratch + (k + l) * lanes, r[l]);
+    }
+  }
+};
+
+}  // namespace convkit::CONVKIT_ISA

@@ -1,0 +1,100 @@
+// Winograd convolution: the entries. How it works is in schedule.hpp, which tiles there are is in the list below.
+#include "algorithms/winograd/predict.hpp"
+#include "algorithms/winograd/schedule.hpp"
+
+namespace convkit::CONVKIT_ISA {
+
+namespace {
+
+template <class T, class FY, class FX, const char* Name>
+struct Entry {
+  static const WinogradTile<T>& tile() { return winograd_tile<T, FY, FX>(); }
+
+  static bool applies(const ConvProblem& p) {
+    return p.kh == FY::r && p.kw == FX::r && p.stride_h == 1 && p.stride_w == 1 && p.c >= p.groups && p.o >= p.groups;
+  }
+  static int candidates(const ConvProblem& p, const Machine& machine, int threads, Parameters* out, int capacity) {
+    return winograd_candidates(p, machine, threads, tile(), out, capacity);
+  }
+  static void cost(const ConvProblem& p, const Parameters& parameters, const Machine& machine, int threads, Cost* out) {
+    winograd_cost(p, parameters, machine, threads, tile(), out);
+  }
+  static void packing(const ConvProblem& p, const Parameters&, Packing* out) {
+    *out = {};
+    for (int i = 0; Name[i]; ++i) out->id[i] = Name[i];
+    out->bytes = winograd_packed_elements(p, tile()) * static_cast<std::int64_t>(sizeof(T));
+  }
+  static void pack(const ConvProblem& p, const Parameters&, const WeightView& w, void* out, int threads) {
+    winograd_pack(p, w, static_cast<T*>(out), threads, tile());
+  }
+  static std::int64_t workspace_bytes(const ConvProblem& p, const Parameters& parameters, int threads) {
+    return winograd_workspace(p, parameters, threads, tile());
+  }
+  static void run(const Arguments& args) { winograd_run(args, tile()); }
+};
+
+constexpr std::uint32_t both_layouts = 1u << static_cast<int>(Layout::nchw) | 1u << static_cast<int>(Layout::nhwc);
+
+template <class T, class FY, class FX, const char* Name>
+constexpr Kernel kernel(const char* family, float rms_ratio) {
+  constexpr Dtype dtype = sizeof(T) == 4 ? Dtype::f32 : Dtype::f64;
+  using E = Entry<T, FY, FX, Name>;
+  return {family,
+          Name,
+          Isa::CONVKIT_ISA,
+          Op::forward,
+          dtype,
+          dtype,
+          dtype,
+          dtype,
+          both_layouts,
+          1,
+          {false, rms_ratio},
+          winograd_schema,
+          E::applies,
+          E::candidates,
+          E::cost,
+          E::packing,
+          E::pack,
+          E::workspace_bytes,
+          E::run};
+}
+
+#define CONVKIT_NAME(symbol, text) constexpr char symbol[] = text "__" CONVKIT_ISA_NAME
+CONVKIT_NAME(f32_2x2_3x3, "f32_winograd_2x2_3x3");
+CONVKIT_NAME(f32_2x4_3x3, "f32_winograd_2x4_3x3");
+CONVKIT_NAME(f32_4x4_3x3, "f32_winograd_4x4_3x3");
+CONVKIT_NAME(f32_5x4_3x3, "f32_winograd_5x4_3x3");
+CONVKIT_NAME(f32_5x5_3x3, "f32_winograd_5x5_3x3");
+CONVKIT_NAME(f32_6x6_3x3, "f32_winograd_6x6_3x3");
+CONVKIT_NAME(f32_2x2_5x5, "f32_winograd_2x2_5x5");
+CONVKIT_NAME(f32_3x3_5x5, "f32_winograd_3x3_5x5");
+CONVKIT_NAME(f32_4x4_5x5, "f32_winograd_4x4_5x5");
+CONVKIT_NAME(f64_2x2_3x3, "f64_winograd_2x2_3x3");
+CONVKIT_NAME(f64_4x4_3x3, "f64_winograd_4x4_3x3");
+CONVKIT_NAME(f64_6x6_3x3, "f64_winograd_6x6_3x3");
+CONVKIT_NAME(f64_4x4_5x5, "f64_winograd_4x4_5x5");
+#undef CONVKIT_NAME
+
+constexpr Kernel kernels[] = {
+    kernel<float, F4x3, F4x3, f32_4x4_3x3>("winograd4", 2.0f),
+    kernel<float, F5x3, F5x3, f32_5x5_3x3>("winograd5", 3.6f),
+    kernel<float, F2x3, F2x3, f32_2x2_3x3>("winograd2", 0.7f),
+    kernel<float, F2x3, F4x3, f32_2x4_3x3>("winograd2x4", 1.5f),
+    kernel<float, F5x3, F4x3, f32_5x4_3x3>("winograd5x4", 3.0f),
+    kernel<float, F6x3, F6x3, f32_6x6_3x3>("winograd6", 8.5f),
+    kernel<float, F4x5, F4x5, f32_4x4_5x5>("winograd4", 8.5f),
+    kernel<float, F3x5, F3x5, f32_3x3_5x5>("winograd3", 4.0f),
+    kernel<float, F2x5, F2x5, f32_2x2_5x5>("winograd2", 2.0f),
+    kernel<double, F4x3, F4x3, f64_4x4_3x3>("winograd4", 2.0f),
+    kernel<double, F2x3, F2x3, f64_2x2_3x3>("winograd2", 0.7f),
+    kernel<double, F6x3, F6x3, f64_6x6_3x3>("winograd6", 8.5f),
+    kernel<double, F4x5, F4x5, f64_4x4_5x5>("winograd4", 8.5f),
+};
+
+}  // namespace
+
+extern const KernelTable winograd_table;
+constexpr KernelTable winograd_table = {kernels, sizeof kernels / sizeof kernels[0]};
+
+}  // namespace convkit::CONVKIT_ISA

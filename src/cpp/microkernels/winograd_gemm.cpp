@@ -1,0 +1,136 @@
+#include "microkernels/winograd_gemm.hpp"
+
+namespace convkit::CONVKIT_ISA {
+
+namespace {
+
+template <class T>
+using PointTile = void (*)(std::int64_t tiles, const PointProduct<T>& product, const T* v, T* m, const T* next);
+
+template <class T, int Rows, int NV, int Ahead>
+void point_tile(std::int64_t tiles, const PointProduct<T>& product, const T* v, T* m, const T* next) {
+  using V = Vec<T>;
+  constexpr int panel = NV * V::lanes, line = 64 / static_cast<int>(sizeof(T));
+  const std::ptrdiff_t to_next_block = product.block_stride - V::lanes;
+  for (; tiles > 0; --tiles, v += Rows * V::lanes, m += Rows * panel) {
+    typename V::Reg c[Rows][NV];
+    CONVKIT_UNROLL
+    for (int i = 0; i < Rows; ++i) {
+      CONVKIT_UNROLL
+      for (int j = 0; j < NV; ++j) c[i][j] = product.accumulate ? V::load(m + i * panel + j * V::lanes) : V::zero();
+    }
+    const T *a = v, *b = product.u;
+    for (std::int64_t left = product.channels; left > 0; left -= V::lanes) {
+      const T* const b_end = b + smaller<std::int64_t>(left, V::lanes) * panel;
+      do {
+        typename V::Reg bv[NV];
+        CONVKIT_UNROLL
+        for (int j = 0; j < NV; ++j) bv[j] = V::load(b + j * V::lanes);
+        CONVKIT_UNROLL
+        for (int j = 0; j < Ahead; ++j) __builtin_prefetch(next + j * line, 0, 2);
+        if constexpr (Ahead > 0) next += Ahead * line;
+        CONVKIT_UNROLL
+        for (int i = 0; i < Rows; ++i) {
+          const auto av = V::broadcast(a + i * V::lanes);
+          CONVKIT_UNROLL
+          for (int j = 0; j < NV; ++j) c[i][j] = av * bv[j] + c[i][j];
+        }
+        b += panel;
+        ++a;
+      } while (b != b_end);
+      a += to_next_block;
+    }
+    CONVKIT_UNROLL
+    for (int i = 0; i < Rows; ++i) {
+      CONVKIT_UNROLL
+      for (int j = 0; j < NV; ++j) V::store(m + i * panel + j * V::lanes, c[i][j]);
+    }
+  }
+}
+
+// [vectors][rows][log2 of Ahead, plus 1], the first two from 1. Only full panels fetch ahead: narrow ones are the last.
+template <class T>
+struct PointTable {
+  PointTile<T> tile[5][9][4];
+};
+
+template <class T>
+constexpr int full_lines = TileShape<T>::vectors * Vec<T>::bytes / 64;  // cache lines a step of a full panel
+
+template <class T, int NV, int Rows>
+constexpr void fill_rows(PointTable<T>& table) {
+  if constexpr (Rows > 0) {
+    table.tile[NV][Rows][0] = point_tile<T, Rows, NV, 0>;
+    if constexpr (NV == TileShape<T>::vectors) {
+      if constexpr (full_lines<T> >= 1) table.tile[NV][Rows][1] = point_tile<T, Rows, NV, 1>;
+      if constexpr (full_lines<T> >= 2) table.tile[NV][Rows][2] = point_tile<T, Rows, NV, 2>;
+      if constexpr (full_lines<T> >= 4) table.tile[NV][Rows][3] = point_tile<T, Rows, NV, 4>;
+    }
+    fill_rows<T, NV, Rows - 1>(table);
+  }
+}
+
+template <class T, int NV>
+constexpr void fill(PointTable<T>& table) {
+  if constexpr (NV > 0) {
+    fill_rows<T, NV, TileShape<T>::rows(NV)>(table);
+    fill<T, NV - 1>(table);
+  }
+}
+
+template <class T>
+constexpr PointTable<T> make_table() {
+  PointTable<T> table{};
+  fill<T, TileShape<T>::vectors>(table);
+  return table;
+}
+
+template <class T>
+constexpr PointTable<T> table = make_table<T>();
+
+template <class T>
+CONVKIT_INLINE void multiply(const PointProduct<T>& product, int vectors) {
+  using V = Vec<T>;
+  const RowSplit split = split_rows(product.tiles, TileShape<T>::rows(vectors));
+  const auto& tiles = table<T>.tile[vectors];
+  // The panel has full_lines * channels lines, a row tile takes `channels` steps: the fewest lines a step that get
+  // through all of them, then no more.
+  std::int64_t fetching = 0;
+  int ahead = 0;
+  if (product.next && vectors == TileShape<T>::vectors && full_lines<T> > 0) {
+    const std::int64_t row_tiles = split.big + split.small;
+    int lines = 1;
+    for (ahead = 1; lines < full_lines<T> && lines * row_tiles < full_lines<T>; lines *= 2) ++ahead;
+    fetching = full_lines<T> / lines;
+  }
+  const T *v = product.v, *next = product.next;
+  T* m = product.m;
+  const auto run = [&](std::int64_t count, int rows) __attribute__((always_inline)) {
+    while (count > 0) {
+      const std::int64_t now = fetching > 0 ? smaller(fetching, count) : count;
+      tiles[rows][fetching > 0 ? ahead : 0](now, product, v, m, next);
+      if (fetching > 0) {
+        fetching -= now;
+        next += now * product.channels * (64 / static_cast<int>(sizeof(T))) << (ahead - 1);
+      }
+      v += now * rows * V::lanes;
+      m += now * rows * vectors * V::lanes;
+      count -= now;
+    }
+  };
+  run(split.big, split.rows + 1);
+  run(split.small, split.rows);
+}
+
+}  // namespace
+
+template <>
+void multiply_point<float>(const PointProduct<float>& product, int vectors) {
+  multiply(product, vectors);
+}
+template <>
+void multiply_point<double>(const PointProduct<double>& product, int vectors) {
+  multiply(product, vectors);
+}
+
+}  // namespace convkit::CONVKIT_ISA

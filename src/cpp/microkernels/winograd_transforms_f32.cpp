@@ -1,0 +1,15 @@
+#include "microkernels/winograd_transforms_impl.hpp"
+
+namespace convkit::CONVKIT_ISA {
+
+template const WinogradTile<float>& winograd_tile<float, F2x3, F2x3>();
+template const WinogradTile<float>& winograd_tile<float, F2x3, F4x3>();
+template const WinogradTile<float>& winograd_tile<float, F4x3, F4x3>();
+template const WinogradTile<float>& winograd_tile<float, F5x3, F4x3>();
+template const WinogradTile<float>& winograd_tile<float, F5x3, F5x3>();
+template const WinogradTile<float>& winograd_tile<float, F6x3, F6x3>();
+template const WinogradTile<float>& winograd_tile<float, F2x5, F2x5>();
+template const WinogradTile<float>& winograd_tile<float, F3x5, F3x5>();
+template const WinogradTile<float>& winograd_tile<float, F4x5, F4x5>();
+
+}  // namespace convkit::CONVKIT_ISA
