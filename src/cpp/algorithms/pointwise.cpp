@@ -179,19 +179,14 @@ void outputs_run(const Arguments& args) {
         const int nv = panels.vectors(panel), width = nv * Vec<T>::lanes;
         const T* x = static_cast<const T*>(args.x) + (image * p.c + group * channels) * pixels + block.begin;
         const T* b = packed + group * panels.padded() * channels + panels.offset(panel, channels);
-        for_row_tiles(block.end - block.begin, TileShape<T>::rows(nv),
-                      [&](int height, std::int64_t tiles_, std::int64_t row) CONVKIT_LAMBDA {
-                        const TileOut<T> out{scratch + row * width,
-                                             width,
-                                             finish.bias ? finish.bias + o : nullptr,
-                                             nullptr,
-                                             finish.lo,
-                                             finish.hi,
-                                             panels.tail(panel),
-                                             false,
-                                             finish.clamp && !finish.residual};
-                        tiles<T>().strided[nv][height](tiles_, channels, x + row, 1, pixels, b, out);
-                      });
+        for_row_tiles(
+            block.end - block.begin, TileShape<T>::rows(nv),
+            [&](int height, std::int64_t tiles_, std::int64_t row) CONVKIT_LAMBDA {
+              const TileOut<T> out{
+                  scratch + row * width, width, finish.bias ? finish.bias + o : nullptr, nullptr, finish.lo, finish.hi,
+                  panels.tail(panel),    false, finish.clamp && !finish.residual};
+              tiles<T>().strided[nv][height](tiles_, channels, x + row, 1, pixels, b, out);
+            });
         const std::int64_t y = (image * p.o + o) * pixels + block.begin;
         store_panel(finish, scratch, width, block.end - block.begin, panels.valid(panel), static_cast<T*>(args.y) + y,
                     finish.residual ? finish.residual + y : nullptr, pixels);
@@ -219,7 +214,10 @@ constexpr Kernel columns_entry(const char* name) {
 
 template <class T>
 constexpr Kernel outputs_entry(const char* name) {
-  return {"pointwise", name, Isa::CONVKIT_ISA, Op::forward, dtype_of<T>, dtype_of<T>, dtype_of<T>, dtype_of<T>, layout_nchw, 1, direct_summation, no_parameters, pointwise_applies, one_candidate, outputs_cost<T>, panels_entry<T>, pack_panels<T>, outputs_workspace<T>, outputs_run<T>};
+  return {"pointwise",      name,           Isa::CONVKIT_ISA,     Op::forward,   dtype_of<T>,
+          dtype_of<T>,      dtype_of<T>,    dtype_of<T>,          layout_nchw,   1,
+          direct_summation, no_parameters,  pointwise_applies,    one_candidate, outputs_cost<T>,
+          panels_entry<T>,  pack_panels<T>, outputs_workspace<T>, outputs_run<T>};
 }
 
 constexpr Kernel kernels[] = {

@@ -61,8 +61,8 @@ struct RunTile {
 template <class T>
 using GatherTile = void (*)(std::int64_t tiles, const RunTile<T>* table, const T* panel, const TileOut<T>& out);
 template <class T>
-using StridedTile = void (*)(std::int64_t tiles, std::int64_t k, const T* a, std::ptrdiff_t lda, std::ptrdiff_t k_stride,
-                             const T* panel, const TileOut<T>& out);
+using StridedTile = void (*)(std::int64_t tiles, std::int64_t k, const T* a, std::ptrdiff_t lda,
+                             std::ptrdiff_t k_stride, const T* panel, const TileOut<T>& out);
 template <class T>
 using SpreadTile = void (*)(std::int64_t tiles, std::int64_t k, const T* a, std::ptrdiff_t lda, const T* b,
                             std::ptrdiff_t ldb, const TileOut<T>& out);
