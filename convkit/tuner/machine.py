@@ -1,0 +1,177 @@
+"""What machine this is: the class that measurements are filed under, the facts beside them, and its constants."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+AFFINITIES = ("unpinned", "cores", "siblings")
+_TOPOLOGY = Path("/sys/devices/system/cpu")
+
+
+@dataclass(frozen=True, slots=True)
+class MachineClass:
+    """Machines whose measurements are interchangeable. ``str()`` is the stored key, `parse` reads it back.
+
+    Host name, core count, clock and microcode are no part of it; they are facts of a session.
+    """
+
+    vendor: str
+    family: int
+    model: int
+    stepping: int
+    isa: str
+    l1d: int
+    l2: int
+    l3: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.vendor}-{self.family}-{self.model}-{self.stepping}-{self.isa}"
+            f"-l1d{self.l1d // 1024}k-l2{self.l2 // 1024}k-l3{self.l3 // 1024}k"
+        )
+
+    @classmethod
+    def parse(cls, text: str) -> MachineClass:
+        """Read what ``str()`` wrote; ValueError for anything else."""
+        match = _KEY.fullmatch(text) if len(text) <= 200 else None
+        if match is None:
+            raise ValueError(f"not a machine class: {text[:200]!r}")
+        values = match.groupdict()
+        return cls(
+            values["vendor"],
+            int(values["family"]),
+            int(values["model"]),
+            int(values["stepping"]),
+            values["isa"],
+            *(1024 * int(values[level]) for level in ("l1d", "l2", "l3")),
+        )
+
+    def like(self, other: MachineClass) -> bool:
+        """True where shipped and site trials of `other` count here: same vendor, family, model, ISA and L2."""
+        return (self.vendor, self.family, self.model, self.isa, self.l2) == (
+            other.vendor,
+            other.family,
+            other.model,
+            other.isa,
+            other.l2,
+        )
+
+
+_KEY = re.compile(
+    r"(?P<vendor>\w{1,40})-(?P<family>\d{1,6})-(?P<model>\d{1,6})-(?P<stepping>\d{1,6})-(?P<isa>\w{1,40})"
+    r"-l1d(?P<l1d>\d{1,12})k-l2(?P<l2>\d{1,12})k-l3(?P<l3>\d{1,12})k",
+    re.ASCII,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a choice is made for beside the problem: machine class with its ISA, team size, affinity class."""
+
+    machine: MachineClass
+    threads: int
+    affinity: str
+
+
+@cache
+def machine_class() -> MachineClass:
+    """The class of this machine with the instruction set that is active in this process."""
+    from convkit import _core
+
+    return machine_class_of(_core.cpu(), _core.active_isa())
+
+
+def machine_class_of(cpu: dict[str, Any], isa: str) -> MachineClass:
+    """The machine class behind what CPUID told."""
+    return MachineClass(
+        vendor=re.sub(r"\W", "", cpu["vendor"])[:40] or "unknown",
+        family=cpu["family"],
+        model=cpu["model"],
+        stepping=cpu["stepping"],
+        isa=isa,
+        l1d=cpu["l1d"],
+        l2=cpu["l2"],
+        l3=cpu["l3"],
+    )
+
+
+def affinity_class(topology: Path = _TOPOLOGY, allowed: set[int] | None = None) -> str:
+    """How this process is bound: "unpinned", "cores" (one CPU of a core at most) or "siblings" (SMT siblings shared).
+
+    Read at every call: the mask may change between calls, and reading it costs little.
+    """
+    cpus = os.sched_getaffinity(0) if allowed is None else allowed
+    if len(cpus) >= (os.cpu_count() or 1):
+        return "unpinned"
+    for cpu in cpus:
+        try:
+            text = (topology / f"cpu{cpu}" / "topology" / "thread_siblings_list").read_text()
+            siblings = _cpu_list(text)
+        except (OSError, ValueError):
+            return "cores"
+        if len(siblings & cpus) > 1:
+            return "siblings"
+    return "cores"
+
+
+def _cpu_list(text: str) -> set[int]:
+    cpus: set[int] = set()
+    for part in text.strip().split(","):
+        first, _, last = part.partition("-")
+        cpus.update(range(int(first), int(last or first) + 1))
+    return cpus
+
+
+def context(threads: int) -> Context:
+    """The context of a call with a team of this size."""
+    return Context(machine_class(), threads, affinity_class())
+
+
+def facts() -> dict[str, Any]:
+    """What may differ within a machine class and is worth knowing when a number looks odd."""
+    from convkit import _core
+
+    cpu = _core.cpu()
+    found: dict[str, Any] = {
+        "brand": cpu.get("brand", ""),
+        "cpus": os.cpu_count() or 0,
+        "kernel": platform.release(),
+        "hypervisor": False,
+    }
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            name, _, value = (part.strip() for part in line.partition(":"))
+            if name == "microcode":
+                found["microcode"] = value
+            elif name == "cpu MHz":
+                found["mhz"] = value
+            elif name == "flags":
+                found["hypervisor"] = "hypervisor" in value.split()
+            elif not name and len(found) > 4:
+                break
+    except OSError:
+        pass
+    return found
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a measurement depends on."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    from convkit import _core
+
+    try:
+        own = version("convkit")
+    except PackageNotFoundError:
+        own = str(_core.build_info().get("version", "unknown"))
+    return {
+        "convkit": own,
+        "compiler": str(_core.build_info().get("compiler", "unknown")),
+        "python": platform.python_version(),
+    }

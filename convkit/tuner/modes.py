@@ -1,0 +1,211 @@
+"""How much a call may learn: replay, online, tune, require or off, for the process or for a block of code."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+from convkit.problem import Problem
+from convkit.tuner.accuracy import Accuracy, parse_accuracy
+from convkit.tuner.selector import Choice, reset, selector
+
+MODES = ("replay", "online", "tune", "require", "off")
+_MEASURED_TIERS = ("user", "site", "shipped")
+
+Chosen = tuple[int, tuple[int, ...], Callable[[float], None] | None]
+
+
+class NotMeasuredError(LookupError):
+    """Mode "require" met a problem that no database knows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What `tuning` set; None leaves the default.
+
+    Attributes
+    ----------
+    mode : str
+    budget : float or None
+        Seconds that measuring may take within the block.
+    accuracy : str, float or None
+    """
+
+    mode: str
+    budget: float | None = None
+    accuracy: Accuracy | None = None
+
+
+@dataclass(slots=True)
+class _State:
+    settings: Settings
+    entered: int = 0
+    spent: float = 0.0
+
+
+_lock = threading.Lock()
+_tokens: dict[Settings, int] = {}
+_states: dict[int, _State] = {}
+_tried: set[tuple[Problem, int]] = set()
+
+
+def default_mode() -> str:
+    """CONVKIT_MODE, or replay."""
+    return parse_mode(os.environ.get("CONVKIT_MODE") or "replay", "CONVKIT_MODE")
+
+
+def parse_mode(value: Any, name: str = "mode") -> str:
+    """A mode's name; ValueError names those there are."""
+    if value not in MODES:
+        raise ValueError(f"{name} must be one of {', '.join(MODES)}, got {value!r}")
+    return str(value)
+
+
+def parse_budget(value: Any) -> float:
+    """Seconds from a number or from a text like "500ms", "30s", "10m", "1h"."""
+    if isinstance(value, str):
+        match = re.fullmatch(r"\s*(\d+(?:\.\d*)?)\s*(ms|s|m|h)?\s*", value)
+        if match is None:
+            raise ValueError(f'budget must be seconds or a text like "30s", "10m" or "1h", got {value!r}')
+        return float(match[1]) * {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, None: 1.0}[match[2]]
+    seconds = float(value)
+    if not 0 <= seconds < float("inf"):
+        raise ValueError(f"budget must be a finite number of seconds, got {value!r}")
+    return seconds
+
+
+def settings() -> Settings:
+    """The settings in force here: those of the innermost `tuning` block, or the environment's."""
+    state = _state()
+    return Settings(default_mode()) if state is None else state.settings
+
+
+def _state() -> _State | None:
+    from convkit import _core
+
+    return _states.get(_core.context())
+
+
+class tuning:  # noqa: N801 - used as ``with convkit.tuning(...)``
+    """Context manager: another mode, budget or accuracy for the calls in a block.
+
+    Parameters
+    ----------
+    mode : {"replay", "online", "tune", "require", "off"}, optional
+    budget : float or str, optional
+        Time that measuring may take in the block: seconds, or a text like "30s" or "10m". Then the block replays.
+    accuracy : {"strict", "standard", "fast"} or float, optional
+        Default accuracy of the calls in the block.
+
+    Notes
+    -----
+    What is left out stays as it was around the block. The setting follows a `contextvars` context, so that threads and
+    tasks do not disturb each other.
+    """
+
+    def __init__(self, mode: str | None = None, budget: float | str | None = None, accuracy: Any = None) -> None:
+        self._mode = None if mode is None else parse_mode(mode)
+        self._budget = None if budget is None else parse_budget(budget)
+        self._accuracy = None if accuracy is None else parse_accuracy(accuracy)
+        self._outer: list[tuple[int, int]] = []
+
+    def __enter__(self) -> tuning:
+        from convkit import _core
+
+        outer = settings()
+        inner = Settings(
+            self._mode or outer.mode,
+            outer.budget if self._budget is None else self._budget,
+            outer.accuracy if self._accuracy is None else self._accuracy,
+        )
+        with _lock:
+            token = _tokens.setdefault(inner, len(_tokens) + 1)
+            state = _states.setdefault(token, _State(inner))
+            if not state.entered:
+                state.spent = 0.0
+            state.entered += 1
+            previous = _core.context()
+            _core.context_entered()
+        _core.set_context(token)
+        self._outer.append((previous, token))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        from convkit import _core
+
+        previous, token = self._outer.pop()
+        _core.set_context(previous)
+        with _lock:
+            _states[token].entered -= 1
+            _core.context_left()
+
+
+def chooser(
+    problem_tuple: tuple[int, ...], threads: int, algorithm: Any, accuracy: Any, workspace_limit: Any
+) -> Chosen:
+    """Answer a miss of the plan cache: (kernel index, parameters, what to tell the seconds of the run or None)."""
+    problem = Problem.from_core(problem_tuple)
+    choosing = selector()
+    now = settings()
+    mode = now.mode
+    accuracy = now.accuracy if accuracy is None else accuracy
+    if algorithm is None and problem.multiply_adds:
+        if mode == "off":
+            return _plan(choosing.model_choice(problem, threads, accuracy=accuracy, workspace_limit=workspace_limit))
+        if mode == "tune":
+            _tune_unless_known(problem, threads)
+    choice = choosing.choose(problem, threads, algorithm=algorithm, accuracy=accuracy, workspace_limit=workspace_limit)
+    if mode == "require" and algorithm is None and problem.multiply_adds and choice.tier not in _MEASURED_TIERS:
+        raise NotMeasuredError(
+            f"mode is require and no database knows {problem} with {threads} threads; run convkit tune"
+        )
+    return _plan(choice)
+
+
+def _plan(choice: Choice) -> Chosen:
+    return selector().inventory.by_name[choice.kernel].index, choice.parameters, None
+
+
+def _tune_unless_known(problem: Problem, threads: int) -> None:
+    """Measure at first sight, once a process: what a short budget left out is not tried again at each call."""
+    import time
+
+    from convkit.tuner.tune import tune_problem
+
+    state = _state()
+    left = None
+    if state is not None and state.settings.budget is not None:
+        left = state.settings.budget - state.spent
+        if left <= 0:
+            return
+    with _lock:
+        if (problem, threads) in _tried:
+            return
+        _tried.add((problem, threads))
+    if selector().complete(problem, threads):
+        return
+    begin = time.perf_counter()
+    try:
+        tune_problem(problem, threads, at_most=left)
+    finally:
+        if state is not None:
+            state.spent += time.perf_counter() - begin
+
+
+def reload() -> None:
+    """Read the databases, the environment and the calibration anew; plans are chosen again."""
+    from convkit import _core
+    from convkit.tuner.notices import forget_notices
+
+    reset()
+    forget_notices()
+    with _lock:
+        _tried.clear()
+    _core.clear_plans()

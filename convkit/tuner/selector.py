@@ -1,0 +1,324 @@
+"""Which kernel for which problem: asks the tiers in order, on a miss of the plan cache only. Never times anything."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from convkit.problem import Problem
+from convkit.tuner.accuracy import Accuracy, default_accuracy, parse_accuracy, refusal
+from convkit.tuner.candidates import Candidate, Inventory, Kernel, core_inventory
+from convkit.tuner.cost_model import Constants, default_constants, predict
+from convkit.tuner.machine import Context, context
+from convkit.tuner.ranking import Ranked, Ranking, rank
+from convkit.tuner.tiers import MemoryTier, Tier
+
+DEFAULT_WORKSPACE_LIMIT = 2**30
+
+
+class UnsupportedAlgorithmError(ValueError):
+    """The algorithm that was asked for does not take this problem; the text lists those that do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A kernel with explicit parameters for a problem, and how it came to be chosen. `conv2d(algorithm=)` accepts it.
+
+    Attributes
+    ----------
+    tier : str
+        "user", "site", "shipped", "neighbour", "model", or "forced" where the caller named parameters.
+    seconds : float
+        Median of the measured times, or the prediction where `measured` is False.
+    error : float or None
+        Measured RMS error relative to RMS(y), on normal data.
+    workspace : int
+        Bytes.
+    stale : bool
+        Some applicable kernel has no trial at its current revision in the tier that answered.
+    """
+
+    problem: Problem
+    threads: int
+    kernel: str
+    family: str
+    parameters: tuple[int, ...]
+    tier: str
+    seconds: float
+    measured: bool
+    error: float | None
+    workspace: int
+    stale: bool = False
+
+    @property
+    def index(self) -> int:
+        """The kernel's index in this process's inventory."""
+        return selector().inventory.by_name[self.kernel].index
+
+    def __str__(self) -> str:
+        how = "measured" if self.measured else "predicted"
+        parameters = ",".join(map(str, self.parameters))
+        return f"{self.kernel}({parameters}) {1e3 * self.seconds:.3f} ms {how}, from {self.tier}"
+
+
+@dataclass(frozen=True, slots=True)
+class TierAnswer:
+    """What one tier knows of a problem."""
+
+    tier: str
+    outcome: str
+    ranking: Ranking
+
+
+@dataclass(frozen=True, slots=True)
+class Constraints:
+    """What a call asks of a kernel beside being fast."""
+
+    accuracy: Accuracy
+    workspace_limit: int
+
+    @classmethod
+    def of_call(cls, problem: Problem, accuracy: Any, workspace_limit: Any) -> Constraints:
+        """The constraints behind the arguments of a call, defaults filled in."""
+        bound = default_accuracy(problem.dtype) if accuracy is None else parse_accuracy(accuracy)
+        if workspace_limit is None:
+            return cls(bound, DEFAULT_WORKSPACE_LIMIT)
+        limit = int(workspace_limit)
+        if limit < 0:
+            raise ValueError(f"workspace_limit must be at least 0 bytes, got {workspace_limit!r}")
+        return cls(bound, limit)
+
+    def refusal(self, candidate: Candidate, problem: Problem, workspace: int, error: float | None) -> str | None:
+        """Why the candidate may not answer this call; None where it may."""
+        if workspace > self.workspace_limit:
+            return f"needs {workspace} bytes of workspace"
+        return refusal(candidate.kernel, problem, self.accuracy, error)
+
+
+class Selector:
+    """Chooses kernels. What a tier said of a problem is kept while the process lives, so that choices do not change.
+
+    Parameters
+    ----------
+    inventory : Inventory
+    tiers : sequence of Tier
+        In order of asking, the file tiers before the neighbours; the cost model comes last by itself.
+    constants : Constants
+        Of the cost model.
+    context_of : callable
+        Team size to context; injected in tests.
+    """
+
+    def __init__(
+        self,
+        inventory: Inventory,
+        tiers: Sequence[Tier] = (),
+        constants: Constants | None = None,
+        context_of: Callable[[int], Context] = context,
+        memory: MemoryTier | None = None,
+    ) -> None:
+        self.inventory = inventory
+        self.tiers = tuple(tiers)
+        self.memory = memory or MemoryTier()
+        self.constants = constants or default_constants()
+        self.context_of = context_of
+        self._lock = threading.Lock()
+        self._answers: dict[tuple[Problem, Context], list[TierAnswer]] = {}
+
+    def choose(
+        self,
+        problem: Problem,
+        threads: int,
+        *,
+        algorithm: Any = None,
+        accuracy: Any = None,
+        workspace_limit: Any = None,
+    ) -> Choice:
+        """The fastest kernel that is known, or else predicted, and that satisfies the call's constraints."""
+        constraints = Constraints.of_call(problem, accuracy, workspace_limit)
+        if algorithm is not None:
+            return self._forced(problem, threads, algorithm, constraints)
+        for answer in self.answers(problem, threads):
+            best = self.best(answer, problem, constraints)
+            if best is not None:
+                return self._measured_choice(problem, threads, answer, best)
+        return self._predicted_choice(problem, threads, self.inventory.competitors(problem), constraints)
+
+    def model_choice(
+        self, problem: Problem, threads: int, *, accuracy: Any = None, workspace_limit: Any = None
+    ) -> Choice:
+        """What the cost model alone would choose."""
+        constraints = Constraints.of_call(problem, accuracy, workspace_limit)
+        return self._predicted_choice(problem, threads, self.inventory.competitors(problem), constraints)
+
+    def best(self, answer: TierAnswer, problem: Problem, constraints: Constraints) -> Ranked | None:
+        """The tier's best candidate under the constraints; None where it has none."""
+        allowed = [
+            row
+            for row in answer.ranking.ranked
+            if constraints.refusal(row.candidate, problem, row.workspace, row.error) is None
+        ]
+        ties = answer.ranking.tie_set(allowed)
+        return ties[0] if ties else None
+
+    def answers(self, problem: Problem, threads: int) -> list[TierAnswer]:
+        """What every tier knows of the problem, in order of asking; read once and then kept."""
+        here = self.context_of(threads)
+        key = problem, here
+        known = self._answers.get(key)
+        if known is None:
+            known = [self._ask(tier, problem, here) for tier in self.tiers] if problem.multiply_adds else []
+            if not self.tiers and problem.multiply_adds:
+                known = [self._ask(self.memory, problem, here)]
+            with self._lock:
+                known = self._answers.setdefault(key, known)
+        return known
+
+    def forget(self, problem: Problem) -> None:
+        """Ask the tiers again for this problem: it was measured."""
+        with self._lock:
+            for key in [key for key in self._answers if key[0] == problem]:
+                del self._answers[key]
+
+    def complete(self, problem: Problem, threads: int) -> bool:
+        """True where a tier's answer exists and no applicable kernel is left to measure."""
+        return any(answer.ranking.ranked and answer.ranking.complete for answer in self.answers(problem, threads)
+                   if answer.tier == "user")  # fmt: skip
+
+    def predicted(self, problem: Problem, threads: int, kernels: Sequence[Kernel]) -> list[tuple[float, Candidate]]:
+        """Each kernel with its default parameters and its predicted seconds, fastest first."""
+        found = []
+        for kernel in kernels:
+            candidate = self.inventory.default(kernel, problem, threads)
+            found.append((self.predict(candidate, problem, threads), candidate))
+        return sorted(found, key=lambda pair: (pair[0], pair[1].kernel.index))
+
+    def predict(self, candidate: Candidate, problem: Problem, threads: int) -> float:
+        """Seconds that the cost model expects of a candidate."""
+        cost = self.inventory.cost(candidate, problem, threads)
+        return predict(cost, problem, candidate.kernel.isa, threads, self.constants)
+
+    def _ask(self, tier: Tier, problem: Problem, here: Context) -> TierAnswer:
+        evidence = tier.evidence(problem, here)
+        if tier.name == "user" and tier is not self.memory:
+            stored = {(s.uuid, t.kernel, t.parameters) for s, t in evidence}
+            own = self.memory.evidence(problem, here)
+            evidence = evidence + [p for p in own if (p[0].uuid, p[1].kernel, p[1].parameters) not in stored]
+        if not evidence:
+            return TierAnswer(tier.name, tier.outcome(), Ranking((), (), ()))
+        return TierAnswer(tier.name, tier.outcome(), rank(evidence, problem, here, self.inventory))
+
+    def _measured_choice(self, problem: Problem, threads: int, answer: TierAnswer, best: Ranked) -> Choice:
+        return Choice(
+            problem,
+            threads,
+            best.candidate.kernel.name,
+            best.candidate.kernel.family,
+            best.candidate.parameters,
+            answer.tier,
+            best.seconds,
+            measured=True,
+            error=best.error,
+            workspace=best.workspace,
+            stale=not answer.ranking.complete,
+        )
+
+    def _predicted_choice(
+        self, problem: Problem, threads: int, kernels: Sequence[Kernel], constraints: Constraints, tier: str = "model"
+    ) -> Choice:
+        refusals: list[str] = []
+        for seconds, candidate in self.predicted(problem, threads, kernels):
+            workspace = self.inventory.workspace(candidate, problem, threads)
+            reason = constraints.refusal(candidate, problem, workspace, None)
+            if reason is None:
+                return Choice(
+                    problem,
+                    threads,
+                    candidate.kernel.name,
+                    candidate.kernel.family,
+                    candidate.parameters,
+                    tier,
+                    seconds,
+                    measured=False,
+                    error=None,
+                    workspace=workspace,
+                )
+            refusals.append(f"{candidate.kernel.name}: {reason}")
+        why = "; ".join(refusals) or "no kernel takes it"
+        raise UnsupportedAlgorithmError(f"no kernel satisfies this call for {problem} ({why})")
+
+    def _forced(self, problem: Problem, threads: int, algorithm: Any, constraints: Constraints) -> Choice:
+        if isinstance(algorithm, Choice):
+            candidate = self.inventory.resolve(algorithm.kernel, algorithm.parameters, problem)
+            if candidate is None:
+                raise self._unsupported(problem, f"the choice {algorithm.kernel}{algorithm.parameters}")
+            workspace = self.inventory.workspace(candidate, problem, threads)
+            return replace(algorithm, problem=problem, threads=threads, tier="forced", workspace=workspace)
+        if not isinstance(algorithm, str):
+            raise TypeError(f"algorithm must be a name or a choice from explain, got {type(algorithm).__name__}")
+        kernels = [k for k in self.inventory.competitors(problem) if k.family == algorithm]
+        kernels = kernels or [k for k in self.inventory.applicable(problem) if k.name == algorithm]
+        if not kernels:
+            raise self._unsupported(problem, repr(algorithm))
+        names = {kernel.name for kernel in kernels}
+        unbound = replace(constraints, accuracy="fast")
+        for answer in self.answers(problem, threads):
+            rows = tuple(row for row in answer.ranking.ranked if row.candidate.kernel.name in names)
+            best = self.best(replace(answer, ranking=replace(answer.ranking, ranked=rows)), problem, unbound)
+            if best is not None:
+                return self._measured_choice(problem, threads, answer, best)
+        return self._predicted_choice(problem, threads, kernels, unbound)
+
+    def _unsupported(self, problem: Problem, what: str) -> UnsupportedAlgorithmError:
+        kernels = self.inventory.applicable(problem)
+        families = ", ".join(dict.fromkeys(k.family for k in kernels))
+        names = ", ".join(k.name for k in kernels)
+        return UnsupportedAlgorithmError(
+            f"{what} does not apply to {problem}; families that do: {families}; kernels: {names}"
+        )
+
+
+_lock = threading.Lock()
+_selector: Selector | None = None
+
+
+def selector() -> Selector:
+    """The selector of this process."""
+    global _selector
+    if _selector is None:
+        with _lock:
+            if _selector is None:
+                _selector = _default_selector()
+    return _selector
+
+
+def _default_selector() -> Selector:
+    from convkit.tuner.locations import paths
+    from convkit.tuner.tiers import FileTier
+
+    found = paths()
+    memory = MemoryTier()
+    tiers: list[Tier] = [memory if found.user is None else FileTier("user", found.user, exact=True)]
+    tiers += [FileTier("site", path, exact=False) for path in found.sites]
+    return Selector(core_inventory(), tiers, memory=memory)
+
+
+def reset() -> None:
+    """Forget everything that was read; the next choice asks anew."""
+    global _selector
+    with _lock:
+        _selector = None
+
+
+def choose(
+    problem: Problem, threads: int, *, algorithm: Any = None, accuracy: Any = None, workspace_limit: Any = None
+) -> Choice:
+    """What `conv2d` would run in replay mode. Times nothing."""
+    return selector().choose(problem, threads, algorithm=algorithm, accuracy=accuracy, workspace_limit=workspace_limit)
+
+
+def is_complete(problem: Problem, threads: int) -> bool:
+    """True where the user's database answers and no applicable kernel is left to measure."""
+    return selector().complete(problem, threads)

@@ -1,0 +1,141 @@
+"""Sources of evidence in the order of asking. A tier never raises: what it cannot read is a miss, logged once."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Protocol, TypeVar
+
+from convkit.problem import Problem
+from convkit.tuner.machine import Context, MachineClass
+from convkit.tuner.notices import notice_once
+from convkit.tuner.records import Session, Trial
+
+Evidence = list[tuple[Session, Trial]]
+T = TypeVar("T")
+
+
+class Tier(Protocol):
+    """Trials of one origin."""
+
+    name: str
+
+    def evidence(self, problem: Problem, context: Context) -> Evidence: ...
+    def problems(self, context: Context) -> list[tuple[str, int]]: ...
+    def outcome(self) -> str: ...
+
+
+class FileTier:
+    """Trials of one database file, as they were when this process first asked.
+
+    Parameters
+    ----------
+    name : {"user", "site"}
+    path : Path
+    exact : bool
+        Only trials of exactly this machine class count; otherwise those of machines like it do, too.
+    """
+
+    def __init__(self, name: str, path: object, *, exact: bool) -> None:
+        from pathlib import Path
+
+        from convkit.tuner.database import Database
+
+        self.name = name
+        self._database = Database(Path(str(path)), owned=exact)
+        self._exact = exact
+        self._last_row: int | None = None
+        self._trouble = ""
+
+    def evidence(self, problem: Problem, context: Context) -> Evidence:
+        """Trials of this problem that count in this context."""
+        from convkit.tuner.database import Database
+
+        def ask(database: Database, last_row: int) -> Evidence:
+            return database.evidence(str(problem), last_row)
+
+        pairs: Evidence = self._ask(ask, [])
+        return [pair for pair in pairs if counts_here(pair[0], context, exact=self._exact)]
+
+    def problems(self, context: Context) -> list[tuple[str, int]]:
+        """Problems with trials of this machine class, as (text, threads)."""
+        rows: list[tuple[str, str, int]] = self._ask(lambda database, last_row: database.problems(last_row), [])
+        return [
+            (text, threads) for text, machine, threads in rows if machine_counts(machine, context.machine, self._exact)
+        ]
+
+    def outcome(self) -> str:
+        """What `explain` says of the file."""
+        return self._trouble or str(self._database.path)
+
+    def _ask(self, question: Callable[..., T], otherwise: T) -> T:
+        from convkit.tuner.database import DatabaseError
+
+        if not self._database.exists():
+            self._trouble = f"no file {self._database.path}"
+            return otherwise
+        try:
+            if self._last_row is None:
+                self._last_row = self._database.last_row()
+            answer = question(self._database, self._last_row)
+        except DatabaseError as error:
+            self._trouble = str(error)
+            if error.cause != "absent":
+                notice_once(f"read {self._database.path}", f"tuning database skipped: {error}")
+            return otherwise
+        self._trouble = ""
+        return answer
+
+
+class MemoryTier:
+    """Trials that this process measured itself; they come before any file."""
+
+    name = "user"
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._pairs: dict[str, Evidence] = {}
+
+    def add(self, session: Session, trial: Trial) -> None:
+        """Remember one trial."""
+        with self._lock:
+            self._pairs.setdefault(trial.problem, []).append((session, trial))
+
+    def mark_contended(self, session: Session) -> None:
+        """Replace a session by its marked copy."""
+        with self._lock:
+            for pairs in self._pairs.values():
+                pairs[:] = [(session if known.uuid == session.uuid else known, trial) for known, trial in pairs]
+
+    def evidence(self, problem: Problem, context: Context) -> Evidence:
+        """Trials of this problem that count in this context."""
+        with self._lock:
+            pairs = list(self._pairs.get(str(problem), ()))
+        return [pair for pair in pairs if counts_here(pair[0], context, exact=True)]
+
+    def problems(self, context: Context) -> list[tuple[str, int]]:
+        """Problems measured in this process, as (text, threads)."""
+        with self._lock:
+            found = {(text, session.threads) for text, pairs in self._pairs.items() for session, _ in pairs}
+        return sorted(found)
+
+    def outcome(self) -> str:
+        """What `explain` says of it."""
+        return "measured in this process"
+
+
+def machine_counts(machine: str, here: MachineClass, exact: bool) -> bool:
+    """Whether trials of a machine class, given by its key, say something about this machine."""
+    if machine == str(here):
+        return True
+    if exact:
+        return False
+    try:
+        return MachineClass.parse(machine).like(here)
+    except ValueError:
+        return False
+
+
+def counts_here(session: Session, context: Context, *, exact: bool) -> bool:
+    """Whether a session's trials are evidence in this context."""
+    return session.threads == context.threads and machine_counts(session.machine, context.machine, exact)

@@ -1,0 +1,201 @@
+"""Measure one problem now: the race over its candidates, and its trials to the database as they are made."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from convkit.problem import Problem
+from convkit.tuner import machine
+from convkit.tuner.candidates import Candidate
+from convkit.tuner.contention import ContentionGuard
+from convkit.tuner.measure import Policy, Progress, Race, Result
+from convkit.tuner.ranking import Ranking
+from convkit.tuner.recorder import Recorder
+from convkit.tuner.records import Session, Trial, anchor_text
+from convkit.tuner.selector import Choice, Selector, selector
+from convkit.tuner.tiers import MemoryTier
+from convkit.tuner.workbench import Bench, Workbench
+
+# Two races in one process would time each other.
+_racing = threading.RLock()
+_recorder_lock = threading.Lock()
+_recorders: dict[MemoryTier, Recorder] = {}
+
+
+def tune_problem(
+    problem: Problem,
+    threads: int,
+    *,
+    budget: float | None = None,
+    at_most: float | None = None,
+    progress: Progress | None = None,
+    store: bool = True,
+    seed: int = 0,
+) -> Choice:
+    """Measure the candidates of a problem and return the choice that results.
+
+    Parameters
+    ----------
+    problem : Problem
+    threads : int
+        Team size.
+    budget : float, optional
+        Seconds; by default about one, less for tiny problems.
+    at_most : float, optional
+        Limit of the default budget, in seconds.
+    progress : callable, optional
+        Called as ``progress(done, total, text)`` after each sample.
+    store : bool
+        Append the trials to the user's database; otherwise they are known to this process only.
+    seed : int
+        Of the operands and of the order of candidates.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        Between two samples; what was measured until then is stored.
+    """
+    tuner = Tuner(selector(), recorder() if store else None)
+    if budget is None and at_most is not None:
+        budget = min(tuner.default_budget(problem, threads), at_most)
+    return tuner.tune(problem, threads, budget=budget, progress=progress, seed=seed)
+
+
+def recorder() -> Recorder:
+    """The recorder of this process's selector."""
+    from convkit.tuner.locations import paths
+
+    memory = selector().memory
+    with _recorder_lock:
+        found = _recorders.get(memory)
+        if found is None:
+            where = paths()
+            _recorders.clear()
+            found = _recorders[memory] = Recorder(where.user, memory, where.reason)
+        return found
+
+
+class Tuner:
+    """Runs races for a selector.
+
+    Parameters
+    ----------
+    selector : Selector
+    recorder : Recorder or None
+        None keeps trials in the selector's memory.
+    bench : callable
+        ``bench(problem, threads, seed)``; injected in tests, like `guard` and `clock`.
+    """
+
+    def __init__(
+        self,
+        selector: Selector,
+        recorder: Recorder | None = None,
+        *,
+        bench: Callable[[Problem, int, int], Bench] = Workbench,
+        guard: Callable[[], ContentionGuard] = ContentionGuard,
+        policy: Policy | None = None,
+        clock: Callable[[], float] | None = None,
+        facts: Callable[[], tuple[dict[str, str], dict[str, object]]] | None = None,
+    ) -> None:
+        self._selector = selector
+        self._recorder = recorder or Recorder(None, selector.memory)
+        self._quiet = recorder is None
+        self._bench = bench
+        self._guard = guard
+        self._policy = policy or Policy()
+        self._clock = clock
+        self._facts = facts or (lambda: (machine.versions(), machine.facts()))
+
+    def tune(
+        self,
+        problem: Problem,
+        threads: int,
+        *,
+        budget: float | None = None,
+        progress: Progress | None = None,
+        seed: int = 0,
+    ) -> Choice:
+        """Measure what the user's tier does not know yet of a problem, or all of it again where it is complete."""
+        with _racing:
+            if problem.multiply_adds:
+                self._race(problem, threads, budget, progress, seed)
+                self._selector.forget(problem)
+            return self._selector.choose(problem, threads)
+
+    def entrants(self, problem: Problem, threads: int) -> list[Candidate]:
+        """Candidates in the order of screening: each kernel's default, fastest prediction first, then the other sets.
+
+        Where the user's tier knows some kernels already, only the others run, against the best of the known.
+        """
+        choosing = self._selector
+        kernels = choosing.inventory.competitors(problem)
+        known = next((a.ranking for a in choosing.answers(problem, threads) if a.tier == "user"), Ranking((), (), ()))
+        first: list[Candidate] = []
+        if known.ranked and known.missing:
+            first = [row.candidate for row in known.ranked if not row.doubtful and not row.outdated][:2]
+            kernels = [kernel for kernel in kernels if kernel.name in known.missing]
+        defaults = [candidate for _, candidate in choosing.predicted(problem, threads, kernels)]
+        others = [
+            candidate
+            for default in defaults
+            for candidate in choosing.inventory.parameter_sets(default.kernel, problem, threads)
+        ]
+        return list(dict.fromkeys(first + defaults + others))
+
+    def default_budget(self, problem: Problem, threads: int) -> float:
+        """About a second; less where a run takes microseconds, more where one run takes a good part of a second."""
+        predicted = self._selector.predicted(problem, threads, self._selector.inventory.competitors(problem))
+        once = predicted[0][0] if predicted else 0.0
+        return max(min(max(400 * once, 0.3), 1.0), min(40 * once, 10.0))
+
+    def _race(self, problem: Problem, threads: int, budget: float | None, progress: Progress | None, seed: int) -> None:
+        candidates: Sequence[Candidate] = self.entrants(problem, threads)
+        if not candidates:
+            return
+        seconds = self.default_budget(problem, threads) if budget is None else budget
+        here = self._selector.context_of(threads)
+        versions, facts = self._facts()
+        session = Session(
+            uuid.uuid4().hex, str(here.machine), here.machine.isa, threads, here.affinity,
+            f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%f}Z", versions=versions, facts=facts,
+            policy=self._policy.record(seconds),
+        )  # fmt: skip
+        guard = self._guard()
+
+        def anchored(candidate: Candidate) -> None:
+            nonlocal session
+            session = replace(session, anchor=anchor_text(candidate.kernel.name, candidate.parameters))
+
+        def record(result: Result) -> None:
+            self._add(session, _trial(session, problem, result))
+
+        race = Race(
+            self._bench(problem, threads, seed), budget=seconds, record=record, anchor=anchored, policy=self._policy,
+            guard=guard, seed=seed, progress=progress, **({} if self._clock is None else {"clock": self._clock}),
+        )  # fmt: skip
+        try:
+            race.run(candidates)
+        finally:
+            reason = guard.reason()
+            if reason is not None:
+                marked = replace(session, contended=True, facts={**facts, "contention": reason})
+                self._recorder.mark_contended(marked)
+
+    def _add(self, session: Session, trial: Trial) -> None:
+        if self._quiet:
+            self._selector.memory.add(session, trial)
+        else:
+            self._recorder.add(session, trial)
+
+
+def _trial(session: Session, problem: Problem, result: Result) -> Trial:
+    kernel = result.candidate.kernel
+    return Trial(
+        session.uuid, str(problem), kernel.name, kernel.revision, result.candidate.parameters, result.status, result.n,
+        result.median, result.ratio, result.low, result.high, result.error, result.workspace, result.reason,
+    )  # fmt: skip

@@ -1,0 +1,110 @@
+"""The race: fairness, the gate, cuts, budgets and interruption, on a virtual clock."""
+
+from __future__ import annotations
+
+import pytest
+from stand_ins import StandInBench, StandInCore, selector_over, tuner_over
+
+from convkit.problem import Problem
+from convkit.tuner.contention import ContentionGuard
+from convkit.tuner.measure import Race, Result, median_interval
+from convkit.tuner.tune import Tuner
+
+PROBLEM = Problem(n=1, c=8, h=16, w=16, o=8, kh=3, kw=3)
+
+
+def race(core: StandInCore, bench: StandInBench, budget: float = 60.0) -> dict[str, Result]:
+    selector = selector_over(core)
+    results: list[Result] = []
+    Race(bench, budget=budget, record=results.append, clock=bench.clock).run(Tuner(selector).entrants(PROBLEM, 1))
+    return {f"{r.candidate.kernel.family}{r.candidate.parameters[0]}": r for r in results}
+
+
+def test_the_fastest_wins_and_losers_leave_early() -> None:
+    core = StandInCore(slow={"seconds": 9e-3}, middle={"seconds": 2.4e-3}, fast={"seconds": 2e-3})
+    results = race(core, StandInBench(core))
+    assert results["fast8"].status == "complete"
+    assert results["middle8"].status == "raced out"
+    assert results["slow8"].status == "raced out"
+    assert results["slow8"].n == 1
+    assert results["middle8"].n < 30
+    assert results["middle8"].ratio == pytest.approx(1.2, rel=0.02)
+    assert results["fast8"].ratio == 1.0
+
+
+def test_paired_ratios_survive_a_machine_that_slows_down() -> None:
+    core = StandInCore(first={"seconds": 2.0e-3}, second={"seconds": 2.1e-3})
+    bench = StandInBench(core, noise=0.002)
+    bench.slowdown = lambda now: 1.0 + 20 * now
+    results = race(core, bench)
+    assert results["second8"].ratio == pytest.approx(1.05, rel=0.05)
+
+
+def test_short_candidates_are_repeated_within_a_sample() -> None:
+    core = StandInCore(tiny={"seconds": 1e-6})
+    bench = StandInBench(core)
+    before = bench.clock.now
+    race(core, bench)
+    assert bench.clock.now - before > bench.samples * 0.5e-3
+
+
+def test_wrong_and_raising_candidates_are_recorded_and_never_timed() -> None:
+    core = StandInCore(
+        right={"seconds": 2e-3}, wrong={"seconds": 1e-3, "error": 0.5}, broken={"seconds": 1e-3, "raises": True}
+    )
+    results = race(core, StandInBench(core))
+    assert results["wrong8"].status == "failed"
+    assert "wrong" in results["wrong8"].reason
+    assert results["broken8"].status == "failed"
+    assert "made-up failure" in results["broken8"].reason
+    assert results["right8"].status == "complete"
+
+
+def test_the_budget_is_honoured() -> None:
+    kernels = {f"kernel{i}": {"seconds": 1.0} for i in range(12)}
+    core = StandInCore(**kernels)
+    bench = StandInBench(core)
+    results = race(core, bench, budget=5.0)
+    assert bench.clock.now < 5.0 + 3.5
+    assert 2 <= len(results) < 12
+
+
+def test_every_parameter_set_competes_and_only_the_best_instruction_set() -> None:
+    core = StandInCore(gemm={"seconds": 2e-3, "blocks": (8, 16, 40), "optimum": 40})
+    results = race(core, StandInBench(core, noise=0.001))
+    assert set(results) == {"gemm8", "gemm16", "gemm40"}
+    assert min(results, key=lambda name: results[name].ratio or 9) == "gemm40"
+    assert all(r.candidate.kernel.isa == "avx2" for r in results.values())
+
+
+def test_interruption_keeps_what_has_samples() -> None:
+    core = StandInCore(first={"seconds": 2e-3}, second={"seconds": 2.001e-3})
+    bench = StandInBench(core, noise=0.3)
+    bench.interrupt_after = 20
+    selector = selector_over(core)
+    with pytest.raises(KeyboardInterrupt):
+        tuner_over(selector, bench).tune(PROBLEM, 1, budget=60)
+    bench.interrupt_after = None
+    selector.forget(PROBLEM)
+    assert selector.choose(PROBLEM, 1).measured
+
+
+def test_interval_holds_all_of_few_samples_and_the_middle_of_many() -> None:
+    assert median_interval([1.0, 2.0, 3.0]) == (1.0, 3.0)
+    many = [float(i) for i in range(101)]
+    low, high = median_interval(many)
+    assert 35 < low < 50 < high < 65
+
+
+def test_contention_is_told_by_canary_and_switches() -> None:
+    times = iter([1.0, 1.0, 1.0] + [1.5] * 5)
+    guard = ContentionGuard(lambda: next(times), lambda: 0, lambda: 0.0)
+    for _ in range(5):
+        guard.sample()
+    assert "canary" in (guard.reason() or "")
+    switches = iter([0, 1000])
+    now = iter([0.0, 1.0])
+    guard = ContentionGuard(lambda: 1.0, lambda: next(switches), lambda: next(now))
+    assert "switches" in (guard.reason() or "")
+    guard = ContentionGuard(lambda: 1.0, lambda: 5, lambda: 0.0)
+    assert guard.reason() is None

@@ -1,0 +1,255 @@
+"""Choosing: tiers, constraints, ties, completeness, forced algorithms."""
+
+from __future__ import annotations
+
+import pytest
+from stand_ins import MACHINE, StandInBench, StandInCore, context_of, selector_over, tuner_over
+
+from convkit.problem import Problem
+from convkit.tuner.explanation import explain_problem
+from convkit.tuner.records import Session, Trial
+from convkit.tuner.selector import UnsupportedAlgorithmError
+from convkit.tuner.tiers import MemoryTier
+
+PROBLEM = Problem(n=1, c=8, h=16, w=16, o=8, kh=3, kw=3)
+
+
+def session(number: int = 1, **changes: object) -> Session:
+    values = {
+        "uuid": f"{number:032x}",
+        "machine": str(MACHINE),
+        "isa": "avx2",
+        "threads": 1,
+        "affinity": "unpinned",
+        "started": f"2026-01-0{number}T00:00:00Z",
+    }
+    return Session(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def trial(own: Session, family: str, ratio: float, **changes: object) -> Trial:
+    values = {
+        "session": own.uuid, "problem": str(PROBLEM), "kernel": f"f32_{family}__avx2", "revision": 1,
+        "parameters": (8,), "status": "complete", "n": 9, "median": 1e-3 * ratio, "ratio": ratio,
+        "ratio_low": 0.999 * ratio, "ratio_high": 1.001 * ratio, "error": 1e-7,
+    }  # fmt: skip
+    return Trial(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def memory_of(*pairs: tuple[Session, Trial]) -> MemoryTier:
+    memory = MemoryTier()
+    for own, one in pairs:
+        memory.add(own, one)
+    return memory
+
+
+CORE = StandInCore(
+    gemm={"seconds": 2e-3, "workspace": 1000},
+    winograd={"seconds": 1e-3, "direct": False, "rms_ratio": 3.0},
+    coarse={"seconds": 0.5e-3, "direct": False, "rms_ratio": 20.0},
+)
+
+
+def test_an_empty_database_leaves_it_to_the_cost_model() -> None:
+    choice = selector_over(CORE).choose(PROBLEM, 1)
+    assert (choice.tier, choice.family, choice.measured) == ("model", "winograd", False)
+
+
+def test_measured_beats_predicted() -> None:
+    own = session()
+    memory = memory_of((own, trial(own, "gemm", 1.0)), (own, trial(own, "winograd", 1.5)))
+    choice = selector_over(CORE, memory).choose(PROBLEM, 1)
+    assert (choice.tier, choice.family, choice.measured) == ("user", "gemm", True)
+    assert choice.stale
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "family"),
+    [
+        ("strict", "gemm"),
+        ("standard", "winograd"),
+        ("fast", "coarse"),
+        (1e-30, None),
+        (1.0, "coarse"),
+        (1e-6, "winograd"),
+    ],
+)
+def test_accuracy_is_a_constraint_of_the_query(accuracy: object, family: str | None) -> None:
+    own = session()
+    memory = memory_of(*((own, trial(own, k, r)) for k, r in (("gemm", 2.0), ("winograd", 1.0), ("coarse", 0.5))))
+    for selector in (selector_over(CORE, memory), selector_over(CORE)):
+        if family is None:
+            with pytest.raises(UnsupportedAlgorithmError, match="expected RMS error"):
+                selector.choose(PROBLEM, 1, accuracy=accuracy)
+        else:
+            assert selector.choose(PROBLEM, 1, accuracy=accuracy).family == family
+
+
+def test_float64_is_strict_by_default() -> None:
+    choice = selector_over(CORE).choose(PROBLEM.replace(dtype="float64"), 1)
+    assert choice.family == "gemm"
+
+
+def test_a_bad_accuracy_names_the_allowed() -> None:
+    with pytest.raises(ValueError, match="strict, standard, fast"):
+        selector_over(CORE).choose(PROBLEM, 1, accuracy="exact")
+
+
+def test_the_larger_of_declared_and_measured_error_counts() -> None:
+    own = session()
+    pairs = [(own, trial(own, "gemm", 2.0)), (own, trial(own, "winograd", 1.0, error=1e-4))]
+    assert selector_over(CORE, memory_of(*pairs)).choose(PROBLEM, 1).family == "gemm"
+
+
+def test_workspace_is_a_constraint_of_the_query() -> None:
+    own = session()
+    pairs = [(own, trial(own, "gemm", 1.0, workspace=1000)), (own, trial(own, "winograd", 1.5, workspace=0))]
+    selector = selector_over(CORE, memory_of(*pairs))
+    assert selector.choose(PROBLEM, 1).family == "gemm"
+    assert selector.choose(PROBLEM, 1, workspace_limit=999).family == "winograd"
+    with pytest.raises(UnsupportedAlgorithmError, match="workspace"):
+        selector.choose(PROBLEM, 1, accuracy="strict", workspace_limit=10)
+
+
+def test_ties_go_to_the_smaller_error_class() -> None:
+    own = session()
+    close = {"ratio_low": 0.99, "ratio_high": 1.02}
+    pairs = [(own, trial(own, "winograd", 1.0, **close)), (own, trial(own, "gemm", 1.01, **close))]
+    assert selector_over(CORE, memory_of(*pairs)).choose(PROBLEM, 1).family == "gemm"
+    wide = {"ratio_low": 0.5, "ratio_high": 2.0}
+    pairs = [(own, trial(own, "winograd", 1.0, **wide)), (own, trial(own, "gemm", 1.2, **wide))]
+    assert selector_over(CORE, memory_of(*pairs)).choose(PROBLEM, 1).family == "winograd"
+
+
+def test_sessions_meet_through_shared_candidates_not_raw_time() -> None:
+    first, second = session(1), session(2)
+    pairs = [
+        (first, trial(first, "gemm", 1.0)),
+        (first, trial(first, "winograd", 0.8)),
+        # The machine ran at a third of its speed; gemm is the anchor again.
+        (second, trial(second, "gemm", 1.0, median=3e-3)),
+        (second, trial(second, "coarse", 0.6, median=1.8e-3)),
+    ]
+    selector = selector_over(CORE, memory_of(*pairs))
+    assert selector.choose(PROBLEM, 1, accuracy="fast").family == "coarse"
+    assert selector.choose(PROBLEM, 1).family == "winograd"
+
+
+def test_a_contended_session_counts_only_where_nothing_better_exists() -> None:
+    good, bad = session(1), session(2, contended=True)
+    pairs = [(good, trial(good, "gemm", 1.0)), (good, trial(good, "winograd", 1.2))]
+    noise = [(bad, trial(bad, "gemm", 1.0)), (bad, trial(bad, "winograd", 0.3))]
+    assert selector_over(CORE, memory_of(*pairs, *noise)).choose(PROBLEM, 1).family == "gemm"
+    alone = selector_over(CORE, memory_of(*noise))
+    assert alone.choose(PROBLEM, 1).family == "winograd"
+    assert alone.choose(PROBLEM, 1).stale
+
+
+def test_other_thread_counts_and_machines_do_not_count() -> None:
+    for changes in ({"threads": 2}, {"machine": "Other-6-85-4-avx2-l1d32k-l21024k-l332768k"}):
+        own = session(1, **changes)
+        assert selector_over(CORE, memory_of((own, trial(own, "gemm", 1.0)))).choose(PROBLEM, 1).tier == "model"
+
+
+def test_an_older_revision_answers_until_measured_again() -> None:
+    own = session()
+    pairs = [(own, trial(own, "gemm", 1.0, revision=0)), (own, trial(own, "winograd", 1.5, revision=0))]
+    selector = selector_over(CORE, memory_of(*pairs))
+    choice = selector.choose(PROBLEM, 1)
+    assert (choice.family, choice.stale) == ("gemm", True)
+    assert not selector.complete(PROBLEM, 1)
+    assert "older revision" in str(explain_problem(PROBLEM, 1, choosing=selector))
+
+
+@pytest.mark.parametrize(
+    "row", [{"kernel": "f32_gone__avx2"}, {"parameters": (999,)}, {"parameters": (8, 8)}, {"parameters": ()}]
+)
+def test_rows_are_hints(row: dict[str, object]) -> None:
+    own = session()
+    pairs = [(own, trial(own, "gemm", 0.1, **row)), (own, trial(own, "winograd", 1.0))]
+    choice = selector_over(CORE, memory_of(*pairs)).choose(PROBLEM, 1)
+    assert (choice.family, choice.parameters) == ("winograd", (8,))
+
+
+def test_tuning_completes_a_problem_and_only_new_kernels_run_later() -> None:
+    bench = StandInBench(CORE)
+    selector = selector_over(CORE)
+    choice = tuner_over(selector, bench).tune(PROBLEM, 1, budget=60)
+    assert (choice.tier, choice.family, choice.stale) == ("user", "winograd", False)
+    assert selector.complete(PROBLEM, 1)
+
+    known = dict(zip(("gemm", "winograd", "coarse"), CORE.details[::2], strict=False))
+    grown = StandInCore(**known, newer={"seconds": 0.7e-3})
+    later = selector_over(grown, memory=selector.memory)
+    assert not later.complete(PROBLEM, 1)
+    assert later.choose(PROBLEM, 1).stale
+    entrants = [c.kernel.family for c in tuner_over(later, StandInBench(grown)).entrants(PROBLEM, 1)]
+    assert sorted(entrants[:2]) == ["coarse", "winograd"]
+    assert entrants[2:] == ["newer"]
+    assert tuner_over(later, StandInBench(grown)).tune(PROBLEM, 1, budget=60).family == "newer"
+
+
+def test_a_contended_tune_is_marked_and_not_complete() -> None:
+    selector = selector_over(CORE)
+    choice = tuner_over(selector, StandInBench(CORE), trouble="made up").tune(PROBLEM, 1, budget=60)
+    assert choice.measured
+    assert choice.stale
+    ((own, _), *_) = selector.memory.evidence(PROBLEM, context_of(1))
+    assert own.contended
+
+
+def test_algorithm_by_family_by_name_and_by_choice() -> None:
+    selector = selector_over(CORE)
+    assert selector.choose(PROBLEM, 1, algorithm="coarse").kernel == "f32_coarse__avx2"
+    assert selector.choose(PROBLEM, 1, algorithm="f32_gemm__portable", accuracy="strict").kernel == "f32_gemm__portable"
+    choice = selector.choose(PROBLEM, 1, algorithm="gemm")
+    again = selector.choose(PROBLEM.replace(h=20), 1, algorithm=choice)
+    assert (again.kernel, again.tier) == (choice.kernel, "forced")
+    with pytest.raises(UnsupportedAlgorithmError, match="gemm, winograd, coarse"):
+        selector.choose(PROBLEM, 1, algorithm="fft")
+    with pytest.raises(TypeError, match="algorithm must be a name"):
+        selector.choose(PROBLEM, 1, algorithm=3)
+
+
+def test_kernels_that_do_not_apply_never_compete() -> None:
+    core = StandInCore(general={"seconds": 2e-3}, square={"seconds": 1e-3, "applies": lambda p: p.kh == p.kw == 3})
+    selector = selector_over(core)
+    assert selector.choose(PROBLEM, 1).family == "square"
+    assert selector.choose(PROBLEM.replace(kw=5), 1).family == "general"
+    with pytest.raises(UnsupportedAlgorithmError, match="families that do: general"):
+        selector.choose(PROBLEM.replace(kw=5), 1, algorithm="square")
+
+
+def test_explain_shows_tiers_candidates_and_reasons() -> None:
+    own = session()
+    pairs = [
+        (own, trial(own, "gemm", 1.0)),
+        (own, trial(own, "coarse", 0.5)),
+        (own, trial(own, "winograd", 1.0, status="failed", median=None, reason="wrong: made up")),
+    ]
+    selector = selector_over(CORE, memory_of(*pairs))
+    explanation = explain_problem(PROBLEM, 1, choosing=selector)
+    assert explanation.choice.family == "gemm"
+    verdicts = {row.kernel: row.verdict for row in explanation.rows}
+    assert verdicts["f32_gemm__avx2"] == "chosen"
+    assert "20.0 times direct" in verdicts["f32_coarse__avx2"]
+    assert verdicts["f32_winograd__avx2"] == "wrong: made up"
+    text = str(explanation)
+    assert "user: 2 candidates" in text
+    assert str(PROBLEM) in text
+    assert "f32_gemm__avx2" in explanation.to_json()
+    assert "predicted slower" in str(explain_problem(PROBLEM, 1, choosing=selector_over(CORE)))
+
+
+def test_evidence_is_read_once() -> None:
+    own = session()
+    memory = memory_of((own, trial(own, "gemm", 1.0)))
+    selector = selector_over(CORE, memory)
+    assert selector.choose(PROBLEM, 1).family == "gemm"
+    memory.add(own, trial(own, "winograd", 0.5))
+    assert selector.choose(PROBLEM, 1).family == "gemm"
+    selector.forget(PROBLEM)
+    assert selector.choose(PROBLEM, 1).family == "winograd"
+
+
+def test_an_empty_batch_needs_no_evidence() -> None:
+    assert selector_over(CORE).choose(PROBLEM.replace(n=0), 1).tier == "model"
