@@ -37,6 +37,8 @@ struct VecBase {
 //   stream(p, v)                    non-temporal store; p aligned to the vector; fence() before others may read
 //   min(a, b), max(a, b)            b where either is NaN
 //   even(p), even(p, n)             p[0], p[2], p[4] ...: reads exactly 2 * lanes - 1 (2 * n - 1) elements
+//   even(a, b), odd(a, b)           every second element of a followed by b
+//   index(p), permute(v, i)         lane l of the result is v[p[l]]; the index is made once from 32-bit numbers
 //   transpose(r)                    r: lanes registers; a square transpose in registers
 template <class T>
 struct Vec;

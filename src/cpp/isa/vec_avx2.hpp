@@ -46,11 +46,21 @@ struct Vec<float> : VecBase<float, 32> {
     const __m256 pairs = _mm256_shuffle_ps((__m256)a, (__m256)b, 0x88);
     return (Reg)_mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(pairs), 0xd8));
   }
+  static CONVKIT_INLINE Reg odd(Reg a, Reg b) {
+    const __m256 pairs = _mm256_shuffle_ps((__m256)a, (__m256)b, 0xdd);
+    return (Reg)_mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(pairs), 0xd8));
+  }
   static CONVKIT_INLINE Reg even(const float* p) { return even(load(p), load(p + 8, 7)); }
   static CONVKIT_INLINE Reg even(const float* p, int n) {
     const int count = 2 * n - 1;
     return even(load(p, smaller(larger(count, 0), 8)), load(p + 8, larger(count - 8, 0)));
   }
+
+  using Index = __m256i;
+  static CONVKIT_INLINE Index index(const std::int32_t* p) {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  }
+  static CONVKIT_INLINE Reg permute(Reg v, Index i) { return (Reg)_mm256_permutevar8x32_ps((__m256)v, i); }
 
   static CONVKIT_INLINE void transpose(Reg (&r)[8]) {
     __m256 a[8], b[8];
@@ -104,10 +114,22 @@ struct Vec<double> : VecBase<double, 32> {
   static CONVKIT_INLINE Reg even(Reg a, Reg b) {
     return (Reg)_mm256_permute4x64_pd(_mm256_unpacklo_pd((__m256d)a, (__m256d)b), 0xd8);
   }
+  static CONVKIT_INLINE Reg odd(Reg a, Reg b) {
+    return (Reg)_mm256_permute4x64_pd(_mm256_unpackhi_pd((__m256d)a, (__m256d)b), 0xd8);
+  }
   static CONVKIT_INLINE Reg even(const double* p) { return even(load(p), load(p + 4, 3)); }
   static CONVKIT_INLINE Reg even(const double* p, int n) {
     const int count = 2 * n - 1;
     return even(load(p, smaller(larger(count, 0), 4)), load(p + 4, larger(count - 4, 0)));
+  }
+
+  using Index = __m256i;  // of 32-bit halves: AVX2 has no variable permute of doubles
+  static CONVKIT_INLINE Index index(const std::int32_t* p) {
+    return _mm256_set_epi32(2 * p[3] + 1, 2 * p[3], 2 * p[2] + 1, 2 * p[2], 2 * p[1] + 1, 2 * p[1], 2 * p[0] + 1,
+                            2 * p[0]);
+  }
+  static CONVKIT_INLINE Reg permute(Reg v, Index i) {
+    return (Reg)_mm256_permutevar8x32_ps(_mm256_castpd_ps((__m256d)v), i);
   }
 
   static CONVKIT_INLINE void transpose(Reg (&r)[4]) {

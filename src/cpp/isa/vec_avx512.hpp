@@ -26,11 +26,19 @@ struct Vec<float> : VecBase<float, 64> {
     const __m512i index = _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
     return (Reg)_mm512_permutex2var_ps((__m512)a, index, (__m512)b);
   }
+  static CONVKIT_INLINE Reg odd(Reg a, Reg b) {
+    const __m512i index = _mm512_set_epi32(31, 29, 27, 25, 23, 21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1);
+    return (Reg)_mm512_permutex2var_ps((__m512)a, index, (__m512)b);
+  }
   static CONVKIT_INLINE Reg even(const float* p) { return even(load(p), load(p + 16, 15)); }
   static CONVKIT_INLINE Reg even(const float* p, int n) {
     const int count = 2 * n - 1;
     return even(load(p, smaller(larger(count, 0), 16)), load(p + 16, larger(count - 16, 0)));
   }
+
+  using Index = __m512i;
+  static CONVKIT_INLINE Index index(const std::int32_t* p) { return _mm512_loadu_si512(p); }
+  static CONVKIT_INLINE Reg permute(Reg v, Index i) { return (Reg)_mm512_permutexvar_ps(i, (__m512)v); }
 
   static CONVKIT_INLINE void transpose(Reg (&r)[16]) {
     __m512 a[16], b[16];
@@ -83,11 +91,21 @@ struct Vec<double> : VecBase<double, 64> {
     const __m512i index = _mm512_set_epi64(14, 12, 10, 8, 6, 4, 2, 0);
     return (Reg)_mm512_permutex2var_pd((__m512d)a, index, (__m512d)b);
   }
+  static CONVKIT_INLINE Reg odd(Reg a, Reg b) {
+    const __m512i index = _mm512_set_epi64(15, 13, 11, 9, 7, 5, 3, 1);
+    return (Reg)_mm512_permutex2var_pd((__m512d)a, index, (__m512d)b);
+  }
   static CONVKIT_INLINE Reg even(const double* p) { return even(load(p), load(p + 8, 7)); }
   static CONVKIT_INLINE Reg even(const double* p, int n) {
     const int count = 2 * n - 1;
     return even(load(p, smaller(larger(count, 0), 8)), load(p + 8, larger(count - 8, 0)));
   }
+
+  using Index = __m512i;
+  static CONVKIT_INLINE Index index(const std::int32_t* p) {
+    return _mm512_cvtepi32_epi64(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  }
+  static CONVKIT_INLINE Reg permute(Reg v, Index i) { return (Reg)_mm512_permutexvar_pd(i, (__m512d)v); }
 
   static CONVKIT_INLINE void transpose(Reg (&r)[8]) {
     __m512d a[8], b[8];

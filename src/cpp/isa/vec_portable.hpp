@@ -38,10 +38,19 @@ struct Vec<float> : VecBase<float, 16> {
   static CONVKIT_INLINE Reg max(Reg a, Reg b) { return (Reg)_mm_max_ps((__m128)a, (__m128)b); }
 
   static CONVKIT_INLINE Reg even(Reg a, Reg b) { return (Reg)_mm_shuffle_ps((__m128)a, (__m128)b, 0x88); }
+  static CONVKIT_INLINE Reg odd(Reg a, Reg b) { return (Reg)_mm_shuffle_ps((__m128)a, (__m128)b, 0xdd); }
   static CONVKIT_INLINE Reg even(const float* p) { return even(load(p), load(p + 4, 3)); }
   static CONVKIT_INLINE Reg even(const float* p, int n) {
     const int count = 2 * n - 1;
     return even(load(p, smaller(larger(count, 0), 4)), load(p + 4, larger(count - 4, 0)));
+  }
+
+  struct Index {
+    std::int32_t lane[4];
+  };
+  static CONVKIT_INLINE Index index(const std::int32_t* p) { return {{p[0], p[1], p[2], p[3]}}; }
+  static CONVKIT_INLINE Reg permute(Reg v, const Index& i) {
+    return Reg{v[i.lane[0]], v[i.lane[1]], v[i.lane[2]], v[i.lane[3]]};
   }
 
   static CONVKIT_INLINE void transpose(Reg (&r)[4]) {
@@ -73,11 +82,18 @@ struct Vec<double> : VecBase<double, 16> {
   static CONVKIT_INLINE Reg max(Reg a, Reg b) { return (Reg)_mm_max_pd((__m128d)a, (__m128d)b); }
 
   static CONVKIT_INLINE Reg even(Reg a, Reg b) { return (Reg)_mm_unpacklo_pd((__m128d)a, (__m128d)b); }
+  static CONVKIT_INLINE Reg odd(Reg a, Reg b) { return (Reg)_mm_unpackhi_pd((__m128d)a, (__m128d)b); }
   static CONVKIT_INLINE Reg even(const double* p) { return even(load(p), load(p + 2, 1)); }
   static CONVKIT_INLINE Reg even(const double* p, int n) {
     const int count = 2 * n - 1;
     return even(load(p, smaller(larger(count, 0), 2)), load(p + 2, larger(count - 2, 0)));
   }
+
+  struct Index {
+    std::int32_t lane[2];
+  };
+  static CONVKIT_INLINE Index index(const std::int32_t* p) { return {{p[0], p[1]}}; }
+  static CONVKIT_INLINE Reg permute(Reg v, const Index& i) { return Reg{v[i.lane[0]], v[i.lane[1]]}; }
 
   static CONVKIT_INLINE void transpose(Reg (&r)[2]) {
     const __m128d a = (__m128d)r[0], b = (__m128d)r[1];

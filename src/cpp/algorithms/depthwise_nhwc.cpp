@@ -1,0 +1,383 @@
+// Depthwise convolution, NHWC: lanes on output channels, a window that slides along the columns of a few output rows.
+//
+// x is read as it is where a vector of outputs meets a vector of channels. The last, partial vector and a channel
+// multiplier go through a copy of the rows, one vector of outputs wide.
+#include "algorithms/entries.hpp"
+#include "microkernels/depthwise.hpp"
+
+namespace convkit::CONVKIT_ISA {
+
+namespace {
+
+constexpr ParameterSpec schema[] = {{"rows", 1, 4}, {"prefetch", 0, 1}, {nullptr, 0, 0}};
+
+bool depthwise_applies(const ConvProblem& p) { return p.groups == p.c && p.c > 0; }
+
+// --- which kernel -----------------------------------------------------------------------------------------------------
+
+// Most output rows at once: accumulators, and input rows or the filter, must fit the registers.
+template <class T>
+constexpr int most_rows(int k, int s) {
+  const bool many = Vec<T>::registers == 32;
+  if (k == 3) return many && s == 1 ? 4 : 3;
+  return k == 5 && s == 1 && many ? 3 : 2;
+}
+
+template <class T>
+using ColumnSlide = void (*)(const ColumnsIn<T>&, std::int64_t, const SlideOut<T>&);
+
+// [filter 3, 5, 7][stride][rows][all input rows exist]
+template <class T>
+struct ColumnSlides {
+  ColumnSlide<T> of[3][2][4][2];
+};
+
+template <class T, int K, int S, int Rows>
+constexpr void fill(ColumnSlides<T>& table) {
+  if constexpr (Rows > 0) {
+    table.of[K / 2 - 1][S - 1][Rows - 1][0] = slide_columns<T, K, S, Rows, false>;
+    table.of[K / 2 - 1][S - 1][Rows - 1][1] = slide_columns<T, K, S, Rows, true>;
+    fill<T, K, S, Rows - 1>(table);
+  }
+}
+
+template <class T>
+constexpr ColumnSlides<T> make_slides() {
+  ColumnSlides<T> table{};
+  fill<T, 3, 1, most_rows<T>(3, 1)>(table);
+  fill<T, 3, 2, most_rows<T>(3, 2)>(table);
+  fill<T, 5, 1, most_rows<T>(5, 1)>(table);
+  fill<T, 5, 2, most_rows<T>(5, 2)>(table);
+  fill<T, 7, 1, most_rows<T>(7, 1)>(table);
+  fill<T, 7, 2, most_rows<T>(7, 2)>(table);
+  return table;
+}
+
+template <class T>
+constexpr ColumnSlides<T> slides = make_slides<T>();
+
+// A window that slides: the others are computed output by output.
+bool slides_over(const ConvProblem& p) {
+  if (p.kh != p.kw || p.stride_h != p.stride_w || (p.kh != 3 && p.kh != 5 && p.kh != 7)) return false;
+  return p.stride_h == 1 || (p.stride_h == 2 && p.dilation_h == 1 && p.dilation_w == 1);
+}
+
+// --- rows of outputs --------------------------------------------------------------------------------------------------
+
+// An image's output rows in groups of neighbours; with dilation d, neighbours are d rows apart.
+struct RowGroups {
+  std::int64_t outputs, dilation;
+  int most;
+
+  struct Group {
+    std::int64_t first;
+    int rows;
+  };
+  CONVKIT_INLINE std::int64_t in_phase(std::int64_t phase) const { return ceil_div(outputs - phase, dilation); }
+  CONVKIT_INLINE std::int64_t phases() const { return smaller(dilation, outputs); }
+  CONVKIT_INLINE std::int64_t count() const {
+    std::int64_t sum = 0;
+    for (std::int64_t phase = 0; phase < phases(); ++phase) sum += ceil_div(in_phase(phase), most);
+    return sum;
+  }
+  CONVKIT_INLINE Group at(std::int64_t index) const {
+    std::int64_t phase = 0;
+    for (; index >= ceil_div(in_phase(phase), most); ++phase) index -= ceil_div(in_phase(phase), most);
+    const RowSplit split = split_rows(in_phase(phase), most);
+    const std::int64_t row = index * split.rows + smaller(index, split.big);
+    return {phase + row * dilation, split.rows + (index < split.big ? 1 : 0)};
+  }
+};
+
+template <class T>
+RowGroups row_groups(const ConvProblem& p, const Parameters& parameters) {
+  if (!slides_over(p)) return {p.oh, 1, 1};
+  const int most = most_rows<T>(static_cast<int>(p.kh), static_cast<int>(p.stride_h));
+  return {p.oh, p.stride_h == 1 ? p.dilation_h : 1, smaller<int>(parameters.value[0], most)};
+}
+
+// Input rows that a group of output rows meets.
+CONVKIT_INLINE std::int64_t input_rows(const ConvProblem& p, int rows) {
+  return slides_over(p) ? (rows - 1) * p.stride_h + p.kh : p.kh;
+}
+
+// --- workspace --------------------------------------------------------------------------------------------------------
+
+template <class T>
+std::int64_t packed_bytes(const ConvProblem& p) {
+  return round_up(p.o, Vec<T>::lanes) * p.kh * p.kw * static_cast<std::int64_t>(sizeof(T));
+}
+
+template <class T>
+bool needs_copy(const ConvProblem& p) {
+  return p.o != p.c || p.o % Vec<T>::lanes != 0;
+}
+
+template <class T>
+struct Workspace {
+  T* packed;
+  T* copies;
+  std::int64_t copy, bytes;  // one member's copy of its rows, elements
+};
+
+template <class T>
+Workspace<T> carve(const ConvProblem& p, const Parameters& parameters, int threads, void* base) {
+  Carver carver{static_cast<char*>(base)};
+  Workspace<T> w{};
+  if (!p.packed) w.packed = carver.take<T>(packed_bytes<T>(p) / static_cast<std::int64_t>(sizeof(T)));
+  if (needs_copy<T>(p)) {
+    w.copy = input_rows(p, row_groups<T>(p, parameters).most) * p.w * Vec<T>::lanes;
+    w.copies = carver.take<T>(w.copy * threads);
+  }
+  w.bytes = carver.used;
+  return w;
+}
+
+template <class T>
+std::int64_t workspace_bytes(const ConvProblem& p, const Parameters& parameters, int threads) {
+  return carve<T>(p, parameters, threads, nullptr).bytes;
+}
+
+// --- weights ----------------------------------------------------------------------------------------------------------
+
+template <class T>
+void packing(const ConvProblem& p, const Parameters&, Packing* out) {
+  constexpr char id[] = "depthwise_" CONVKIT_ISA_NAME;
+  __builtin_memcpy(out->id, id, sizeof id);
+  out->bytes = packed_bytes<T>(p);
+}
+
+// [O / lanes][KH][KW][lanes], zeros behind the last output.
+template <class T>
+void pack(const ConvProblem& p, const Parameters&, const WeightView& view, void* packed, int) {
+  using V = Vec<T>;
+  const std::int64_t taps = p.kh * p.kw;
+  T* out = static_cast<T*>(packed);
+  for (std::int64_t o = 0; o < p.o; o += V::lanes, out += taps * V::lanes) {
+    const T* w = static_cast<const T*>(view.data) + o * view.stride_o;
+    const int valid = static_cast<int>(smaller<std::int64_t>(p.o - o, V::lanes));
+    if (view.stride_kw == 1 && view.stride_kh == p.kw) {
+      for (std::int64_t t = 0; t < taps; t += V::lanes) {
+        const int count = static_cast<int>(smaller<std::int64_t>(taps - t, V::lanes));
+        typename V::Reg r[V::lanes];
+        CONVKIT_UNROLL
+        for (int i = 0; i < V::lanes; ++i) r[i] = i < valid ? V::load(w + i * view.stride_o + t, count) : V::zero();
+        V::transpose(r);
+        CONVKIT_UNROLL
+        for (int i = 0; i < V::lanes; ++i) {
+          if (i < count) V::store(out + (t + i) * V::lanes, r[i]);
+        }
+      }
+      continue;
+    }
+    for (std::int64_t t = 0; t < taps; ++t) {
+      const T* tap = w + t / p.kw * view.stride_kh + t % p.kw * view.stride_kw;
+      for (int i = 0; i < V::lanes; ++i) out[t * V::lanes + i] = i < valid ? tap[i * view.stride_o] : T(0);
+    }
+  }
+}
+
+// --- run --------------------------------------------------------------------------------------------------------------
+
+// The channels that a vector of outputs meets, one for each lane.
+template <class T>
+struct Channels {
+  using V = Vec<T>;
+  std::int64_t first;
+  int count, valid;  // channels met; lanes that are outputs
+  bool straight;     // lane l meets channel first + l
+  typename V::Index index;
+
+  Channels(const ConvProblem& p, std::int64_t o) {
+    const std::int64_t multiplier = p.o / p.c;
+    valid = static_cast<int>(smaller<std::int64_t>(p.o - o, V::lanes));
+    straight = multiplier == 1;
+    first = o / multiplier;
+    std::int32_t lane[V::lanes];
+    for (int l = 0; l < V::lanes; ++l) {
+      lane[l] = static_cast<std::int32_t>((o + smaller(l, valid - 1)) / multiplier - first);
+    }
+    count = lane[V::lanes - 1] + 1;
+    index = V::index(lane);
+  }
+
+  // Copies `pixels` pixels into vectors of outputs.
+  CONVKIT_INLINE void copy(const T* x, std::ptrdiff_t pixel, std::int64_t pixels, T* to) const {
+    for (std::int64_t i = 0; i < pixels; ++i) {
+      const auto v = V::load(x + i * pixel, count);
+      V::store(to + i * V::lanes, straight ? v : V::permute(v, index));
+    }
+  }
+};
+
+// Everything about a group of output rows that does not depend on the channels.
+struct Rows {
+  std::int64_t image, first;   // first output row
+  int rows;
+  std::int64_t input, step;    // input row under the filter's first row, distance between the filter's rows
+  std::int64_t begin, end;     // of the input rows met, those that exist
+
+  Rows(const ConvProblem& p, const RowGroups& groups, std::int64_t item, std::int64_t per_image) {
+    image = item / per_image;
+    const RowGroups::Group group = groups.at(item % per_image);
+    first = group.first;
+    rows = group.rows;
+    input = first * p.stride_h - p.pad_top;
+    step = p.dilation_h;
+    const std::int64_t met = input_rows(p, rows);
+    begin = input < 0 ? smaller(ceil_div(-input, step), met) : 0;
+    end = input >= p.h ? begin : larger(begin, smaller((p.h - 1 - input) / step + 1, met));
+  }
+};
+
+template <class T>
+void run_columns(const ConvProblem& p, const Rows& rows, const T* x, std::ptrdiff_t row, std::ptrdiff_t column,
+                 std::ptrdiff_t ahead, const T* w, const T* bias, SlideOut<T> out) {
+  const std::int64_t taps = p.kw;
+  if (!slides_over(p)) {
+    const AnyIn<T> in{x + rows.begin * row, row,  column,
+                      p.dilation_w * column, w + rows.begin * taps * Vec<T>::lanes,
+                      bias,                  rows.end - rows.begin, taps};
+    return any_columns<T>(in, p.w, p.stride_w, p.dilation_w, p.pad_left, p.ow, out);
+  }
+  const bool whole = rows.begin == 0 && rows.end == input_rows(p, rows.rows);
+  const auto slide = slides<T>.of[p.kh / 2 - 1][p.stride_h - 1][rows.rows - 1][whole];
+  const std::int64_t dilation = p.stride_w == 1 ? p.dilation_w : 1;
+  T* const y = out.y;
+  const T* const residual = out.residual;
+  const std::ptrdiff_t pixel = out.column;
+  out.column = dilation * pixel;
+  for (std::int64_t phase = 0; phase < dilation && phase < p.ow; ++phase) {
+    const std::int64_t before = phase < p.pad_left ? ceil_div(p.pad_left - phase, dilation) : 0;
+    const std::int64_t j = phase + before * dilation - p.pad_left;
+    const ColumnsIn<T> in{x + j * column,
+                          row,
+                          dilation * column,
+                          static_cast<int>(rows.begin),
+                          static_cast<int>(rows.end),
+                          before,
+                          j < p.w ? (p.w - 1 - j) / dilation + 1 : 0,
+                          w,
+                          bias,
+                          ahead};
+    out.y = y + phase * pixel;
+    out.residual = residual ? residual + phase * pixel : nullptr;
+    slide(in, ceil_div(p.ow - phase, dilation), out);
+  }
+}
+
+// A member is worth waking for this many multiply-adds.
+constexpr double grain = 2e5;
+
+CONVKIT_INLINE int team_size(const ConvProblem& p, int threads) {
+  const double wanted = multiply_adds(p) / grain + 1.0;
+  return wanted < threads ? static_cast<int>(wanted) : threads;
+}
+
+template <class T>
+void run(const Arguments& args) {
+  using V = Vec<T>;
+  const ConvProblem& p = *args.problem;
+  if (p.n * p.o == 0) return;
+  const Workspace<T> workspace = carve<T>(p, *args.parameters, args.threads, args.workspace);
+  if (!args.packed) pack<T>(p, *args.parameters, args.w, workspace.packed, 1);
+  const T* packed = static_cast<const T*>(args.packed ? args.packed : workspace.packed);
+  const T* x = static_cast<const T*>(args.x);
+  const Finish<T> finish(args.epilogue);
+  const RowGroups groups = row_groups<T>(p, *args.parameters);
+  const std::int64_t per_image = groups.count(), blocks = ceil_div(p.o, V::lanes), taps = p.kh * p.kw;
+  const bool prefetch = args.parameters->value[1] != 0;
+  auto member = [&](int index, int size) {
+    const Grid grid = make_grid(p.n * per_image, blocks, size);
+    const Share items = share(p.n * per_image, index / grid.columns, grid.rows);
+    const Share mine = share(blocks, index % grid.columns, grid.columns);
+    T* copy = workspace.copies + index * workspace.copy;
+    for (std::int64_t item = items.begin; item < items.end; ++item) {
+      const Rows rows(p, groups, item, per_image);
+      const std::int64_t above = rows.image * p.h + rows.input;
+      for (std::int64_t block = mine.begin; block < mine.end; ++block) {
+        const std::int64_t o = block * V::lanes;
+        const int valid = static_cast<int>(smaller<std::int64_t>(p.o - o, V::lanes));
+        alignas(64) T bias[V::lanes];
+        V::store(bias, finish.bias ? V::load(finish.bias + o, valid) : V::zero());
+        const T* source = x + above * p.w * p.c + o;
+        std::ptrdiff_t row = rows.step * p.w * p.c, column = p.c;
+        if (p.o != p.c || valid < V::lanes) {
+          const Channels<T> channels(p, o);
+          for (std::int64_t i = rows.begin; i < rows.end; ++i) {
+            channels.copy(x + (above + i * rows.step) * p.w * p.c + channels.first, p.c, p.w,
+                          copy + i * p.w * V::lanes);
+          }
+          source = copy;
+          row = p.w * V::lanes;
+          column = V::lanes;
+        }
+        const std::ptrdiff_t pixel = (rows.image * p.oh + rows.first) * p.ow;
+        const SlideOut<T> out{static_cast<T*>(args.y) + pixel * p.o + o,
+                              finish.residual ? finish.residual + pixel * p.o + o : nullptr,
+                              groups.dilation * p.ow * p.o,
+                              p.o,
+                              finish.lo,
+                              finish.hi,
+                              finish.clamp,
+                              valid};
+        const std::ptrdiff_t ahead = prefetch && source != copy ? input_rows(p, rows.rows) * row : 0;
+        run_columns<T>(p, rows, source, row, column, ahead, packed + block * taps * V::lanes, bias, out);
+        if (finish.after) {
+          for (int r = 0; r < rows.rows; ++r) activate_rows(out.y + r * out.row, p.ow, p.o, valid, *finish.after);
+        }
+      }
+    }
+  };
+  team(team_size(p, args.threads), member);
+}
+
+// --- inventory --------------------------------------------------------------------------------------------------------
+
+// Few rows and a prefetch of the next group where the tensors come from beyond L2, many rows where they are at hand.
+template <class T>
+int candidates(const ConvProblem& p, const Machine& machine, int threads, Parameters* out, int capacity) {
+  if (!slides_over(p)) {
+    out[0] = {{1, 0}};
+    return 1;
+  }
+  const std::int32_t most = most_rows<T>(static_cast<int>(p.kh), static_cast<int>(p.stride_h));
+  const bool streams = tensor_bytes(p, sizeof(T)) / threads > static_cast<double>(machine.l2);
+  const Parameters near{{most, 0}}, far{{smaller<std::int32_t>(2, most), 1}};
+  const Parameters sets[] = {streams ? far : near, streams ? near : far, {{most, 1}}, {{smaller<std::int32_t>(2, most), 0}}};
+  const int count = smaller(capacity, 4);
+  for (int i = 0; i < count; ++i) out[i] = sets[i];
+  return count;
+}
+
+template <class T>
+void cost(const ConvProblem& p, const Parameters& parameters, const Machine&, int threads, Cost* out) {
+  const RowGroups groups = row_groups<T>(p, parameters);
+  const double vectors = static_cast<double>(p.n * p.oh * p.ow) * static_cast<double>(ceil_div(p.o, Vec<T>::lanes));
+  *out = {};
+  out->fmas = vectors * Vec<T>::lanes * static_cast<double>(p.kh * p.kw);
+  out->efficiency = slides_over(p) ? 0.85 : 0.5;
+  out->vector_ops = vectors * (needs_copy<T>(p) ? 3 : 1);
+  out->bytes_dram = tensor_bytes(p, sizeof(T));
+  out->imbalance = grid_imbalance(p.n * groups.count(), ceil_div(p.o, Vec<T>::lanes), team_size(p, threads));
+}
+
+template <class T>
+constexpr Kernel entry(const char* name) {
+  return {"depthwise",      name,          Isa::CONVKIT_ISA,  Op::forward,       dtype_of<T>, dtype_of<T>,
+          dtype_of<T>,      dtype_of<T>,   layout_nhwc,       1,                 direct_summation,
+          schema,           depthwise_applies, candidates<T>, cost<T>,           packing<T>,  pack<T>,
+          workspace_bytes<T>, run<T>};
+}
+
+constexpr Kernel kernels[] = {
+    entry<float>("f32_depthwise_nhwc__" CONVKIT_ISA_NAME),
+    entry<double>("f64_depthwise_nhwc__" CONVKIT_ISA_NAME),
+};
+
+}  // namespace
+
+extern const KernelTable depthwise_nhwc_table;
+constexpr KernelTable depthwise_nhwc_table = {kernels, sizeof kernels / sizeof kernels[0]};
+
+}  // namespace convkit::CONVKIT_ISA

@@ -1,0 +1,299 @@
+// Depthwise sliding windows: one filter, one channel, no reduction over channels.
+//
+// Both kernels hold the outputs that the window still touches in registers and slide along one axis of the image: every
+// input vector is loaded once and meets all outputs that need it, so that loads stay well under one per FMA.
+//
+//   slide_columns  lanes on channels (NHWC), Rows output rows at once, sliding along columns
+//   slide_rows     lanes on pixels (NCHW), NV neighbouring vectors of one plane, sliding down rows
+//   any_columns    lanes on channels, any filter, stride and dilation: one output row, several columns at once
+//
+// "Steps" are taken along the sliding axis: with dilation d the caller runs d interleaved problems whose steps are d
+// pixels apart. Steps outside the image contribute nothing and cost nothing; across the axis rows that do not exist are
+// skipped too (slide_columns) or are zeros that the caller provides (slide_rows).
+//
+// Register budget: with 32 registers a 3x3 filter stays in nine of them; otherwise its vectors are read from L1, once for
+// all outputs of a step where the input rows fit beside the accumulators, as memory operands where not.
+#pragma once
+#include "isa/vec.hpp"
+
+namespace convkit::CONVKIT_ISA {
+
+// What both kernels do to a finished output.
+template <class T>
+struct SlideOut {
+  T* y;
+  const T* residual;        // like y, or null
+  std::ptrdiff_t row, column;  // between output rows and along a row, elements
+  T lo, hi;
+  bool clamp;
+  int valid;                // lanes to store: of every vector (slide_columns), of the last one (slide_rows)
+};
+
+template <int K, int S>
+struct Window {
+  static constexpr int live = S == 1 ? K : (K + 1) / 2;  // outputs under way along the sliding axis
+};
+
+template <int Value>
+struct Phase {
+  static constexpr int value = Value;
+};
+
+template <class T>
+CONVKIT_INLINE void finish_vector(typename Vec<T>::Reg v, const SlideOut<T>& out, std::ptrdiff_t at, int valid) {
+  using V = Vec<T>;
+  if (out.residual) v += V::load(out.residual + at, valid);
+  if (out.clamp) v = V::min(V::set1(out.hi), V::max(V::set1(out.lo), v));
+  if (valid == V::lanes) {
+    V::store(out.y + at, v);
+  } else {
+    V::store(out.y + at, v, valid);
+  }
+}
+
+// Walks `outputs` outputs of a window of K taps and stride S. Input step q counts from the first padded one; those in
+// [before, before + existing) are fed. feed(Phase<q % S>, q - before) adds to the live outputs, emit(o) finishes the
+// oldest (o < 0: it lies before the image) and makes room for a new one.
+template <int K, int S, class Feed, class Emit>
+CONVKIT_INLINE void slide(std::int64_t outputs, std::int64_t before, std::int64_t existing, const Feed& feed,
+                          const Emit& emit) {
+  constexpr int live = Window<K, S>::live;
+  const std::int64_t end = outputs + live - 1;
+  for (std::int64_t m = 0; m < end; ++m) {
+    const std::int64_t q = m * S - before;
+    if (static_cast<std::uint64_t>(q) < static_cast<std::uint64_t>(existing)) feed(Phase<0>{}, q);
+    emit(m - (live - 1));
+    if constexpr (S == 2) {
+      if (static_cast<std::uint64_t>(q + 1) < static_cast<std::uint64_t>(existing)) feed(Phase<1>{}, q + 1);
+    }
+  }
+}
+
+// Live output t meets this tap of a step in phase P, or none (-1). With stride 1 and in phase 0 the oldest output, t = 0,
+// meets the last tap; phase 1 comes after the oldest has left.
+template <int K, int S>
+constexpr int tap_of(int phase, int t) {
+  constexpr int live = Window<K, S>::live;
+  if (S == 1) return K - 1 - t;
+  if (phase == 0) return 2 * (live - 1 - t);
+  return t < live - 1 ? 2 * (live - 2 - t) + 1 : -1;
+}
+
+template <class T>
+struct ColumnsIn {
+  const T* x;                   // first step that exists of input row 0
+  std::ptrdiff_t row, column;   // from input row to input row, from step to step
+  int rows_begin, rows_end;     // input rows that exist, of Rows * S + K - S
+  std::int64_t before, existing;
+  const T* w;                   // [K][K][lanes]
+  const T* bias;                // [lanes]
+  std::ptrdiff_t ahead;         // prefetch Rows * S rows from here on into L2; 0: do not
+};
+
+template <class T, int K, int S, int Rows, bool Whole>
+void slide_columns(const ColumnsIn<T>& in, std::int64_t outputs, const SlideOut<T>& out) {
+  using V = Vec<T>;
+  using Reg = typename V::Reg;
+  constexpr int live = Window<K, S>::live, rows = Rows * S + K - S;
+  constexpr bool held = V::registers == 32 && K == 3;
+  constexpr bool rows_held = !held && Whole && live * Rows + rows + 1 <= V::registers;
+  const Reg bias = V::load(in.bias);
+  Reg a[live][Rows];
+  CONVKIT_UNROLL
+  for (int t = 0; t < live; ++t) {
+    CONVKIT_UNROLL
+    for (int r = 0; r < Rows; ++r) a[t][r] = bias;
+  }
+  Reg k[held ? K * K : 1];
+  if constexpr (held) {
+    CONVKIT_UNROLL
+    for (int i = 0; i < K * K; ++i) k[i] = V::load(in.w + i * V::lanes);
+  }
+  // A local copy: stores of T through `out` could otherwise change it.
+  const ColumnsIn<T> source = in;
+  const SlideOut<T> sink = out;
+  const auto feed = [&](auto phase, std::int64_t step) CONVKIT_LAMBDA {
+    const T* p = source.x + step * source.column;
+    if (source.ahead) {
+      CONVKIT_UNROLL
+      for (int r = 0; r < Rows * S; ++r) __builtin_prefetch(p + source.ahead + r * source.row, 0, 2);
+    }
+    if constexpr (rows_held) {
+      Reg x[rows];
+      CONVKIT_UNROLL
+      for (int i = 0; i < rows; ++i) x[i] = V::load(p + i * source.row);
+      CONVKIT_UNROLL
+      for (int ky = 0; ky < K; ++ky) {
+        CONVKIT_UNROLL
+        for (int t = 0; t < live; ++t) {
+          constexpr int p_ = decltype(phase)::value;
+          const int kx = tap_of<K, S>(p_, t);
+          if (kx < 0) continue;
+          const Reg w = V::load(source.w + (ky * K + kx) * V::lanes);
+          CONVKIT_UNROLL
+          for (int r = 0; r < Rows; ++r) a[t][r] = x[r * S + ky] * w + a[t][r];
+        }
+      }
+    } else {
+      CONVKIT_UNROLL
+      for (int i = 0; i < rows; ++i) {
+        if (!Whole && (i < source.rows_begin || i >= source.rows_end)) continue;
+        const Reg x = V::load(p + i * source.row);
+        CONVKIT_UNROLL
+        for (int r = 0; r < Rows; ++r) {
+          const int ky = i - r * S;
+          if (ky < 0 || ky >= K) continue;
+          CONVKIT_UNROLL
+          for (int t = 0; t < live; ++t) {
+            constexpr int p_ = decltype(phase)::value;
+            const int kx = tap_of<K, S>(p_, t);
+            if (kx < 0) continue;
+            if constexpr (held) {
+              a[t][r] = x * k[ky * K + kx] + a[t][r];
+            } else {
+              a[t][r] = x * V::load(source.w + (ky * K + kx) * V::lanes) + a[t][r];
+            }
+          }
+        }
+      }
+    }
+  };
+  const auto emit = [&](std::int64_t o) CONVKIT_LAMBDA {
+    if (o >= 0) {
+      CONVKIT_UNROLL
+      for (int r = 0; r < Rows; ++r) finish_vector<T>(a[0][r], sink, r * sink.row + o * sink.column, sink.valid);
+    }
+    CONVKIT_UNROLL
+    for (int r = 0; r < Rows; ++r) {
+      CONVKIT_UNROLL
+      for (int t = 0; t < live - 1; ++t) a[t][r] = a[t + 1][r];
+      a[live - 1][r] = bias;
+    }
+  };
+  slide<K, S>(outputs, source.before, source.existing, feed, emit);
+}
+
+template <class T>
+struct RowsIn {
+  const T* x;          // lane 0 of the first step that exists, under the filter's first column
+  std::ptrdiff_t row;  // from step to step
+  const std::ptrdiff_t* offset;  // [K]: from the filter's first column to each
+  std::int64_t before, existing;
+  const T* w;          // [K][K][lanes]
+  const T* bias;       // [lanes]
+};
+
+template <class T, int K, int S, int NV>
+void slide_rows(const RowsIn<T>& in, std::int64_t outputs, const SlideOut<T>& out) {
+  using V = Vec<T>;
+  using Reg = typename V::Reg;
+  constexpr int live = Window<K, S>::live;
+  constexpr bool held = V::registers == 32 && K == 3;
+  const Reg bias = V::load(in.bias);
+  Reg a[live][NV];
+  CONVKIT_UNROLL
+  for (int t = 0; t < live; ++t) {
+    CONVKIT_UNROLL
+    for (int v = 0; v < NV; ++v) a[t][v] = bias;
+  }
+  Reg k[held ? K * K : 1];
+  if constexpr (held) {
+    CONVKIT_UNROLL
+    for (int i = 0; i < K * K; ++i) k[i] = V::load(in.w + i * V::lanes);
+  }
+  const RowsIn<T> source = in;
+  const SlideOut<T> sink = out;
+  std::ptrdiff_t offset[K];
+  CONVKIT_UNROLL
+  for (int kx = 0; kx < K; ++kx) offset[kx] = in.offset[kx];
+  const auto feed = [&](auto phase, std::int64_t step) CONVKIT_LAMBDA {
+    const T* p = source.x + step * source.row;
+    CONVKIT_UNROLL
+    for (int kx = 0; kx < K; ++kx) {
+      Reg x[NV];
+      CONVKIT_UNROLL
+      for (int v = 0; v < NV; ++v) x[v] = V::load(p + offset[kx] + v * V::lanes);
+      CONVKIT_UNROLL
+      for (int t = 0; t < live; ++t) {
+        constexpr int p_ = decltype(phase)::value;
+        const int ky = tap_of<K, S>(p_, t);
+        if (ky < 0) continue;
+        Reg w;
+        if constexpr (held) {
+          w = k[ky * K + kx];
+        } else {
+          w = V::load(source.w + (ky * K + kx) * V::lanes);
+        }
+        CONVKIT_UNROLL
+        for (int v = 0; v < NV; ++v) a[t][v] = x[v] * w + a[t][v];
+      }
+    }
+  };
+  const auto emit = [&](std::int64_t o) CONVKIT_LAMBDA {
+    if (o >= 0) {
+      CONVKIT_UNROLL
+      for (int v = 0; v < NV; ++v) {
+        finish_vector<T>(a[0][v], sink, o * sink.row + v * V::lanes, v < NV - 1 ? V::lanes : sink.valid);
+      }
+    }
+    CONVKIT_UNROLL
+    for (int v = 0; v < NV; ++v) {
+      CONVKIT_UNROLL
+      for (int t = 0; t < live - 1; ++t) a[t][v] = a[t + 1][v];
+      a[live - 1][v] = bias;
+    }
+  };
+  slide<K, S>(outputs, source.before, source.existing, feed, emit);
+}
+
+// One output row of any window. Columns near the edges are done one by one with the taps that exist.
+template <class T>
+struct AnyIn {
+  const T* x;                         // column 0 of the first input row that exists
+  std::ptrdiff_t row, column, filter_column;  // from filter row to filter row, input column to column, tap to tap
+  const T* w;                         // first filter row that exists, [KH][KW][lanes]
+  const T* bias;                      // [lanes]
+  std::int64_t filter_rows, filter_columns;  // rows that exist
+};
+
+template <class T, int P>
+CONVKIT_INLINE void any_tile(const AnyIn<T>& in, const T* x, std::ptrdiff_t step, std::int64_t first,
+                             std::int64_t last, const SlideOut<T>& out, std::ptrdiff_t at) {
+  using V = Vec<T>;
+  typename V::Reg a[P];
+  CONVKIT_UNROLL
+  for (int i = 0; i < P; ++i) a[i] = V::load(in.bias);
+  for (std::int64_t ky = 0; ky < in.filter_rows; ++ky) {
+    for (std::int64_t kx = first; kx < last; ++kx) {
+      const T* p = x + ky * in.row + kx * in.filter_column;
+      const auto w = V::load(in.w + (ky * in.filter_columns + kx) * V::lanes);
+      CONVKIT_UNROLL
+      for (int i = 0; i < P; ++i) a[i] = V::load(p + i * step) * w + a[i];
+    }
+  }
+  CONVKIT_UNROLL
+  for (int i = 0; i < P; ++i) finish_vector<T>(a[i], out, at + i * out.column, out.valid);
+}
+
+template <class T>
+void any_columns(const AnyIn<T>& in, std::int64_t width, std::int64_t stride, std::int64_t dilation,
+                 std::int64_t before, std::int64_t outputs, const SlideOut<T>& out) {
+  constexpr int wide = Vec<T>::registers == 32 ? 8 : 4;
+  const std::int64_t reach = (in.filter_columns - 1) * dilation;
+  const auto column = [&](std::int64_t o) CONVKIT_LAMBDA { return in.x + (o * stride - before) * in.column; };
+  for (std::int64_t o = 0; o < outputs;) {
+    const std::int64_t j = o * stride - before;
+    if (j >= 0 && j + (wide - 1) * stride + reach < width && o + wide <= outputs) {
+      any_tile<T, wide>(in, column(o), stride * in.column, 0, in.filter_columns, out, o * out.column);
+      o += wide;
+    } else {
+      const std::int64_t first = j < 0 ? (-j + dilation - 1) / dilation : 0;
+      const std::int64_t last = j >= width ? 0 : (width - 1 - j) / dilation + 1;
+      any_tile<T, 1>(in, column(o), 0, smaller(first, in.filter_columns), smaller(last, in.filter_columns), out,
+                     o * out.column);
+      ++o;
+    }
+  }
+}
+
+}  // namespace convkit::CONVKIT_ISA
