@@ -151,17 +151,19 @@ void packing(const ConvProblem& p, const Parameters&, Packing* out) {
 template <class T>
 void pack(const ConvProblem& p, const Parameters&, const WeightView& view, void* packed, int) {
   using V = Vec<T>;
-  const std::int64_t taps = p.kh * p.kw;
+  const std::int64_t taps = p.kh * p.kw, multiplier = p.o / p.c;
   T* out = static_cast<T*>(packed);
+  const auto filter = [&](std::int64_t o) CONVKIT_LAMBDA {
+    return static_cast<const T*>(view.data) + o / multiplier * view.stride_group + o % multiplier * view.stride_o;
+  };
   for (std::int64_t o = 0; o < p.o; o += V::lanes, out += taps * V::lanes) {
-    const T* w = static_cast<const T*>(view.data) + o * view.stride_o;
     const int valid = static_cast<int>(smaller<std::int64_t>(p.o - o, V::lanes));
     if (view.stride_kw == 1 && view.stride_kh == p.kw) {
       for (std::int64_t t = 0; t < taps; t += V::lanes) {
         const int count = static_cast<int>(smaller<std::int64_t>(taps - t, V::lanes));
         typename V::Reg r[V::lanes];
         CONVKIT_UNROLL
-        for (int i = 0; i < V::lanes; ++i) r[i] = i < valid ? V::load(w + i * view.stride_o + t, count) : V::zero();
+        for (int i = 0; i < V::lanes; ++i) r[i] = i < valid ? V::load(filter(o + i) + t, count) : V::zero();
         V::transpose(r);
         CONVKIT_UNROLL
         for (int i = 0; i < V::lanes; ++i) {
@@ -171,8 +173,8 @@ void pack(const ConvProblem& p, const Parameters&, const WeightView& view, void*
       continue;
     }
     for (std::int64_t t = 0; t < taps; ++t) {
-      const T* tap = w + t / p.kw * view.stride_kh + t % p.kw * view.stride_kw;
-      for (int i = 0; i < V::lanes; ++i) out[t * V::lanes + i] = i < valid ? tap[i * view.stride_o] : T(0);
+      const std::ptrdiff_t tap = t / p.kw * view.stride_kh + t % p.kw * view.stride_kw;
+      for (int i = 0; i < V::lanes; ++i) out[t * V::lanes + i] = i < valid ? filter(o + i)[tap] : T(0);
     }
   }
 }
