@@ -214,10 +214,10 @@ struct Channels {
 
 // Everything about a group of output rows that does not depend on the channels.
 struct Rows {
-  std::int64_t image, first;   // first output row
+  std::int64_t image, first;  // first output row
   int rows;
-  std::int64_t input, step;    // input row under the filter's first row, distance between the filter's rows
-  std::int64_t begin, end;     // of the input rows met, those that exist
+  std::int64_t input, step;  // input row under the filter's first row, distance between the filter's rows
+  std::int64_t begin, end;   // of the input rows met, those that exist
 
   Rows(const ConvProblem& p, const RowGroups& groups, std::int64_t item, std::int64_t per_image) {
     image = item / per_image;
@@ -237,9 +237,9 @@ void run_columns(const ConvProblem& p, const Rows& rows, const T* x, std::ptrdif
                  std::ptrdiff_t ahead, const T* w, const T* bias, SlideOut<T> out) {
   const std::int64_t taps = p.kw;
   if (!slides_over(p)) {
-    const AnyIn<T> in{x + rows.begin * row, row,  column,
-                      p.dilation_w * column, w + rows.begin * taps * Vec<T>::lanes,
-                      bias,                  rows.end - rows.begin, taps};
+    const AnyIn<T> in{
+        x + rows.begin * row,  row, column, p.dilation_w * column, w + rows.begin * taps * Vec<T>::lanes, bias,
+        rows.end - rows.begin, taps};
     return any_columns<T>(in, p.w, p.stride_w, p.dilation_w, p.pad_left, p.ow, out);
   }
   const bool whole = rows.begin == 0 && rows.end == input_rows(p, rows.rows);
@@ -346,7 +346,8 @@ int candidates(const ConvProblem& p, const Machine& machine, int threads, Parame
   const std::int32_t most = most_rows<T>(static_cast<int>(p.kh), static_cast<int>(p.stride_h));
   const bool streams = tensor_bytes(p, sizeof(T)) / threads > static_cast<double>(machine.l2);
   const Parameters near{{most, 0}}, far{{smaller<std::int32_t>(2, most), 1}};
-  const Parameters sets[] = {streams ? far : near, streams ? near : far, {{most, 1}}, {{smaller<std::int32_t>(2, most), 0}}};
+  const Parameters sets[] = {
+      streams ? far : near, streams ? near : far, {{most, 1}}, {{smaller<std::int32_t>(2, most), 0}}};
   const int count = smaller(capacity, 4);
   for (int i = 0; i < count; ++i) out[i] = sets[i];
   return count;
@@ -366,10 +367,10 @@ void cost(const ConvProblem& p, const Parameters& parameters, const Machine&, in
 
 template <class T>
 constexpr Kernel entry(const char* name) {
-  return {"depthwise",      name,          Isa::CONVKIT_ISA,  Op::forward,       dtype_of<T>, dtype_of<T>,
-          dtype_of<T>,      dtype_of<T>,   layout_nhwc,       1,                 direct_summation,
-          schema,           depthwise_applies, candidates<T>, cost<T>,           packing<T>,  pack<T>,
-          workspace_bytes<T>, run<T>};
+  return {"depthwise",      name,        Isa::CONVKIT_ISA,   Op::forward,   dtype_of<T>,
+          dtype_of<T>,      dtype_of<T>, dtype_of<T>,        layout_nhwc,   1,
+          direct_summation, schema,      depthwise_applies,  candidates<T>, cost<T>,
+          packing<T>,       pack<T>,     workspace_bytes<T>, run<T>};
 }
 
 constexpr Kernel kernels[] = {

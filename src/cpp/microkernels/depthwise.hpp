@@ -22,11 +22,11 @@ namespace convkit::CONVKIT_ISA {
 template <class T>
 struct SlideOut {
   T* y;
-  const T* residual;        // like y, or null
+  const T* residual;           // like y, or null
   std::ptrdiff_t row, column;  // between output rows and along a row, elements
   T lo, hi;
   bool clamp;
-  int valid;                // lanes to store: of every vector (slide_columns), of the last one (slide_rows)
+  int valid;  // lanes to store: of every vector (slide_columns), of the last one (slide_rows)
 };
 
 template <int K, int S>
@@ -81,13 +81,13 @@ constexpr int tap_of(int phase, int t) {
 
 template <class T>
 struct ColumnsIn {
-  const T* x;                   // first step that exists of input row 0
-  std::ptrdiff_t row, column;   // from input row to input row, from step to step
-  int rows_begin, rows_end;     // input rows that exist, of Rows * S + K - S
+  const T* x;                  // first step that exists of input row 0
+  std::ptrdiff_t row, column;  // from input row to input row, from step to step
+  int rows_begin, rows_end;    // input rows that exist, of Rows * S + K - S
   std::int64_t before, existing;
-  const T* w;                   // [K][K][lanes]
-  const T* bias;                // [lanes]
-  std::ptrdiff_t ahead;         // prefetch Rows * S rows from here on into L2; 0: do not
+  const T* w;            // [K][K][lanes]
+  const T* bias;         // [lanes]
+  std::ptrdiff_t ahead;  // prefetch Rows * S rows from here on into L2; 0: do not
 };
 
 template <class T, int K, int S, int Rows, bool Whole>
@@ -175,12 +175,12 @@ void slide_columns(const ColumnsIn<T>& in, std::int64_t outputs, const SlideOut<
 
 template <class T>
 struct RowsIn {
-  const T* x;          // lane 0 of the first step that exists, under the filter's first column
-  std::ptrdiff_t row;  // from step to step
+  const T* x;                    // lane 0 of the first step that exists, under the filter's first column
+  std::ptrdiff_t row;            // from step to step
   const std::ptrdiff_t* offset;  // [K]: from the filter's first column to each
   std::int64_t before, existing;
-  const T* w;          // [K][K][lanes]
-  const T* bias;       // [lanes]
+  const T* w;     // [K][K][lanes]
+  const T* bias;  // [lanes]
 };
 
 template <class T, int K, int S, int NV>
@@ -249,16 +249,16 @@ void slide_rows(const RowsIn<T>& in, std::int64_t outputs, const SlideOut<T>& ou
 // One output row of any window. Columns near the edges are done one by one with the taps that exist.
 template <class T>
 struct AnyIn {
-  const T* x;                         // column 0 of the first input row that exists
+  const T* x;                                 // column 0 of the first input row that exists
   std::ptrdiff_t row, column, filter_column;  // from filter row to filter row, input column to column, tap to tap
-  const T* w;                         // first filter row that exists, [KH][KW][lanes]
-  const T* bias;                      // [lanes]
-  std::int64_t filter_rows, filter_columns;  // rows that exist
+  const T* w;                                 // first filter row that exists, [KH][KW][lanes]
+  const T* bias;                              // [lanes]
+  std::int64_t filter_rows, filter_columns;   // rows that exist
 };
 
 template <class T, int P>
-CONVKIT_INLINE void any_tile(const AnyIn<T>& in, const T* x, std::ptrdiff_t step, std::int64_t first,
-                             std::int64_t last, const SlideOut<T>& out, std::ptrdiff_t at) {
+CONVKIT_INLINE void any_tile(const AnyIn<T>& in, const T* x, std::ptrdiff_t step, std::int64_t first, std::int64_t last,
+                             const SlideOut<T>& out, std::ptrdiff_t at) {
   using V = Vec<T>;
   typename V::Reg a[P];
   CONVKIT_UNROLL
