@@ -1,4 +1,8 @@
-// What a Winograd run would cost, and which parameters are worth trying.
+// What a Winograd run costs, and which parameters are worth trying: those whose predicted time is least.
+//
+// The prediction follows the schedule of the busiest member, in cycles. Products run at the FMA rate unless their filters
+// arrive more slowly than they are used; transforms add to that; what does not fit a cache is paid for at the rate of
+// the next one. Its constants only have to rank parameters; between kernels the cost model decides.
 #pragma once
 #include "algorithms/winograd/schedule.hpp"
 
@@ -10,31 +14,194 @@ std::int64_t winograd_packed_elements(const ConvProblem& p, const WinogradTile<T
 }
 
 template <class T>
-void winograd_pack(const ConvProblem& p, const WeightView& w, T* out, int threads, const WinogradTile<T>& tile) {
-  const Sizes<T> s(p, Parameters{{0, 1, 1, 0}}, tile);
-  auto member = [&](int index, int size) {
-    // The largest filter is 5x5: a vector of outputs by a vector of channels by its taps.
-    alignas(64) T scratch[25 * Vec<T>::lanes * Vec<T>::lanes];
-    pack_filters(s, tile, w, out, scratch, index, size);
-  };
-  team(threads, member);
-}
+struct Prediction {
+  static constexpr double l3_rate = 14, dram_rate = 6.5,
+                          dram_rate_all = 13;  // bytes a cycle; dram_rate_all: of two members
+  static constexpr double tile_overhead = 34;  // cycles a row tile: zeroing, stores, call
+  static constexpr double barrier_cycles = 4000;
+  static constexpr double read_cycles = 8;  // a cache line of x from beyond L2, prefetched
+
+  const Sizes<T>& s;
+  const WinogradTile<T>& tile;
+  const Machine& machine;
+  int threads;
+  bool cold;
+
+  double bytes(double elements) const { return elements * sizeof(T); }
+
+  // Multiply `rows` tiles by one panel, all points.
+  double products(double rows) const {
+    const int most = TileShape<T>::rows(TileShape<T>::vectors);
+    const RowSplit split = split_rows(larger<std::int64_t>(1, static_cast<std::int64_t>(rows)), most);
+    const auto step = [](int r) {
+      return static_cast<double>(larger(r * TileShape<T>::vectors, r + TileShape<T>::vectors + 2));
+    };
+    const double c = static_cast<double>(s.g.c);
+    const double cycles = static_cast<double>(split.big) * (c * step(split.rows + 1) + tile_overhead) +
+                          static_cast<double>(split.small) * (c * step(split.rows) + tile_overhead);
+    return s.points * cycles * 1.02;
+  }
+  double input(double tiles, double blocks) const {
+    const double lines = tile.my * tile.mx * Vec<T>::bytes / 64.0;
+    return tiles * blocks * (tile.input_ops * 0.85 + lines * read_cycles);
+  }
+  double output(double tiles) const { return tiles * TileShape<T>::vectors * tile.output_ops * 0.85; }
+
+  // Filters of one panel, from where they are.
+  double filter_bytes() const { return bytes(static_cast<double>(s.points) * static_cast<double>(s.g.c) * s.panel); }
+  double filter_rate(double columns) const {
+    const double all = bytes(static_cast<double>(s.packed_group)) * static_cast<double>(s.g.groups);
+    if (all / columns < 0.6 * static_cast<double>(machine.l2)) return 48;
+    if (all < 0.8 * static_cast<double>(machine.l3)) return l3_rate;
+    return smaller(dram_rate, larger(dram_rate_all / threads, 2.0));
+  }
+  double filter_transform() const {
+    return static_cast<double>(s.g.c) * TileShape<T>::vectors * (tile.ry * tile.rx * 9.0 + s.points * 3.0);
+  }
+  // V read once a panel from beyond L2, mostly behind the products.
+  double v_overflow(double rows) const {
+    const double v = bytes(static_cast<double>(s.points) * static_cast<double>(s.g.c) * rows);
+    return v < 0.7 * static_cast<double>(machine.l2) ? 0 : 0.25 * v / l3_rate;
+  }
+  // M written and read again from beyond L2.
+  double m_overflow(double rows) const {
+    const double m = bytes(static_cast<double>(s.points) * rows * s.panel);
+    const double passes = s.kc ? static_cast<double>(ceil_div(s.g.c, s.kc)) : 1;
+    return (m < 0.5 * static_cast<double>(machine.l2) ? 0.02 : 0.5) * 2 * passes * m / l3_rate;
+  }
+  // One panel of outputs of `rows` tiles.
+  double panel(double rows, double columns) const {
+    double cycles = products(rows) + v_overflow(rows);
+    if (s.kc) {
+      cycles += filter_transform();
+    } else {
+      cycles = larger(cycles, filter_bytes() / filter_rate(columns));
+    }
+    return cycles + m_overflow(rows) + output(rows);
+  }
+
+  double cycles() const {
+    const double rows = static_cast<double>(s.block_tiles);
+    double total = 0;
+    if (cold && !s.kc) {
+      const double all = static_cast<double>(s.g.groups * s.panels);
+      total = barrier_cycles + all * (filter_transform() + filter_bytes() / l3_rate) / threads;
+    }
+    if (s.shared) {
+      const Grid grid = shared_grid(s, s.block_tiles, threads);
+      const double mine = static_cast<double>(ceil_div(s.block_tiles, grid.rows));
+      const double pieces = static_cast<double>(ceil_div(static_cast<std::int64_t>(mine), s.m_tiles));
+      const double one =
+          input(rows, static_cast<double>(s.c_blocks)) / threads + (threads > 1 ? 2 * barrier_cycles : 0) +
+          static_cast<double>(ceil_div(s.panels, grid.columns)) * pieces * panel(mine / pieces, grid.columns);
+      return total + static_cast<double>(s.g.groups * s.blocks) * one;
+    }
+    const int columns = fused_columns(s, threads);
+    const double items = static_cast<double>(ceil_div(s.g.groups * s.blocks, threads / columns));
+    const double one = input(rows, static_cast<double>(s.c_blocks)) +
+                       static_cast<double>(ceil_div(s.panels, columns)) * panel(rows, columns);
+    return total + items * one;
+  }
+};
 
 template <class T>
-void winograd_cost(const ConvProblem& p, const Parameters& parameters, const Machine&, int, const WinogradTile<T>& tile,
-                   Cost* out) {
+double winograd_cycles(const ConvProblem& p, const Parameters& parameters, const Machine& machine, int threads,
+                       const WinogradTile<T>& tile) {
   const Sizes<T> s(p, parameters, tile);
-  *out = {};
-  out->fmas = static_cast<double>(s.points * s.g.tiles) * static_cast<double>(p.c) *
-              static_cast<double>(round_up(s.g.o, s.lanes));
-  out->efficiency = 0.97;
-  out->imbalance = 1;
+  return Prediction<T>{s, tile, machine, threads, !p.packed}.cycles();
 }
 
 template <class T>
-int winograd_candidates(const ConvProblem&, const Machine&, int, const WinogradTile<T>&, Parameters* out, int) {
-  out[0] = {{0, 24, 1, 0}};
-  return 1;
+void winograd_cost(const ConvProblem& p, const Parameters& parameters, const Machine& machine, int threads,
+                   const WinogradTile<T>& tile, Cost* out) {
+  const Sizes<T> s(p, parameters, tile);
+  const Prediction<T> predict{s, tile, machine, threads, !p.packed};
+  const double groups = static_cast<double>(s.g.groups), tiles = static_cast<double>(s.g.tiles);
+  const double c = static_cast<double>(s.g.c), o = static_cast<double>(round_up(s.g.o, s.lanes));
+  const double blocks = static_cast<double>(s.blocks), rows = static_cast<double>(s.block_tiles);
+  const double panels = static_cast<double>(s.panels);
+  const int columns = s.shared ? 1 : fused_columns(s, threads);
+  *out = {};
+  out->fmas = groups * tiles * s.points * c * o;
+  out->vector_ops =
+      groups * tiles * (static_cast<double>(s.c_blocks) * columns * tile.input_ops + o / s.lanes * tile.output_ops);
+  out->efficiency = groups * blocks * panels * s.points * rows * c * TileShape<T>::vectors /
+                    (groups * blocks * panels * predict.products(rows));
+  const double filters = predict.bytes(s.points * c * o) * groups;
+  const bool l2_holds = filters < 0.6 * static_cast<double>(machine.l2);
+  const bool l3_holds = filters < 0.8 * static_cast<double>(machine.l3);
+  const double sweeps = s.kc || l2_holds ? 1 : blocks;
+  // Loads of filters hide behind the products as long as a block has a few row tiles: count what does not.
+  const double exposed = 24.0 / (24.0 + rows);
+  if (!s.kc) (l3_holds ? out->bytes_l3 : out->bytes_dram) += exposed * filters * sweeps;
+  out->bytes_l3 += groups * blocks * panels * (predict.v_overflow(rows) + predict.m_overflow(rows)) * predict.l3_rate;
+  out->bytes_dram += predict.bytes(static_cast<double>(p.n) * static_cast<double>(p.c * p.h * p.w)) +
+                     predict.bytes(static_cast<double>(p.n) * static_cast<double>(p.o * p.oh * p.ow));
+  if (!p.packed) {
+    out->vector_ops += (s.kc ? blocks : 1) * groups * panels * predict.filter_transform();
+    out->bytes_dram += predict.bytes(static_cast<double>(p.o) * c * tile.ry * tile.rx);
+    if (!s.kc) out->bytes_l3 += 2 * filters;
+  }
+  if (s.shared) {
+    const Grid grid = shared_grid(s, s.block_tiles, threads);
+    out->imbalance =
+        static_cast<double>(ceil_div(s.block_tiles, grid.rows) * ceil_div(s.panels, grid.columns) * threads) /
+        (rows * panels);
+  } else {
+    const double items = groups * blocks;
+    out->imbalance = static_cast<double>(ceil_div(s.g.groups * s.blocks, threads / columns) *
+                                         ceil_div(s.panels, columns) * threads) /
+                     (items * panels);
+  }
+  out->barriers = static_cast<std::int32_t>((s.shared ? 2 * s.g.groups * s.blocks : 0) + (!p.packed && !s.kc ? 1 : 0));
+}
+
+// Ranks a fixed set of block sizes, regimes and chunks; keeps the best, and then the best of those that differ in more
+// than a neighbouring block size.
+template <class T>
+int winograd_candidates(const ConvProblem& p, const Machine& machine, int threads, const WinogradTile<T>& tile,
+                        Parameters* out, int capacity) {
+  constexpr int most = 8;
+  Parameters best[most];
+  double cycles[most];
+  int count = 0;
+  const std::int64_t all = make_geometry(p, tile).tiles;
+  const auto consider = [&](std::int64_t shared, std::int64_t tiles, std::int64_t split, std::int64_t kc) {
+    const Parameters candidate = {{static_cast<std::int32_t>(shared),
+                                   static_cast<std::int32_t>(smaller<std::int64_t>(tiles, 1 << 20)),
+                                   static_cast<std::int32_t>(split), static_cast<std::int32_t>(kc)}};
+    const double time = winograd_cycles(p, candidate, machine, threads, tile);
+    int at = count;
+    while (at > 0 && cycles[at - 1] > time) --at;
+    if (at == most) return;
+    if (count < most) ++count;
+    for (int i = count - 1; i > at; --i) best[i] = best[i - 1], cycles[i] = cycles[i - 1];
+    best[at] = candidate;
+    cycles[at] = time;
+  };
+  const std::int64_t c = p.c / p.groups;
+  const auto chunks = [&](std::int64_t shared, std::int64_t tiles, std::int64_t split) {
+    consider(shared, tiles, split, 0);
+    if (p.packed) return;
+    for (std::int64_t kc = 32; kc <= 128; kc *= 2) {
+      if (kc == 32 || kc < c) consider(shared, tiles, split, kc);
+    }
+  };
+  std::int64_t last = 0;
+  constexpr int block_sizes[] = {8, 12, 18, 24, 30, 36, 48, 72, 96, 196, 400};
+  for (const std::int64_t wanted : block_sizes) {
+    // Equal blocks, and no more tiles than there are.
+    const std::int64_t tiles = larger<std::int64_t>(1, ceil_div(all, larger<std::int64_t>(1, ceil_div(all, wanted))));
+    if (tiles == last) continue;
+    last = tiles;
+    for (std::int64_t split = 1; split <= threads && split <= ceil_div(p.o / p.groups, TileShape<T>::panel); ++split) {
+      if (threads % split == 0) chunks(0, tiles, split);
+    }
+    if (threads > 1) chunks(1, tiles, 1);
+  }
+  count = smaller(count, capacity);
+  for (int i = 0; i < count; ++i) out[i] = best[i];
+  return count;
 }
 
 }  // namespace convkit::CONVKIT_ISA

@@ -128,6 +128,17 @@ void pack_filters(const Sizes<T>& s, const WinogradTile<T>& tile, const WeightVi
 }
 
 template <class T>
+void winograd_pack(const ConvProblem& p, const WeightView& w, T* out, int threads, const WinogradTile<T>& tile) {
+  const Sizes<T> s(p, Parameters{{0, 1, 1, 0}}, tile);
+  auto member = [&](int index, int size) {
+    // The largest filter is 5x5: a vector of outputs by a vector of channels by its taps.
+    alignas(64) T scratch[25 * Vec<T>::lanes * Vec<T>::lanes];
+    pack_filters(s, tile, w, out, scratch, index, size);
+  };
+  team(threads, member);
+}
+
+template <class T>
 struct WinogradMember {
   const Arguments& args;
   const WinogradTile<T>& tile;
@@ -198,6 +209,14 @@ struct WinogradMember {
   }
 };
 
+// Columns of the grid of fused blocks by panels.
+template <class T>
+int fused_columns(const Sizes<T>& s, int size) {
+  int columns = static_cast<int>(smaller(smaller<std::int64_t>(s.split, s.panels), static_cast<std::int64_t>(size)));
+  while (size % columns) --columns;
+  return columns;
+}
+
 // The grid of a shared block's second stage: least work for the busiest member, then fewest bytes of U and V.
 template <class T>
 Grid shared_grid(const Sizes<T>& s, std::int64_t tiles, int size) {
@@ -244,7 +263,7 @@ void winograd_run(const Arguments& args, const WinogradTile<T>& tile) {
     const WinogradMember<T> worker{args, tile, s, packed, s.shared ? common.shared_v : area.v, area, stream};
     std::int64_t biased = -1;
     const auto tiles_of = [&](std::int64_t block) {
-      return share(s.g.tiles, static_cast<int>(block), static_cast<int>(s.blocks));
+      return Share{s.g.tiles * block / s.blocks, s.g.tiles * (block + 1) / s.blocks};
     };
     if (s.shared) {
       for (std::int64_t group = 0; group < s.g.groups; ++group) {
@@ -268,9 +287,7 @@ void winograd_run(const Arguments& args, const WinogradTile<T>& tile) {
         }
       }
     } else {
-      int columns =
-          static_cast<int>(smaller(smaller<std::int64_t>(s.split, s.panels), static_cast<std::int64_t>(size)));
-      while (size % columns) --columns;
+      const int columns = fused_columns(s, size);
       const int rows = size / columns;
       const Share items = share(s.g.groups * s.blocks, index / columns, rows);
       for (std::int64_t item = items.begin; item < items.end; ++item) {
