@@ -1,8 +1,9 @@
-"""Stand-ins for `_core`, the clock and the machine, so that the tuner's decisions are tested without timing anything."""
+"""Stand-ins for `_core`, the clock and the machine, so that the tuner is tested without timing anything."""
 
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -128,7 +129,10 @@ class QuietGuard:
     def __init__(self, trouble: str | None = None) -> None:
         self.trouble = trouble
 
-    def sample(self) -> None:
+    def undisturbed(self, sample: Callable[[], float], tries: int) -> float:
+        return sample()
+
+    def end_round(self) -> None:
         pass
 
     def reason(self) -> str | None:

@@ -343,16 +343,16 @@ def test_a_full_disk_costs_the_memory_only(tmp_path: Path) -> None:
         session = make_session(1)
         recorder.add(session, make_trial(session, 0))
         resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size, resource.RLIM_INFINITY))
-        for number in range(1, 200):
+        for number in range(1, 40):
             recorder.add(session, make_trial(session, number))
         assert recorder.pending > 0
-        assert len(memory.evidence(PROBLEM, context_of(1))) == 200
+        assert len(memory.evidence(PROBLEM, context_of(1))) == 40
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         session = make_session(2)
         recorder.add(session, make_trial(session, 0))
         assert recorder.pending == 0
         assert Database(path).verify() == []
-        assert Database(path).counts()["trials"] == 201
+        assert Database(path).counts()["trials"] == 41
     """
     subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True)
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+from typing import Any
+
 import pytest
-from stand_ins import StandInBench, StandInCore, selector_over, tuner_over
+from stand_ins import QuietGuard, StandInBench, StandInCore, selector_over, tuner_over
 
 from convkit.problem import Problem
 from convkit.tuner.contention import ContentionGuard
@@ -16,7 +19,10 @@ PROBLEM = Problem(n=1, c=8, h=16, w=16, o=8, kh=3, kw=3)
 def race(core: StandInCore, bench: StandInBench, budget: float = 60.0) -> dict[str, Result]:
     selector = selector_over(core)
     results: list[Result] = []
-    Race(bench, budget=budget, record=results.append, clock=bench.clock).run(Tuner(selector).entrants(PROBLEM, 1))
+    quiet: Any = QuietGuard()
+    Race(bench, budget=budget, record=results.append, clock=bench.clock, guard=quiet).run(
+        Tuner(selector).entrants(PROBLEM, 1)
+    )
     return {f"{r.candidate.kernel.family}{r.candidate.parameters[0]}": r for r in results}
 
 
@@ -30,6 +36,20 @@ def test_the_fastest_wins_and_losers_leave_early() -> None:
     assert results["middle8"].n < 30
     assert results["middle8"].ratio == pytest.approx(1.2, rel=0.02)
     assert results["fast8"].ratio == 1.0
+
+
+def test_the_best_of_each_accuracy_stays_to_the_end() -> None:
+    core = StandInCore(
+        exact={"seconds": 9e-3},
+        exact_too={"seconds": 8e-3},
+        good={"seconds": 2e-3, "direct": False, "rms_ratio": 3.0},
+        good_too={"seconds": 2.2e-3, "direct": False, "rms_ratio": 3.0},
+        coarse={"seconds": 1e-3, "direct": False, "rms_ratio": 20.0},
+        coarse_too={"seconds": 1.9e-3, "direct": False, "rms_ratio": 20.0},
+    )
+    results = race(core, StandInBench(core))
+    complete = {name for name, result in results.items() if result.status == "complete"}
+    assert complete == {"exact_too8", "good8", "coarse8"}
 
 
 def test_paired_ratios_survive_a_machine_that_slows_down() -> None:
@@ -96,15 +116,22 @@ def test_interval_holds_all_of_few_samples_and_the_middle_of_many() -> None:
     assert 35 < low < 50 < high < 65
 
 
-def test_contention_is_told_by_canary_and_switches() -> None:
-    times = iter([1.0, 1.0, 1.0] + [1.5] * 5)
-    guard = ContentionGuard(lambda: next(times), lambda: 0, lambda: 0.0)
-    for _ in range(5):
-        guard.sample()
-    assert "canary" in (guard.reason() or "")
-    switches = iter([0, 1000])
-    now = iter([0.0, 1.0])
-    guard = ContentionGuard(lambda: 1.0, lambda: next(switches), lambda: next(now))
-    assert "switches" in (guard.reason() or "")
-    guard = ContentionGuard(lambda: 1.0, lambda: 5, lambda: 0.0)
+def test_a_disturbed_sample_is_taken_again() -> None:
+    switches = iter([0, 1, 1, 1])
+    samples = iter([9.0, 2.0])
+    guard = ContentionGuard(lambda: 1.0, lambda: next(switches))
+    assert guard.undisturbed(lambda: next(samples), tries=3) == 2.0
     assert guard.reason() is None
+
+
+def test_contention_is_told_by_disturbed_samples_and_by_the_canary() -> None:
+    count = itertools.count()
+    guard = ContentionGuard(lambda: 1.0, lambda: next(count))
+    samples = iter([3.0, 2.0, 5.0])
+    assert guard.undisturbed(lambda: next(samples), tries=3) == 2.0
+    assert "1 of 1 samples" in (guard.reason() or "")
+    times = iter([1.0, 1.0, 1.0] + [1.5] * 5)
+    guard = ContentionGuard(lambda: next(times), lambda: 0)
+    for _ in range(5):
+        guard.end_round()
+    assert "canary" in (guard.reason() or "")

@@ -53,6 +53,13 @@ def expected_error(kernel: Kernel, problem: Problem, measured: float | None) -> 
     return max(declared, measured or 0.0)
 
 
+def class_of(kernel: Kernel) -> int:
+    """The strictest level that allows the kernel, as an index of `LEVELS`."""
+    if kernel.direct:
+        return 0
+    return 1 if kernel.rms_ratio <= STANDARD_RATIO else 2
+
+
 def refusal(kernel: Kernel, problem: Problem, accuracy: Accuracy, measured: float | None = None) -> str | None:
     """Why `accuracy` forbids the kernel here, or None where it is allowed."""
     if accuracy == "fast" or (kernel.direct and isinstance(accuracy, str)):

@@ -15,11 +15,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from convkit.tuner.accuracy import class_of
 from convkit.tuner.candidates import Candidate
 from convkit.tuner.contention import ContentionGuard
 from convkit.tuner.workbench import Bench, Runner
 
 Progress = Callable[[int, int, str], None]
+
+_samples = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,8 @@ class Policy:
         Candidates closer than this to the best are as good as the best; the race does not go on for them.
     operands : str
         "warm": operands stay in the caches from one repeat to the next, as in a loop over layers they partly do.
+    tries : int
+        How often a sample that the operating system interrupted is taken, until one was not.
     resident : int
         Most candidates that are kept ready at a time, for their packed weights and outputs need memory.
     """
@@ -50,6 +55,7 @@ class Policy:
     rounds: int = 30
     margin: float = 0.01
     operands: str = "warm"
+    tries: int = 4
     resident: int = 12
 
     def record(self, budget: float) -> dict[str, Any]:
@@ -82,6 +88,10 @@ class _Entrant:
     error: float
     workspace: int
     samples: dict[int, float] = field(default_factory=dict)
+
+    @property
+    def level(self) -> int:
+        return class_of(self.candidate.kernel)
 
 
 class Race:
@@ -117,7 +127,7 @@ class Race:
         self._record = record
         self._tell_anchor = anchor
         self._policy = policy or Policy()
-        self._guard = guard
+        self._guard = guard or ContentionGuard()
         self._clock = clock
         self._random = random.Random(seed)
         self._progress = progress or (lambda done, total, text: None)
@@ -149,7 +159,7 @@ class Race:
             if entrant is None:
                 continue
             entrants.append(entrant)
-            best = min(e.first for e in entrants)
+            best = min(rival.first for rival in entrants if rival.level <= entrant.level)
             if entrant.first > self._policy.screen * best:
                 # One slow sample may be an accident of the machine; a candidate leaves for being slow twice.
                 entrant.first = min(entrant.first, self._sample(entrant))
@@ -157,16 +167,16 @@ class Race:
         self._choose_anchor(entrants)
 
     def _cut_screened(self, entrants: list[_Entrant]) -> None:
-        best = min(entrant.first for entrant in entrants)
         entrants.sort(key=lambda entrant: entrant.first)
-        direct = next((entrant for entrant in entrants if entrant.candidate.kernel.direct), None)
         kept: list[_Entrant] = []
         for entrant in entrants:
-            slow = entrant.first > self._policy.screen * best or len(kept) >= self._policy.resident
-            if slow and entrant is not direct:
-                self._deferred.append(self._screened_out(entrant))
-            else:
+            # A call may ask for more accuracy than the fastest has: only rivals that are as exact count.
+            best = min(rival.first for rival in entrants if rival.level <= entrant.level)
+            leads = entrant.first == best
+            if leads or (entrant.first <= self._policy.screen * best and len(kept) < self._policy.resident):
                 kept.append(entrant)
+            else:
+                self._deferred.append(self._screened_out(entrant))
         entrants[:] = kept
 
     def _screened_out(self, entrant: _Entrant) -> Result:
@@ -188,6 +198,7 @@ class Race:
         self._deferred.clear()
 
     def _prepare(self, candidate: Candidate) -> _Entrant | None:
+        global _samples
         try:
             workspace = self._bench.workspace(candidate)
             runner = self._bench.runner(candidate)
@@ -202,6 +213,7 @@ class Race:
             recorded = error if math.isfinite(error) else None
             self._deferred.append(Result(candidate, "failed", error=recorded, workspace=workspace, reason=reason))
             return None
+        _samples += 1
         once = max(runner.time(1), 1e-9)
         repeats = max(1, math.ceil(self._policy.sample_seconds / once))
         entrant = _Entrant(candidate, runner, repeats, once, error, workspace)
@@ -211,7 +223,13 @@ class Race:
         return entrant
 
     def _sample(self, entrant: _Entrant) -> float:
-        return max(entrant.runner.time(entrant.repeats) / entrant.repeats, 1e-9)
+        global _samples
+
+        def once() -> float:
+            return max(entrant.runner.time(entrant.repeats) / entrant.repeats, 1e-9)
+
+        _samples += 1
+        return self._guard.undisturbed(once, self._policy.tries)
 
     def _rounds(self, entrants: list[_Entrant], begin: float) -> None:
         round_number = 0
@@ -220,8 +238,7 @@ class Race:
                 for entrant in self._random.sample(entrants, len(entrants)):
                     entrant.samples[round_number] = self._sample(entrant)
                     self._progress(self._final, self._total, str(entrant.candidate))
-                if self._guard is not None:
-                    self._guard.sample()
+                self._guard.end_round()
                 round_number += 1
                 if self._clock() - begin > self._budget:
                     return
@@ -230,12 +247,15 @@ class Race:
                 return
 
     def _cut(self, entrants: list[_Entrant]) -> None:
-        """Send the clear losers home, and of the slower half those that are not within the margin of the best."""
+        """Send the clear losers home, and of the slower half those that are not within the margin of the best.
+
+        Losing means losing against rivals that are at least as exact.
+        """
         figures = {id(entrant): self._figures(entrant) for entrant in entrants}
         ranked = sorted(entrants, key=lambda entrant: figures[id(entrant)][0])
-        best, _, best_high = figures[id(ranked[0])]
         for place, entrant in enumerate(ranked):
             ratio, low, _ = figures[id(entrant)]
+            best, _, best_high = min(figures[id(rival)] for rival in ranked if rival.level <= entrant.level)
             lost = low > best_high
             slower_half = place >= math.ceil(len(ranked) / 2) and ratio > best * (1 + 3 * self._policy.margin)
             if entrant is not self._anchor and (lost or slower_half):
@@ -243,11 +263,14 @@ class Race:
                 self._emit(self._result(entrant, "raced out", f"{ratio / best:.2f} times the best"))
 
     def _settled(self, entrants: list[_Entrant]) -> bool:
+        """True where more rounds would change no choice, at any accuracy."""
+        levels = sorted({entrant.level for entrant in entrants})
+        return all(self._clear([e for e in entrants if e.level <= level]) for level in levels)
+
+    def _clear(self, entrants: list[_Entrant]) -> bool:
         figures = [self._figures(entrant) for entrant in entrants]
         best, _, best_high = min(figures)
         rivals = [f for f in figures if f[0] > best and f[1] <= best_high]
-        if not rivals:
-            return True
         close = best * (1 + self._policy.margin)
         return all(ratio <= close and high - low <= 4 * self._policy.margin * best for ratio, low, high in rivals)
 
@@ -280,6 +303,11 @@ class Race:
         self._final += 1
         self._record(result)
         self._progress(self._final, self._total, str(result.candidate))
+
+
+def samples_taken() -> int:
+    """How many samples this process has timed; replay leaves it alone."""
+    return _samples
 
 
 def median_interval(ordered: Sequence[float]) -> tuple[float, float]:
