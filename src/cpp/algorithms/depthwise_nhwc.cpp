@@ -24,7 +24,7 @@ constexpr int most_rows(int k, int s) {
 }
 
 template <class T>
-using ColumnSlide = void (*)(const ColumnsIn<T>&, std::int64_t, const SlideOut<T>&);
+using ColumnSlide = void (*)(std::int64_t, const ColumnsIn<T>&, std::int64_t, const SlideOut<T>&);
 
 // [filter 3, 5, 7][stride][rows][all input rows exist]
 template <class T>
@@ -232,15 +232,27 @@ struct Rows {
   }
 };
 
+// One group of rows and `blocks` vectors of outputs; bias_step leads from one vector's bias to the next one's.
 template <class T>
-void run_columns(const ConvProblem& p, const Rows& rows, const T* x, std::ptrdiff_t row, std::ptrdiff_t column,
-                 std::ptrdiff_t ahead, const T* w, const T* bias, SlideOut<T> out) {
-  const std::int64_t taps = p.kw;
+void run_columns(const ConvProblem& p, const Rows& rows, std::int64_t blocks, const T* x, std::ptrdiff_t row,
+                 std::ptrdiff_t column, std::ptrdiff_t ahead, const T* w, const T* bias, std::ptrdiff_t bias_step,
+                 SlideOut<T> out) {
+  using V = Vec<T>;
   if (!slides_over(p)) {
-    const AnyIn<T> in{
-        x + rows.begin * row,  row, column, p.dilation_w * column, w + rows.begin * taps * Vec<T>::lanes, bias,
-        rows.end - rows.begin, taps};
-    return any_columns<T>(in, p.w, p.stride_w, p.dilation_w, p.pad_left, p.ow, out);
+    for (std::int64_t block = 0; block < blocks; ++block) {
+      const AnyIn<T> in{x + rows.begin * row + block * V::lanes,
+                        row,
+                        column,
+                        p.dilation_w * column,
+                        w + (block * p.kh + rows.begin) * p.kw * V::lanes,
+                        bias + block * bias_step,
+                        rows.end - rows.begin,
+                        p.kw};
+      any_columns<T>(in, p.w, p.stride_w, p.dilation_w, p.pad_left, p.ow, out);
+      out.y += V::lanes;
+      if (out.residual) out.residual += V::lanes;
+    }
+    return;
   }
   const bool whole = rows.begin == 0 && rows.end == input_rows(p, rows.rows);
   const auto slide = slides<T>.of[p.kh / 2 - 1][p.stride_h - 1][rows.rows - 1][whole];
@@ -261,10 +273,11 @@ void run_columns(const ConvProblem& p, const Rows& rows, const T* x, std::ptrdif
                           j < p.w ? (p.w - 1 - j) / dilation + 1 : 0,
                           w,
                           bias,
+                          bias_step,
                           ahead};
     out.y = y + phase * pixel;
     out.residual = residual ? residual + phase * pixel : nullptr;
-    slide(in, ceil_div(p.ow - phase, dilation), out);
+    slide(blocks, in, ceil_div(p.ow - phase, dilation), out);
   }
 }
 
@@ -288,6 +301,8 @@ void run(const Arguments& args) {
   const Finish<T> finish(args.epilogue);
   const RowGroups groups = row_groups<T>(p, *args.parameters);
   const std::int64_t per_image = groups.count(), blocks = ceil_div(p.o, V::lanes), taps = p.kh * p.kw;
+  // Vectors of outputs that meet a vector of channels in x as it is.
+  const std::int64_t straight = p.o == p.c ? p.o / V::lanes : 0;
   const bool prefetch = args.parameters->value[1] != 0;
   auto member = [&](int index, int size) {
     const Grid grid = make_grid(p.n * per_image, blocks, size);
@@ -297,37 +312,43 @@ void run(const Arguments& args) {
     for (std::int64_t item = items.begin; item < items.end; ++item) {
       const Rows rows(p, groups, item, per_image);
       const std::int64_t above = rows.image * p.h + rows.input;
-      for (std::int64_t block = mine.begin; block < mine.end; ++block) {
-        const std::int64_t o = block * V::lanes;
-        const int valid = static_cast<int>(smaller<std::int64_t>(p.o - o, V::lanes));
+      const std::ptrdiff_t pixel = (rows.image * p.oh + rows.first) * p.ow * p.o;
+      SlideOut<T> out{static_cast<T*>(args.y) + pixel,
+                      finish.residual ? finish.residual + pixel : nullptr,
+                      groups.dilation * p.ow * p.o,
+                      p.o,
+                      finish.lo,
+                      finish.hi,
+                      finish.clamp,
+                      V::lanes};
+      const auto run = [&](std::int64_t begin, std::int64_t end, const T* source, std::ptrdiff_t row,
+                           std::ptrdiff_t column, std::ptrdiff_t ahead) {
+        const std::int64_t o = begin * V::lanes;
+        SlideOut<T> part = out;
+        part.y += o;
+        if (part.residual) part.residual += o;
         alignas(64) T bias[V::lanes];
-        V::store(bias, finish.bias ? V::load(finish.bias + o, valid) : V::zero());
-        const T* source = x + above * p.w * p.c + o;
-        std::ptrdiff_t row = rows.step * p.w * p.c, column = p.c;
-        if (p.o != p.c || valid < V::lanes) {
-          const Channels<T> channels(p, o);
-          for (std::int64_t i = rows.begin; i < rows.end; ++i) {
-            channels.copy(x + (above + i * rows.step) * p.w * p.c + channels.first, p.c, p.w,
-                          copy + i * p.w * V::lanes);
-          }
-          source = copy;
-          row = p.w * V::lanes;
-          column = V::lanes;
+        if (end * V::lanes > p.o) part.valid = static_cast<int>(p.o - o);
+        const bool ready = finish.bias && part.valid == V::lanes;
+        if (!ready) V::store(bias, finish.bias ? V::load(finish.bias + o, part.valid) : V::zero());
+        run_columns<T>(p, rows, end - begin, source, row, column, ahead, packed + begin * taps * V::lanes,
+                       ready ? finish.bias + o : bias, ready ? V::lanes : 0, part);
+      };
+      if (mine.begin < straight) {
+        const std::ptrdiff_t row = rows.step * p.w * p.c;
+        run(mine.begin, smaller(straight, mine.end), x + above * p.w * p.c + mine.begin * V::lanes, row, p.c,
+            prefetch ? input_rows(p, rows.rows) * row : 0);
+      }
+      for (std::int64_t block = larger(mine.begin, straight); block < mine.end; ++block) {
+        const Channels<T> channels(p, block * V::lanes);
+        for (std::int64_t i = rows.begin; i < rows.end; ++i) {
+          channels.copy(x + (above + i * rows.step) * p.w * p.c + channels.first, p.c, p.w, copy + i * p.w * V::lanes);
         }
-        const std::ptrdiff_t pixel = (rows.image * p.oh + rows.first) * p.ow;
-        const SlideOut<T> out{static_cast<T*>(args.y) + pixel * p.o + o,
-                              finish.residual ? finish.residual + pixel * p.o + o : nullptr,
-                              groups.dilation * p.ow * p.o,
-                              p.o,
-                              finish.lo,
-                              finish.hi,
-                              finish.clamp,
-                              valid};
-        const std::ptrdiff_t ahead = prefetch && source != copy ? input_rows(p, rows.rows) * row : 0;
-        run_columns<T>(p, rows, source, row, column, ahead, packed + block * taps * V::lanes, bias, out);
-        if (finish.after) {
-          for (int r = 0; r < rows.rows; ++r) activate_rows(out.y + r * out.row, p.ow, p.o, valid, *finish.after);
-        }
+        run(block, block + 1, copy, p.w * V::lanes, V::lanes, 0);
+      }
+      if (finish.after) {
+        const std::int64_t o = mine.begin * V::lanes, count = smaller(mine.end * V::lanes, p.o) - o;
+        for (int r = 0; r < rows.rows; ++r) activate_rows(out.y + r * out.row + o, p.ow, p.o, count, *finish.after);
       }
     }
   };
@@ -348,7 +369,7 @@ int candidates(const ConvProblem& p, const Machine& machine, int threads, Parame
   const Parameters near{{most, 0}}, far{{smaller<std::int32_t>(2, most), 1}};
   const Parameters sets[] = {
       streams ? far : near, streams ? near : far, {{most, 1}}, {{smaller<std::int32_t>(2, most), 0}}};
-  const int count = smaller(capacity, 4);
+  const int count = smaller(capacity, most > 2 ? 4 : 2);
   for (int i = 0; i < count; ++i) out[i] = sets[i];
   return count;
 }

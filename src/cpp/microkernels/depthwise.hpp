@@ -39,15 +39,33 @@ struct Phase {
   static constexpr int value = Value;
 };
 
-template <class T>
-CONVKIT_INLINE void finish_vector(typename Vec<T>::Reg v, const SlideOut<T>& out, std::ptrdiff_t at, int valid) {
+// Finishes Count vectors, `step` apart; the last one is `valid` lanes wide, the others too unless they are Whole.
+template <class T, int Count, bool Whole>
+CONVKIT_INLINE void finish(const typename Vec<T>::Reg (&a)[Count], const SlideOut<T>& out, std::ptrdiff_t at,
+                           std::ptrdiff_t step) {
   using V = Vec<T>;
-  if (out.residual) v += V::load(out.residual + at, valid);
-  if (out.clamp) v = V::min(V::set1(out.hi), V::max(V::set1(out.lo), v));
-  if (valid == V::lanes) {
-    V::store(out.y + at, v);
+  typename V::Reg v[Count];
+  CONVKIT_UNROLL
+  for (int i = 0; i < Count; ++i) v[i] = a[i];
+  if (out.residual) {
+    CONVKIT_UNROLL
+    for (int i = 0; i < Count; ++i) {
+      v[i] += V::load(out.residual + at + i * step, Whole && i < Count - 1 ? V::lanes : out.valid);
+    }
+  }
+  if (out.clamp) {
+    const auto lo = V::set1(out.lo), hi = V::set1(out.hi);
+    CONVKIT_UNROLL
+    for (int i = 0; i < Count; ++i) v[i] = V::min(hi, V::max(lo, v[i]));
+  }
+  if (out.valid == V::lanes) {
+    CONVKIT_UNROLL
+    for (int i = 0; i < Count; ++i) V::store(out.y + at + i * step, v[i]);
   } else {
-    V::store(out.y + at, v, valid);
+    CONVKIT_UNROLL
+    for (int i = 0; i < Count; ++i) {
+      V::store(out.y + at + i * step, v[i], Whole && i < Count - 1 ? V::lanes : out.valid);
+    }
   }
 }
 
@@ -87,17 +105,18 @@ struct ColumnsIn {
   std::int64_t before, existing;
   const T* w;            // [K][K][lanes]
   const T* bias;         // [lanes]
+  std::ptrdiff_t bias_step;      // to the next block's
   std::ptrdiff_t ahead;  // prefetch Rows * S rows from here on into L2; 0: do not
 };
 
 template <class T, int K, int S, int Rows, bool Whole>
-void slide_columns(const ColumnsIn<T>& in, std::int64_t outputs, const SlideOut<T>& out) {
+CONVKIT_INLINE void slide_block(const ColumnsIn<T>& source, std::int64_t outputs, const SlideOut<T>& sink) {
   using V = Vec<T>;
   using Reg = typename V::Reg;
   constexpr int live = Window<K, S>::live, rows = Rows * S + K - S;
   constexpr bool held = V::registers == 32 && K == 3;
   constexpr bool rows_held = !held && Whole && live * Rows + rows + 1 <= V::registers;
-  const Reg bias = V::load(in.bias);
+  const Reg bias = V::load(source.bias);
   Reg a[live][Rows];
   CONVKIT_UNROLL
   for (int t = 0; t < live; ++t) {
@@ -107,11 +126,8 @@ void slide_columns(const ColumnsIn<T>& in, std::int64_t outputs, const SlideOut<
   Reg k[held ? K * K : 1];
   if constexpr (held) {
     CONVKIT_UNROLL
-    for (int i = 0; i < K * K; ++i) k[i] = V::load(in.w + i * V::lanes);
+    for (int i = 0; i < K * K; ++i) k[i] = V::load(source.w + i * V::lanes);
   }
-  // A local copy: stores of T through `out` could otherwise change it.
-  const ColumnsIn<T> source = in;
-  const SlideOut<T> sink = out;
   const auto feed = [&](auto phase, std::int64_t step) CONVKIT_LAMBDA {
     const T* p = source.x + step * source.column;
     if (source.ahead) {
@@ -160,8 +176,7 @@ void slide_columns(const ColumnsIn<T>& in, std::int64_t outputs, const SlideOut<
   };
   const auto emit = [&](std::int64_t o) CONVKIT_LAMBDA {
     if (o >= 0) {
-      CONVKIT_UNROLL
-      for (int r = 0; r < Rows; ++r) finish_vector<T>(a[0][r], sink, r * sink.row + o * sink.column, sink.valid);
+      finish<T, Rows, false>(a[0], sink, o * sink.column, sink.row);
     }
     CONVKIT_UNROLL
     for (int r = 0; r < Rows; ++r) {
@@ -171,6 +186,21 @@ void slide_columns(const ColumnsIn<T>& in, std::int64_t outputs, const SlideOut<
     }
   };
   slide<K, S>(outputs, source.before, source.existing, feed, emit);
+}
+
+template <class T, int K, int S, int Rows, bool Whole>
+void slide_columns(std::int64_t blocks, const ColumnsIn<T>& in, std::int64_t outputs, const SlideOut<T>& out) {
+  // Local copies: stores of T through `out` could change what is behind a reference.
+  ColumnsIn<T> source = in;
+  SlideOut<T> sink = out;
+  for (; blocks > 0; --blocks) {
+    slide_block<T, K, S, Rows, Whole>(source, outputs, sink);
+    source.x += Vec<T>::lanes;
+    source.w += K * K * Vec<T>::lanes;
+    source.bias += source.bias_step;
+    sink.y += Vec<T>::lanes;
+    if (sink.residual) sink.residual += Vec<T>::lanes;
+  }
 }
 
 template <class T>
@@ -231,10 +261,7 @@ void slide_rows(const RowsIn<T>& in, std::int64_t outputs, const SlideOut<T>& ou
   };
   const auto emit = [&](std::int64_t o) CONVKIT_LAMBDA {
     if (o >= 0) {
-      CONVKIT_UNROLL
-      for (int v = 0; v < NV; ++v) {
-        finish_vector<T>(a[0][v], sink, o * sink.row + v * V::lanes, v < NV - 1 ? V::lanes : sink.valid);
-      }
+      finish<T, NV, true>(a[0], sink, o * sink.row, V::lanes);
     }
     CONVKIT_UNROLL
     for (int v = 0; v < NV; ++v) {
@@ -271,8 +298,7 @@ CONVKIT_INLINE void any_tile(const AnyIn<T>& in, const T* x, std::ptrdiff_t step
       for (int i = 0; i < P; ++i) a[i] = V::load(p + i * step) * w + a[i];
     }
   }
-  CONVKIT_UNROLL
-  for (int i = 0; i < P; ++i) finish_vector<T>(a[i], out, at + i * out.column, out.valid);
+  finish<T, P, false>(a, out, at, out.column);
 }
 
 template <class T>
