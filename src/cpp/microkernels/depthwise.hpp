@@ -103,10 +103,10 @@ struct ColumnsIn {
   std::ptrdiff_t row, column;  // from input row to input row, from step to step
   int rows_begin, rows_end;    // input rows that exist, of Rows * S + K - S
   std::int64_t before, existing;
-  const T* w;            // [K][K][lanes]
-  const T* bias;         // [lanes]
-  std::ptrdiff_t bias_step;      // to the next block's
-  std::ptrdiff_t ahead;  // prefetch Rows * S rows from here on into L2; 0: do not
+  const T* w;                // [K][K][lanes]
+  const T* bias;             // [lanes]
+  std::ptrdiff_t bias_step;  // to the next block's
+  std::ptrdiff_t ahead;      // prefetch Rows * S rows from here on into L2; 0: do not
 };
 
 template <class T, int K, int S, int Rows, bool Whole>
