@@ -16,8 +16,8 @@ try:
     from convkit import _core
 except ImportError as _error:
     raise ImportError(
-        "convkit's compiled core cannot be loaded. In a checkout, run `pip install -e .` first, or start Python outside "
-        f"of the source tree so that the installed package is found. ({_error})"
+        "convkit's compiled core cannot be loaded. In a checkout, run `pip install -e .` first, or start Python "
+        f"outside of the source tree so that the installed package is found. ({_error})"
     ) from _error
 
 from convkit.functional import clear_workspaces, conv2d
