@@ -21,7 +21,9 @@ def refused(error: type[Exception], words: str, *arguments: Any, **keywords: Any
     assert type(caught.value) is error
 
 
-@pytest.mark.parametrize("dtype", [">f4", ">f8", "float16", "int32", "uint8", "complex64", "bool", "longdouble", "object"])
+@pytest.mark.parametrize(
+    "dtype", [">f4", ">f8", "float16", "int32", "uint8", "complex64", "bool", "longdouble", "object"]
+)
 def test_dtypes(dtype: str) -> None:
     other = np.ones(X.shape, dtype)
     for arguments in [(other, W), (X, np.ones(W.shape, dtype)), (X, W, np.ones(4, dtype))]:
@@ -85,15 +87,22 @@ def test_shapes_are_told() -> None:
     refused(ValueError, r"w has shape \(3, 3\), expected \(O, C/groups, KH, KW\)", X, W[0, 0])
     refused(ValueError, r"bias has shape \(3,\), w of shape \(4, 3, 3, 3\) needs \(4,\)", X, W, normal(3))
     refused(ValueError, r"bias has shape \(4, 1\)", X, W, normal(4, 1))
-    refused(ValueError, r"bias has shape \(\)", X, W, np.float32(1) * np.ones((), "f"))
+    refused(ValueError, r"bias has shape \(\)", X, W, np.ones((), "f"))
     refused(ValueError, r"residual has shape \(4, 6, 6\), the result has shape \(1, 4, 6, 6\)", X, W,
             residual=normal(4, 6, 6))  # fmt: skip
-    refused(ValueError, r"out has shape \(1, 4, 6, 7\), the result has shape \(1, 4, 6, 6\)", X, W, out=normal(1, 4, 6, 7))
+    refused(
+        ValueError, r"out has shape \(1, 4, 6, 7\), the result has shape \(1, 4, 6, 6\)", X, W, out=normal(1, 4, 6, 7)
+    )
 
 
 @pytest.mark.parametrize(
     ("x", "w"),
-    [((1, 0, 8, 8), (4, 0, 3, 3)), ((1, 3, 0, 8), (4, 3, 3, 3)), ((1, 3, 8, 8), (0, 3, 3, 3)), ((1, 3, 8, 8), (4, 3, 0, 3))],
+    [
+        ((1, 0, 8, 8), (4, 0, 3, 3)),
+        ((1, 3, 0, 8), (4, 3, 3, 3)),
+        ((1, 3, 8, 8), (0, 3, 3, 3)),
+        ((1, 3, 8, 8), (4, 3, 0, 3)),
+    ],
 )
 def test_only_the_batch_may_be_empty(x: tuple[int, ...], w: tuple[int, ...]) -> None:
     refused(ValueError, "only the batch may be empty", np.ones(x, "f"), np.ones(w, "f"), padding=3)
@@ -203,12 +212,8 @@ class TestHugeSizes:
         ],
     )
     def test_are_refused(self, x: Any, w: Any, keywords: dict[str, Any]) -> None:
-        for call in (
-            lambda: ck.conv2d(self.huge(*x), self.huge(*w), **keywords),
-            lambda: ck.conv2d(self.huge(*x).astype, self.huge(*w), **keywords),
-        ):
-            with pytest.raises((ValueError, MemoryError, TypeError)):
-                call()
+        with pytest.raises((ValueError, MemoryError)):
+            ck.conv2d(self.huge(*x), self.huge(*w), **keywords)
 
     def test_memory_that_cannot_be_had(self) -> None:
         # A result of 2**48 bytes, from an input of one element.

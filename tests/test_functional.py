@@ -40,14 +40,19 @@ def calls(draw: st.DrawFn) -> tuple[Array, Array, Array | None, dict[str, Any]]:
     weights = strided(draw, normal(o, c // groups, *kernel, dtype=dtype, seed=1))
     bias = strided(draw, normal(o, dtype=dtype, seed=2)) if draw(st.booleans()) else None
     activation = draw(st.sampled_from([None, "relu", "relu6", ("clip", -0.25, 0.5), "tanh", ("leaky_relu", 0.1)]))
-    return x, weights, bias, {
-        "stride": stride,
-        "padding": pads,
-        "dilation": dilation,
-        "groups": groups,
-        "layout": layout,
-        "activation": activation,
-    }
+    return (
+        x,
+        weights,
+        bias,
+        {
+            "stride": stride,
+            "padding": pads,
+            "dilation": dilation,
+            "groups": groups,
+            "layout": layout,
+            "activation": activation,
+        },
+    )
 
 
 def strided(draw: st.DrawFn, array: Array) -> Array:
@@ -104,7 +109,9 @@ def test_positional_and_named_arguments_agree() -> None:
     assert np.array_equal(named, ck.conv2d(x, w, bias, **{"".join(["str", "ide"]): 2}, padding=1, dilation=2, groups=2))
 
 
-@pytest.mark.parametrize("padding", [0, 2, (1, 2), [1, 2], ((0, 1), (2, 3)), "valid", "same", "same_upper", "same_lower"])
+@pytest.mark.parametrize(
+    "padding", [0, 2, (1, 2), [1, 2], ((0, 1), (2, 3)), "valid", "same", "same_upper", "same_lower"]
+)
 @pytest.mark.parametrize("kernel", [(3, 3), (2, 4), (1, 1)])
 @pytest.mark.parametrize("dilation", [1, 2])
 def test_padding(padding: Any, kernel: tuple[int, int], dilation: int) -> None:
@@ -217,7 +224,12 @@ class TestMemory:
     def test_large_strided_copies_by_a_team(self) -> None:
         x = normal(2, 64, 70, 66)
         w = normal(3, 64, 1, 1)
-        for view in (np.asfortranarray(x), x[:, :, ::-1], x[:, :, :, ::2], np.ascontiguousarray(x.swapaxes(1, 3)).swapaxes(1, 3)):
+        for view in (
+            np.asfortranarray(x),
+            x[:, :, ::-1],
+            x[:, :, :, ::2],
+            np.ascontiguousarray(x.swapaxes(1, 3)).swapaxes(1, 3),
+        ):
             check(ck.conv2d(view, w, num_threads=3), view, w)
 
     def test_read_only_inputs(self) -> None:

@@ -115,7 +115,12 @@ def test_packings_of_losers_are_dropped() -> None:
 
 def test_copies_and_pickles_carry_weights_not_packings() -> None:
     x, w, bias = normal(1, 3, 8, 8), normal(4, 3, 3, 3), normal(4)
-    options: dict[str, Any] = {"stride": 2, "padding": ((1, 0), (0, 1)), "activation": ("clip", -1.0, 1.0), "num_threads": 2}
+    options: dict[str, Any] = {
+        "stride": 2,
+        "padding": ((1, 0), (0, 1)),
+        "activation": ("clip", -1.0, 1.0),
+        "num_threads": 2,
+    }
     conv = ck.Conv2d(w, bias, **options)
     y = conv(x)
     for other in (copy.copy(conv), copy.deepcopy(conv), pickle.loads(pickle.dumps(conv))):
