@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from calls import normal
 
 import convkit as ck
-from calls import normal
 
 X = normal(1, 3, 8, 8)
 W = normal(4, 3, 3, 3)

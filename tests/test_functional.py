@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from calls import Array, check, check_call, normal
 from hypothesis import given
 from hypothesis import strategies as st
 
 import convkit as ck
-from calls import Array, check, check_call, normal
 from convkit import _core
 
 LAYOUTS = ("NCHW", "NHWC")
@@ -215,10 +215,8 @@ class TestMemory:
 
     @pytest.mark.parametrize("order", ["hwio", "ohwi"])
     def test_views_of_weights(self, order: str) -> None:
-        if order == "hwio":
-            w = normal(3, 3, 5, 8).transpose(3, 2, 0, 1)
-        else:
-            w = normal(8, 3, 3, 5).transpose(0, 3, 1, 2)
+        hwio = order == "hwio"
+        w = normal(3, 3, 5, 8).transpose(3, 2, 0, 1) if hwio else normal(8, 3, 3, 5).transpose(0, 3, 1, 2)
         check_call(normal(1, 5, 8, 8), w)
 
     def test_large_strided_copies_by_a_team(self) -> None:
@@ -420,7 +418,8 @@ class TestPlans:
 
         _core.set_chooser(choose)
         x, w = normal(1, 3, 8, 8), normal(4, 3, 3, 3)
-        for call in (lambda: ck.conv2d(x, w), lambda conv=ck.Conv2d(w): conv(x)):
+        conv = ck.Conv2d(w)
+        for call in (lambda: ck.conv2d(x, w), lambda: conv(x)):
             asked.clear()
             told.clear()
             for _ in range(6):

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from calls import check, normal
 
 import convkit as ck
-from calls import check, normal
 from convkit import _core
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from calls import normal
 
 import convkit as ck
-from calls import normal
 
 PREAMBLE = """
 import os, sys
@@ -90,7 +90,9 @@ def test_children_forked_while_other_threads_call() -> None:
             thread.start()
         import warnings
         warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 frowns upon forks with threads
-        statuses = [child_says(lambda: np.array_equal(ck.conv2d(x, w), y) and conv(x).shape == y.shape) for _ in range(8)]
+        def work():
+            return np.array_equal(ck.conv2d(x, w), y) and conv(x).shape == y.shape
+        statuses = [child_says(work) for _ in range(8)]
         stop.set()
         for thread in threads:
             thread.join()

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from calls import Array, normal
 
 import convkit as ck
-from calls import Array, normal
 from convkit import _core
 
 THREADS = 8
