@@ -1,0 +1,73 @@
+// What depthwise convolution shares between the layouts: which windows slide, and how output rows fall into groups.
+#pragma once
+#include "algorithms/entries.hpp"
+
+namespace convkit::CONVKIT_ISA {
+
+inline bool depthwise_applies(const ConvProblem& p) { return p.groups == p.c && p.c > 0; }
+
+// A window that slides: the others are computed output by output.
+CONVKIT_INLINE bool slides_over(const ConvProblem& p) {
+  if (p.kh != p.kw || p.stride_h != p.stride_w || (p.kh != 3 && p.kh != 5 && p.kh != 7)) return false;
+  return p.stride_h == 1 || (p.stride_h == 2 && p.dilation_h == 1 && p.dilation_w == 1);
+}
+
+// An image's output rows in groups of neighbours; with dilation d, neighbours are d rows apart.
+struct RowGroups {
+  std::int64_t outputs, dilation;
+  int most;
+
+  struct Group {
+    std::int64_t first;
+    int rows;
+  };
+  CONVKIT_INLINE std::int64_t in_phase(std::int64_t phase) const { return ceil_div(outputs - phase, dilation); }
+  CONVKIT_INLINE std::int64_t phases() const { return smaller(dilation, outputs); }
+  CONVKIT_INLINE std::int64_t count() const {
+    std::int64_t sum = 0;
+    for (std::int64_t phase = 0; phase < phases(); ++phase) sum += ceil_div(in_phase(phase), most);
+    return sum;
+  }
+  CONVKIT_INLINE Group at(std::int64_t index) const {
+    std::int64_t phase = 0;
+    for (; index >= ceil_div(in_phase(phase), most); ++phase) index -= ceil_div(in_phase(phase), most);
+    const RowSplit split = split_rows(in_phase(phase), most);
+    const std::int64_t row = index * split.rows + smaller(index, split.big);
+    return {phase + row * dilation, split.rows + (index < split.big ? 1 : 0)};
+  }
+};
+
+// Input rows that a group of output rows meets.
+CONVKIT_INLINE std::int64_t input_rows(const ConvProblem& p, int rows) {
+  return slides_over(p) ? (rows - 1) * p.stride_h + p.kh : p.kh;
+}
+
+// Everything about a group of output rows that does not depend on the channels.
+struct Rows {
+  std::int64_t image, first;  // first output row
+  int rows;
+  std::int64_t input, step;  // input row under the filter's first row, distance between the filter's rows
+  std::int64_t begin, end;   // of the input rows met, those that exist
+
+  Rows(const ConvProblem& p, const RowGroups& groups, std::int64_t item, std::int64_t per_image) {
+    image = item / per_image;
+    const RowGroups::Group group = groups.at(item % per_image);
+    first = group.first;
+    rows = group.rows;
+    input = first * p.stride_h - p.pad_top;
+    step = p.dilation_h;
+    const std::int64_t met = input_rows(p, rows);
+    begin = input < 0 ? smaller(ceil_div(-input, step), met) : 0;
+    end = input >= p.h ? begin : larger(begin, smaller((p.h - 1 - input) / step + 1, met));
+  }
+};
+
+// A member is worth waking for this many multiply-adds.
+constexpr double grain = 2e5;
+
+CONVKIT_INLINE int team_size(const ConvProblem& p, int threads) {
+  const double wanted = multiply_adds(p) / grain + 1.0;
+  return wanted < threads ? static_cast<int>(wanted) : threads;
+}
+
+}  // namespace convkit::CONVKIT_ISA
