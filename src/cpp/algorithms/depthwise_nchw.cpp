@@ -57,12 +57,12 @@ constexpr RowSlides<T> slides = make_slides<T>();
 template <class T>
 struct Geometry {
   static constexpr int lanes = Vec<T>::lanes;
-  std::int64_t stride;       // along rows
-  std::int64_t reach;        // lanes beyond a strip's outputs that its window meets
-  int vectors;               // of the widest strip
-  RowSplit strips;           // of a row of outputs
-  std::int64_t block, pitch; // one phase of a copied row, all of them
-  int planes;                // that share a vector, `slot` lanes apart
+  std::int64_t stride;        // along rows
+  std::int64_t reach;         // lanes beyond a strip's outputs that its window meets
+  int vectors;                // of the widest strip
+  RowSplit strips;            // of a row of outputs
+  std::int64_t block, pitch;  // one phase of a copied row, all of them
+  int planes;                 // that share a vector, `slot` lanes apart
   std::int64_t slot;
   RowGroups groups;
 
@@ -234,8 +234,14 @@ struct Member {
 
   CONVKIT_INLINE SlideOut<T> out_of(std::int64_t image, std::int64_t o, const Rows& rows) const {
     const std::ptrdiff_t at = ((image * p.o + o) * p.oh + rows.first) * p.ow;
-    return {y + at,    finish.residual ? finish.residual + at : nullptr, g.groups.dilation * p.ow, 1, finish.lo,
-            finish.hi, finish.clamp,                                     V::lanes};
+    return {y + at,
+            finish.residual ? finish.residual + at : nullptr,
+            g.groups.dilation * p.ow,
+            1,
+            finish.lo,
+            finish.hi,
+            finish.clamp,
+            V::lanes};
   }
 
   // One plane, strip by strip.
@@ -294,7 +300,8 @@ struct Member {
       }
     }
     const RowsIn<T> in{copy, g.pitch, offset, rows.begin, exist, filter, bias};
-    const SlideOut<T> staged{stage, nullptr, V::lanes, 1, finish.lo, finish.hi, finish.clamp && !finish.residual, V::lanes};
+    const SlideOut<T> staged{stage,   nullptr, V::lanes, 1, finish.lo, finish.hi, finish.clamp && !finish.residual,
+                             V::lanes};
     slides<T>.of[p.kh / 2 - 1][p.stride_h - 1][0](in, rows.rows, staged);
     for (int s = 0; s < planes; ++s) {
       SlideOut<T> out = out_of(rows.image, o + s, rows);
@@ -379,25 +386,10 @@ void cost(const ConvProblem& p, const Parameters& parameters, const Machine&, in
 
 template <class T>
 constexpr Kernel entry(const char* name) {
-  return {"depthwise",
-          name,
-          Isa::CONVKIT_ISA,
-          Op::forward,
-          dtype_of<T>,
-          dtype_of<T>,
-          dtype_of<T>,
-          dtype_of<T>,
-          layout_nchw,
-          1,
-          direct_summation,
-          schema,
-          depthwise_applies,
-          candidates<T>,
-          cost<T>,
-          no_packing,
-          nullptr,
-          workspace_bytes<T>,
-          run<T>};
+  return {"depthwise",      name,        Isa::CONVKIT_ISA,   Op::forward,   dtype_of<T>,
+          dtype_of<T>,      dtype_of<T>, dtype_of<T>,        layout_nchw,   1,
+          direct_summation, schema,      depthwise_applies,  candidates<T>, cost<T>,
+          no_packing,       nullptr,     workspace_bytes<T>, run<T>};
 }
 
 constexpr Kernel kernels[] = {
