@@ -19,14 +19,13 @@ EPILOGUES: tuple[str, ...] = get_args(Epilogue)
 
 _SIZE_LIMIT = 2**31
 
-_TEXT = re.compile(
+_TEXT = (
     r"(?P<op>forward|input_grad|weight_grad)-(?P<dtype>float32|float64)-(?P<layout>NCHW|NHWC)"
     r"-n(?P<n>\d+)c(?P<c>\d+)h(?P<h>\d+)w(?P<w>\d+)-o(?P<o>\d+)k(?P<kh>\d+)x(?P<kw>\d+)"
     r"-s(?P<stride_h>\d+)x(?P<stride_w>\d+)"
     r"-p(?P<pad_top>\d+),(?P<pad_bottom>\d+),(?P<pad_left>\d+),(?P<pad_right>\d+)"
     r"-d(?P<dilation_h>\d+)x(?P<dilation_w>\d+)-g(?P<groups>\d+)"
-    r"-(?P<epilogue>none|clamp|other)(?P<bias>\+bias)?(?P<residual>\+residual)?-(?P<packed>packed|cold)",
-    re.ASCII,
+    r"-(?P<epilogue>none|clamp|other)(?P<bias>\+bias)?(?P<residual>\+residual)?-(?P<packed>packed|cold)"
 )
 
 
@@ -191,7 +190,7 @@ class Problem:
     @classmethod
     def parse(cls, text: str) -> Problem:
         """Read what ``str(problem)`` wrote; ValueError for anything else."""
-        match = _TEXT.fullmatch(text) if len(text) <= 400 else None
+        match = re.fullmatch(_TEXT, text, re.ASCII) if len(text) <= 400 else None
         if match is None:
             raise ValueError(f"not a problem: {text[:400]!r}")
         values: dict[str, Any] = match.groupdict()

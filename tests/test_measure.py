@@ -10,7 +10,8 @@ from stand_ins import QuietGuard, StandInBench, StandInCore, selector_over, tune
 
 from convkit.problem import Problem
 from convkit.tuner.contention import ContentionGuard
-from convkit.tuner.measure import Race, Result, median_interval
+from convkit.tuner.intervals import median_interval
+from convkit.tuner.measure import Race, Result
 from convkit.tuner.tune import Tuner
 
 PROBLEM = Problem(n=1, c=8, h=16, w=16, o=8, kh=3, kw=3)

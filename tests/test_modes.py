@@ -202,7 +202,7 @@ def test_read_only_mount_and_full_disk(tmp_path: Path) -> None:
 def test_import_and_replay_touch_nothing(tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
-    lazy = ("sqlite3", "logging", "platformdirs", "convkit.tuner.selector")
+    lazy = ("sqlite3", "logging", "platformdirs", "convkit.tuner.selector", "statistics")
     code = f"import sys, convkit\nassert not {set(lazy)} & set(sys.modules)\n"
     for mode in ("replay", "off"):
         result = run(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import resource
-import statistics
 import time
 import zlib
 from collections.abc import Callable
+
+from convkit.tuner.intervals import median
 
 _CANARY_BYTES = bytes(range(256)) * 256
 _DRIFT = 1.25
@@ -69,7 +70,7 @@ class ContentionGuard:
         """What showed that the machine was not ours; None where nothing did."""
         if self._disturbed > _DISTURBED_SHARE * self._samples:
             return f"{self._disturbed} of {self._samples} samples were interrupted"
-        drift = statistics.median(self._times) / min(self._times)
+        drift = median(self._times) / min(self._times)
         if drift > _DRIFT:
             return f"the canary took {drift:.2f} times its best"
         return None

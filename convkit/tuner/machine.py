@@ -7,11 +7,10 @@ import platform
 import re
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 AFFINITIES = ("unpinned", "cores", "siblings")
-_TOPOLOGY = Path("/sys/devices/system/cpu")
+_TOPOLOGY = "/sys/devices/system/cpu"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +38,7 @@ class MachineClass:
     @classmethod
     def parse(cls, text: str) -> MachineClass:
         """Read what ``str()`` wrote; ValueError for anything else."""
-        match = _KEY.fullmatch(text) if len(text) <= 200 else None
+        match = re.fullmatch(_KEY, text, re.ASCII) if len(text) <= 200 else None
         if match is None:
             raise ValueError(f"not a machine class: {text[:200]!r}")
         values = match.groupdict()
@@ -63,10 +62,9 @@ class MachineClass:
         )
 
 
-_KEY = re.compile(
+_KEY = (
     r"(?P<vendor>\w{1,40})-(?P<family>\d{1,6})-(?P<model>\d{1,6})-(?P<stepping>\d{1,6})-(?P<isa>\w{1,40})"
-    r"-l1d(?P<l1d>\d{1,12})k-l2(?P<l2>\d{1,12})k-l3(?P<l3>\d{1,12})k",
-    re.ASCII,
+    r"-l1d(?P<l1d>\d{1,12})k-l2(?P<l2>\d{1,12})k-l3(?P<l3>\d{1,12})k"
 )
 
 
@@ -101,7 +99,7 @@ def machine_class_of(cpu: dict[str, Any], isa: str) -> MachineClass:
     )
 
 
-def affinity_class(topology: Path = _TOPOLOGY, allowed: set[int] | None = None) -> str:
+def affinity_class(topology: str = _TOPOLOGY, allowed: set[int] | None = None) -> str:
     """How this process is bound: "unpinned", "cores" (one CPU of a core at most) or "siblings" (SMT siblings shared).
 
     Read at every call: the mask may change between calls, and reading it costs little.
@@ -111,8 +109,8 @@ def affinity_class(topology: Path = _TOPOLOGY, allowed: set[int] | None = None) 
         return "unpinned"
     for cpu in cpus:
         try:
-            text = (topology / f"cpu{cpu}" / "topology" / "thread_siblings_list").read_text()
-            siblings = _cpu_list(text)
+            with open(f"{topology}/cpu{cpu}/topology/thread_siblings_list") as stream:
+                siblings = _cpu_list(stream.read())
         except (OSError, ValueError):
             return "cores"
         if len(siblings & cpus) > 1:
@@ -145,7 +143,9 @@ def facts() -> dict[str, Any]:
         "hypervisor": False,
     }
     try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
+        with open("/proc/cpuinfo") as stream:
+            lines = stream.read().splitlines()
+        for line in lines:
             name, _, value = (part.strip() for part in line.partition(":"))
             if name == "microcode":
                 found["microcode"] = value

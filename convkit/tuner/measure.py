@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import random
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -18,6 +17,7 @@ from typing import Any
 from convkit.tuner.accuracy import class_of
 from convkit.tuner.candidates import Candidate
 from convkit.tuner.contention import ContentionGuard
+from convkit.tuner.intervals import median, median_interval
 from convkit.tuner.workbench import Bench, Runner
 
 Progress = Callable[[int, int, str], None]
@@ -284,13 +284,13 @@ class Race:
         if not ratios:
             ratio = entrant.first / anchor.first
             return ratio, ratio, ratio
-        return statistics.median(ratios), *median_interval(ratios)
+        return median(ratios), *median_interval(ratios)
 
     def _result(self, entrant: _Entrant, status: str, reason: str = "") -> Result:
         ratio, low, high = self._figures(entrant)
         samples = list(entrant.samples.values()) or [entrant.first]
         return Result(
-            entrant.candidate, status, n=len(samples), median=statistics.median(samples), ratio=ratio, low=low,
+            entrant.candidate, status, n=len(samples), median=median(samples), ratio=ratio, low=low,
             high=high, error=entrant.error, workspace=entrant.workspace, reason=reason,
         )  # fmt: skip
 
@@ -308,15 +308,3 @@ class Race:
 def samples_taken() -> int:
     """How many samples this process has timed; replay leaves it alone."""
     return _samples
-
-
-def median_interval(ordered: Sequence[float]) -> tuple[float, float]:
-    """An interval of order statistics that holds the median with about 95% probability; all of it for few samples.
-
-    Distribution-free (binomial), so that the long tail that interruptions give to times does not matter.
-    """
-    n = len(ordered)
-    if n < 8:
-        return ordered[0], ordered[-1]
-    reach = 0.98 * math.sqrt(n)
-    return ordered[max(0, math.floor(n / 2 - reach))], ordered[min(n - 1, math.ceil(n / 2 + reach) - 1)]

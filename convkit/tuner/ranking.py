@@ -6,14 +6,17 @@ candidates that they share, and by raw time only where they share none.
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from convkit.problem import Problem
 from convkit.tuner.candidates import Candidate, Inventory
+from convkit.tuner.intervals import median
 from convkit.tuner.machine import Context
-from convkit.tuner.records import Session, Trial
+
+if TYPE_CHECKING:
+    from convkit.tuner.records import Session, Trial
 
 # Intervals of a noisy session overlap everything; a candidate this much slower is never as good as the best.
 TIE_LIMIT = 1.03
@@ -149,13 +152,13 @@ def _scales(usable: list[tuple[Session, Trial, Candidate]]) -> dict[str, float]:
         trials = sessions[uuid]
         values = {c: v for c, t in trials.items() if (v := _value(t))}
         anchors = [t.median / v for c, t in trials.items() if t.median and (v := values.get(c))]
-        anchor_seconds = statistics.median(anchors) if anchors else 1.0
+        anchor_seconds = median(anchors) if anchors else 1.0
         shared = [known[c] / v for c, v in values.items() if c in known]
         if not scale:
             scale[uuid] = 1.0
             reference_anchor = anchor_seconds
         elif shared:
-            scale[uuid] = statistics.median(shared)
+            scale[uuid] = median(shared)
         else:
             scale[uuid] = anchor_seconds / reference_anchor
         for c, v in values.items():
@@ -167,7 +170,7 @@ def _pool(
     candidate: Candidate, pairs: list[tuple[Session, Trial]], scale: dict[str, float], context: Context
 ) -> Ranked:
     """One figure from the sessions that measured a candidate: the median of its scaled ratios."""
-    anchor = statistics.median(
+    anchor = median(
         trial.median / trial.ratio for _, trial in pairs if trial.median and trial.ratio
     ) if any(trial.ratio for _, trial in pairs) else 1.0  # fmt: skip
     ratios, lows, highs, errors = [], [], [], []
@@ -183,9 +186,9 @@ def _pool(
     doubt = _doubt(session, newest, candidate, context)
     return Ranked(
         candidate,
-        statistics.median(ratios),
-        statistics.median(lows),
-        statistics.median(highs),
+        median(ratios),
+        median(lows),
+        median(highs),
         newest.median or 0.0,
         max(errors, default=None),
         newest.workspace,
@@ -198,6 +201,4 @@ def _pool(
 
 
 def _relative(row: Ranked, best: float) -> Ranked:
-    from dataclasses import replace
-
     return replace(row, ratio=row.ratio / best, low=row.low / best, high=row.high / best)

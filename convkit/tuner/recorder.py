@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import threading
+from typing import TYPE_CHECKING
 
 from convkit.tuner.notices import notice_once
 from convkit.tuner.records import Session, Trial
 from convkit.tuner.tiers import MemoryTier
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _FIXES = {
     "busy": "another process holds it; what was measured is kept and written with the next trial",
@@ -30,7 +34,7 @@ class Recorder:
         Gets every trial first.
     """
 
-    def __init__(self, path: object | None, memory: MemoryTier, why_none: str = "") -> None:
+    def __init__(self, path: Path | None, memory: MemoryTier, why_none: str = "") -> None:
         self._path = path
         self._memory = memory
         self._why_none = why_none
@@ -63,11 +67,11 @@ class Recorder:
                 self._flush()
 
     def _flush(self) -> None:
-        from pathlib import Path
-
         from convkit.tuner.database import Database, DatabaseError, move_aside
 
-        path = Path(str(self._path))
+        path = self._path
+        if path is None:
+            return
         for attempt in range(2):
             try:
                 while self._pending:

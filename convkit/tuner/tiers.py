@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from convkit.problem import Problem
 from convkit.tuner.machine import Context, MachineClass
 from convkit.tuner.notices import notice_once
-from convkit.tuner.records import Session, Trial
 
-Evidence = list[tuple[Session, Trial]]
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from convkit.tuner.database import Database
+    from convkit.tuner.records import Session, Trial
+
+Evidence = list[tuple["Session", "Trial"]]
 T = TypeVar("T")
 
 
@@ -36,20 +42,15 @@ class FileTier:
         Only trials of exactly this machine class count; otherwise those of machines like it do, too.
     """
 
-    def __init__(self, name: str, path: object, *, exact: bool) -> None:
-        from pathlib import Path
-
-        from convkit.tuner.database import Database
-
+    def __init__(self, name: str, path: Path, *, exact: bool) -> None:
         self.name = name
-        self._database = Database(Path(str(path)), owned=exact)
+        self._path = path
         self._exact = exact
         self._last_row: int | None = None
         self._trouble = ""
 
     def evidence(self, problem: Problem, context: Context) -> Evidence:
         """Trials of this problem that count in this context."""
-        from convkit.tuner.database import Database
 
         def ask(database: Database, last_row: int) -> Evidence:
             return database.evidence(str(problem), last_row)
@@ -66,22 +67,24 @@ class FileTier:
 
     def outcome(self) -> str:
         """What `explain` says of the file."""
-        return self._trouble or str(self._database.path)
+        return self._trouble or str(self._path)
 
     def _ask(self, question: Callable[..., T], otherwise: T) -> T:
-        from convkit.tuner.database import DatabaseError
-
-        if not self._database.exists():
-            self._trouble = f"no file {self._database.path}"
+        # Without a file SQLite need not even be imported.
+        if not os.path.lexists(self._path):
+            self._trouble = f"no file {self._path}"
             return otherwise
+        from convkit.tuner.database import Database, DatabaseError
+
+        database = Database(self._path, owned=self._exact)
         try:
             if self._last_row is None:
-                self._last_row = self._database.last_row()
-            answer = question(self._database, self._last_row)
+                self._last_row = database.last_row()
+            answer = question(database, self._last_row)
         except DatabaseError as error:
             self._trouble = str(error)
             if error.cause != "absent":
-                notice_once(f"read {self._database.path}", f"tuning database skipped: {error}")
+                notice_once(f"read {self._path}", f"tuning database skipped: {error}")
             return otherwise
         self._trouble = ""
         return answer
