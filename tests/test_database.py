@@ -176,7 +176,7 @@ def test_prune_and_freeze(tmp_path: Path) -> None:
 def ask(path: Path, *, exact: bool = True) -> tuple[int, str]:
     """How many trials a tier finds in a file, and what it says of it."""
     tier = FileTier("user", path, exact=exact)
-    return len(tier.evidence(PROBLEM, context_of(1))), tier.outcome()
+    return len(tier.evidence(str(PROBLEM), context_of(1))), tier.outcome()
 
 
 def record(path: Path) -> tuple[Recorder, MemoryTier]:
@@ -283,7 +283,7 @@ def test_unusable_files_are_left_alone_with_one_line(tmp_path: Path, log: pytest
     assert readings <= 1
     for _ in range(3):
         recorder, memory = record(path)
-        assert len(memory.evidence(PROBLEM, context_of(1))) == 1
+        assert len(memory.evidence(str(PROBLEM), context_of(1))) == 1
         assert recorder.pending == 1
     assert len(log.records) == readings + 1
     assert (path.read_bytes() if path.is_file() else None) == before
@@ -346,7 +346,7 @@ def test_a_full_disk_costs_the_memory_only(tmp_path: Path) -> None:
         for number in range(1, 40):
             recorder.add(session, make_trial(session, number))
         assert recorder.pending > 0
-        assert len(memory.evidence(PROBLEM, context_of(1))) == 40
+        assert len(memory.evidence(str(PROBLEM), context_of(1))) == 40
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         session = make_session(2)
         recorder.add(session, make_trial(session, 0))

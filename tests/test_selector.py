@@ -193,7 +193,7 @@ def test_a_contended_tune_is_marked_and_not_complete() -> None:
     choice = tuner_over(selector, StandInBench(CORE), trouble="made up").tune(PROBLEM, 1, budget=60)
     assert choice.measured
     assert choice.stale
-    ((own, _), *_) = selector.memory.evidence(PROBLEM, context_of(1))
+    ((own, _), *_) = selector.memory.evidence(str(PROBLEM), context_of(1))
     assert own.contended
 
 

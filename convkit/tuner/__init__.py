@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from convkit.tuner.best_of import BestOf
     from convkit.tuner.explanation import Explanation, explain, explain_problem
     from convkit.tuner.modes import NotMeasuredError, reload, tuning
     from convkit.tuner.selector import Choice, UnsupportedAlgorithmError, choose, is_complete
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from convkit.tuner.tune import tune_problem
 
 _HOMES = {
+    "BestOf": "best_of",
     "Choice": "selector",
     "Explanation": "explanation",
     "NotMeasuredError": "modes",
@@ -28,6 +30,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "BestOf",
     "Choice",
     "Explanation",
     "NotMeasuredError",

@@ -15,6 +15,8 @@ from typing import Any
 
 from convkit.problem import Problem
 
+# Problems of `BestOf` selectors begin with it; all others are convolutions.
+BEST_OF = "best_of-"
 STATUSES = ("complete", "raced out", "failed")
 MAX_PARAMETERS = 6
 
@@ -150,10 +152,12 @@ class Trial:
         if self.status != "failed":
             _require(self.n > 0 and bool(self.median), "trial.median", self.median)
 
-    def check_problem(self) -> Problem:
-        """The trial's problem; RecordError where its text is none."""
+    def check_problem(self) -> None:
+        """RecordError where the text of the trial's problem is none."""
+        if self.problem.startswith(BEST_OF):
+            return
         try:
-            return Problem.parse(self.problem)
+            Problem.parse(self.problem)
         except ValueError as error:
             raise RecordError(str(error)) from None
 

@@ -13,7 +13,7 @@ from convkit.tuner.candidates import Candidate, Inventory, Kernel, core_inventor
 from convkit.tuner.cost_model import Constants, default_constants, predict
 from convkit.tuner.machine import Context, context
 from convkit.tuner.ranking import Ranked, Ranking, rank
-from convkit.tuner.tiers import MemoryTier, Tier
+from convkit.tuner.tiers import Evidence, MemoryTier, Tier
 
 DEFAULT_WORKSPACE_LIMIT = 2**30
 
@@ -201,14 +201,24 @@ class Selector:
         return predict(cost, problem, candidate.kernel.isa, threads, self.constants)
 
     def _ask(self, tier: Tier, problem: Problem, here: Context) -> TierAnswer:
+        evidence = self._evidence(tier, str(problem), here)
+        if not evidence:
+            return TierAnswer(tier.name, tier.outcome(), Ranking((), (), ()))
+        return TierAnswer(tier.name, tier.outcome(), rank(evidence, problem, here, self.inventory))
+
+    def evidence_of(self, problem: str, threads: int) -> Evidence:
+        """All that the user's tier has under a problem's text."""
+        here = self.context_of(threads)
+        tiers = self.tiers or (self.memory,)
+        return [pair for tier in tiers if tier.name == "user" for pair in self._evidence(tier, problem, here)]
+
+    def _evidence(self, tier: Tier, problem: str, here: Context) -> Evidence:
         evidence = tier.evidence(problem, here)
         if tier.name == "user" and tier is not self.memory:
             stored = {(s.uuid, t.kernel, t.parameters) for s, t in evidence}
             own = self.memory.evidence(problem, here)
             evidence = evidence + [p for p in own if (p[0].uuid, p[1].kernel, p[1].parameters) not in stored]
-        if not evidence:
-            return TierAnswer(tier.name, tier.outcome(), Ranking((), (), ()))
-        return TierAnswer(tier.name, tier.outcome(), rank(evidence, problem, here, self.inventory))
+        return evidence
 
     def _measured_choice(self, problem: Problem, threads: int, answer: TierAnswer, best: Ranked) -> Choice:
         return Choice(

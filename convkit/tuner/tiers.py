@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from convkit.problem import Problem
 from convkit.tuner.machine import Context, MachineClass
 from convkit.tuner.notices import notice_once
 
@@ -26,7 +25,7 @@ class Tier(Protocol):
 
     name: str
 
-    def evidence(self, problem: Problem, context: Context) -> Evidence: ...
+    def evidence(self, problem: str, context: Context) -> Evidence: ...
     def problems(self, context: Context) -> list[tuple[str, int]]: ...
     def outcome(self) -> str: ...
 
@@ -49,11 +48,11 @@ class FileTier:
         self._last_row: int | None = None
         self._trouble = ""
 
-    def evidence(self, problem: Problem, context: Context) -> Evidence:
-        """Trials of this problem that count in this context."""
+    def evidence(self, problem: str, context: Context) -> Evidence:
+        """Trials of a problem, given by its text, that count in this context."""
 
         def ask(database: Database, last_row: int) -> Evidence:
-            return database.evidence(str(problem), last_row)
+            return database.evidence(problem, last_row)
 
         pairs: Evidence = self._ask(ask, [])
         return [pair for pair in pairs if counts_here(pair[0], context, exact=self._exact)]
@@ -110,10 +109,10 @@ class MemoryTier:
             for pairs in self._pairs.values():
                 pairs[:] = [(session if known.uuid == session.uuid else known, trial) for known, trial in pairs]
 
-    def evidence(self, problem: Problem, context: Context) -> Evidence:
-        """Trials of this problem that count in this context."""
+    def evidence(self, problem: str, context: Context) -> Evidence:
+        """Trials of a problem, given by its text, that count in this context."""
         with self._lock:
-            pairs = list(self._pairs.get(str(problem), ()))
+            pairs = list(self._pairs.get(problem, ()))
         return [pair for pair in pairs if counts_here(pair[0], context, exact=True)]
 
     def problems(self, context: Context) -> list[tuple[str, int]]:

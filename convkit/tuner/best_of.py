@@ -1,0 +1,360 @@
+"""BestOf: alternatives compete on the calls that a program makes anyway, and the fastest stays.
+
+    transpose = BestOf("transpose", [("numpy", with_numpy), ("convkit", with_convkit)])
+    y = transpose(x)
+
+Every call runs exactly one alternative and returns its result, so all alternatives must do the same. Sizes of arguments
+and the thread count decide which calls belong together. See `BestOf` for pipelines, nesting and persistence.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from convkit.tuner.disturbance import Sample, current_sample, disturb
+from convkit.tuner.rounds import Rounds
+
+if TYPE_CHECKING:
+    from convkit.tuner.best_of_report import BestOfReport
+
+Stage = Callable[..., Any]
+
+
+@dataclass(slots=True)
+class _Problem:
+    """What is known of one key."""
+
+    key: Hashable
+    threads: int
+    rounds: Rounds
+    failures: dict[str, str] = field(default_factory=dict)
+    from_database: bool = False
+    stored: bool = False
+
+
+class BestOf:
+    """Selects among alternatives by timing them on real calls.
+
+    Parameters
+    ----------
+    name : str
+        Names the selector in reports and in the database.
+    alternatives : sequence of (str, callable) or (str, sequence of callable)
+        Callables that take the same arguments and give the same results, or pipelines of stages; all must have the same
+        number of stages.
+    key : callable, optional
+        ``key(*args, **kwargs)`` gives what, together with the thread count, makes calls comparable. By default the
+        shapes and dtypes of arrays and the values of everything else. Its result must be hashable; its ``repr`` is
+        what the database stores.
+    rounds : int
+        Rounds before it settles at the latest; losers leave earlier.
+    threads : callable, optional
+        Gives the thread count; by default that of convkit's calls.
+    store : bool
+        Keep settled results in the user's tuning database under `name`, and take them from there.
+    clock : callable
+        Seconds; injected in tests.
+
+    Notes
+    -----
+    Stages of a pipeline are timed together, for what one stage leaves to the next belongs to its price: call `start`
+    once for each pass and the object that it returns once for each stage.
+
+    Alternatives may use other `BestOf` objects, and convkit in online mode. A time counts for an outer selector only
+    where nothing inside it was still exploring. An alternative that raises is dropped and the next one answers the
+    call; where all raise, the arguments are to blame: the first exception goes to the caller and nobody is dropped.
+    Once settled, exceptions are the caller's. Calls may come from many threads.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        alternatives: Sequence[tuple[str, Stage | Sequence[Stage]]],
+        *,
+        key: Callable[..., Hashable] | None = None,
+        rounds: int = 8,
+        threads: Callable[[], int] | None = None,
+        store: bool = False,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        if not alternatives:
+            raise ValueError(f"BestOf {name!r} needs at least one alternative")
+        self.name = name
+        self._stages = [(label, [stages] if callable(stages) else list(stages)) for label, stages in alternatives]
+        if len({label for label, _ in self._stages}) != len(self._stages):
+            raise ValueError(f"BestOf {name!r}: names of alternatives must differ")
+        counts = {len(stages) for _, stages in self._stages}
+        if len(counts) != 1 or not all(callable(stage) for _, stages in self._stages for stage in stages):
+            raise ValueError(f"BestOf {name!r}: alternatives must be callables or pipelines of equally many callables")
+        self.stage_count = counts.pop()
+        self._key = key
+        self._rounds = rounds
+        if threads is None:
+            from convkit import _core
+
+            threads = _core.default_threads
+        self._threads = threads
+        self._store = store
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._problems: dict[Hashable, _Problem] = {}
+        self._settled: dict[Hashable, Stage] = {}
+        self._children: dict[str, dict[str, BestOf]] = {}
+        self._abandoned: deque[tuple[_Problem, int]] = deque()
+
+    @property
+    def alternatives(self) -> list[str]:
+        """Names of the alternatives."""
+        return [label for label, _ in self._stages]
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run one alternative; only for alternatives of a single stage."""
+        key = (
+            (self._threads(), *map(_size_of, args))
+            if self._key is None and not kwargs
+            else self._full_key(args, kwargs)
+        )
+        try:
+            settled = self._settled.get(key)
+        except TypeError:
+            key = self._full_key(args, kwargs)
+            settled = self._settled.get(key)
+        if settled is not None:
+            return settled(*args, **kwargs)
+        if self.stage_count != 1:
+            raise TypeError(f"BestOf {self.name!r} is a pipeline of {self.stage_count} stages: use start()")
+        return self._explore(self._problem(key), args, kwargs)
+
+    def start(self, *args: Any, **kwargs: Any) -> Pipeline:
+        """Begin a pass of a pipeline; the arguments only give the key, by default those of the first stage.
+
+        Returns
+        -------
+        Pipeline
+            Call it once for each stage, with the arguments of that stage.
+        """
+        return Pipeline(self, self._problem(self._full_key(args, kwargs)))
+
+    def settled(self, *args: Any, **kwargs: Any) -> str | None:
+        """The alternative that calls with these arguments have settled on; None while they have not."""
+        problem = self._problem(self._full_key(args, kwargs))
+        with self._lock:
+            return None if problem.rounds.winner is None else self.alternatives[problem.rounds.winner]
+
+    def report(self) -> BestOfReport:
+        """What was tried and found: a tree with its nested selectors, as text, rich or JSON."""
+        from convkit.tuner.best_of_report import report_on
+
+        return report_on(self)
+
+    def to_json(self) -> str:
+        """The report as JSON."""
+        return self.report().to_json()
+
+    def __repr__(self) -> str:
+        return f"<BestOf {self.name!r}: {', '.join(self.alternatives)}; {len(self._problems)} problems>"
+
+    def _full_key(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hashable:
+        if self._key is not None:
+            return self._threads(), self._key(*args, **kwargs)
+        sizes = [_size_of(value) for value in args]
+        sizes += [(name, _size_of(value)) for name, value in sorted(kwargs.items())]
+        return (self._threads(), *(size if _hashable(size) else repr(size) for size in sizes))
+
+    def _problem(self, key: Hashable) -> _Problem:
+        with self._lock:
+            problem = self._problems.get(key)
+            if problem is None:
+                threads = key[0] if isinstance(key, tuple) and isinstance(key[0], int) else 1
+                problem = _Problem(key, threads, Rounds(self.alternatives, rounds=self._rounds))
+                self._problems[key] = problem
+                if self._store:
+                    self._load(problem)
+                self._note_settled(problem)
+        outer = current_sample.get()
+        if outer is not None:
+            outer.owner._children.setdefault(outer.alternative, {})[self.name] = self
+        return problem
+
+    def _explore(self, problem: _Problem, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        raised: list[tuple[int, int, Exception]] = []
+        while True:
+            with self._lock:
+                index, round_number = self._next(problem, {i for i, _, _ in raised})
+                settled = problem.rounds.settled
+            if index is None:
+                self._blame_caller(problem, raised)
+                raise raised[0][2]
+            label, (stage,) = self._stages[index]
+            if not settled:
+                disturb()
+            try:
+                result, seconds, sample = self._timed(label, stage, args, kwargs)
+            except Exception as error:
+                if settled and not raised:
+                    raise
+                raised.append((index, round_number, error))
+                continue
+            with self._lock:
+                for failure in raised:
+                    self._drop(problem, *failure)
+                self._finish(problem, index, round_number, seconds, sample)
+            return result
+
+    def _next(self, problem: _Problem, tried: set[int]) -> tuple[int | None, int]:
+        if not tried:
+            return self._take(problem)
+        left = [index for index in problem.rounds.alive if index not in tried]
+        return (left[0], -1) if left else (None, -1)
+
+    def _take(self, problem: _Problem) -> tuple[int, int]:
+        while self._abandoned:
+            where, index = self._abandoned.popleft()
+            where.rounds.give_back(index)
+        return problem.rounds.next()
+
+    def _blame_caller(self, problem: _Problem, raised: list[tuple[int, int, Exception]]) -> None:
+        """Nobody could answer: give the samples back as if the call had not been."""
+        with self._lock:
+            for index, round_number, _ in raised:
+                if round_number >= 0:
+                    problem.rounds.give_back(index)
+
+    def _timed(
+        self, label: str, stage: Stage, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[Any, float, Sample]:
+        sample = Sample(self, label, current_sample.get())
+        token = current_sample.set(sample)
+        try:
+            begin = self._clock()
+            result = stage(*args, **kwargs)
+            seconds = self._clock() - begin
+        finally:
+            current_sample.reset(token)
+        return result, seconds, sample
+
+    def _drop(self, problem: _Problem, index: int, round_number: int, error: Exception) -> None:
+        from convkit.tuner.notices import notice_once
+
+        label = self.alternatives[index]
+        problem.failures[label] = f"{type(error).__name__}: {error}"[:400]
+        problem.rounds.drop(index, round_number, problem.failures[label])
+        notice_once(
+            f"best of {self.name} {label}", f"BestOf {self.name}: {label} was dropped: {problem.failures[label]}"
+        )
+        self._note_settled(problem)
+
+    def _finish(self, problem: _Problem, index: int, round_number: int, seconds: float, sample: Sample) -> None:
+        if sample.disturbed:
+            problem.rounds.skip(index, round_number, seconds)
+        else:
+            problem.rounds.add(index, round_number, seconds)
+        self._note_settled(problem)
+
+    def _note_settled(self, problem: _Problem) -> None:
+        winner = problem.rounds.winner
+        if winner is None:
+            return
+        if self.stage_count == 1:
+            self._settled[problem.key] = self._stages[winner][1][0]
+        if self._store and not problem.stored and not problem.from_database:
+            problem.stored = True
+            from convkit.tuner.best_of_store import save
+
+            save(self.name, repr(problem.key), problem.threads, problem.rounds)
+
+    def _load(self, problem: _Problem) -> None:
+        from convkit.tuner.best_of_store import load
+
+        winner = load(self.name, repr(problem.key), problem.threads, self.alternatives)
+        if winner is not None:
+            problem.rounds.winner = winner
+            problem.from_database = True
+
+
+class Pipeline:
+    """One pass of a `BestOf` pipeline: call it once for each stage."""
+
+    __slots__ = ("_disturbed", "_index", "_owner", "_problem", "_round", "_seconds", "_stage")
+
+    def __init__(self, owner: BestOf, problem: _Problem) -> None:
+        self._owner = owner
+        self._problem = problem
+        with owner._lock:
+            self._index, self._round = owner._take(problem)
+        self._stage = 0
+        self._seconds = 0.0
+        self._disturbed = False
+
+    def __del__(self) -> None:
+        # A pass that is never finished must not keep its round open; no lock may be taken here.
+        if getattr(self, "_round", -1) >= 0 and self._stage < self._owner.stage_count:
+            self._owner._abandoned.append((self._problem, self._index))
+
+    @property
+    def alternative(self) -> str:
+        """The alternative that this pass runs."""
+        return self._owner.alternatives[self._index]
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the next stage with its arguments."""
+        owner = self._owner
+        if self._stage >= owner.stage_count:
+            raise RuntimeError(f"BestOf {owner.name!r}: all {owner.stage_count} stages of this pass have run")
+        exploring = self._round >= 0
+        if exploring:
+            disturb()
+        first: Exception | None = None
+        tried: set[int] = set()
+        while True:
+            label, stages = owner._stages[self._index]
+            try:
+                result, seconds, sample = owner._timed(label, stages[self._stage], args, kwargs)
+                break
+            except Exception as error:
+                first = first or error
+                tried.add(self._index)
+                with owner._lock:
+                    left = [i for i in self._problem.rounds.alive if i not in tried]
+                    # Only the first stage may be answered by another alternative: later ones need what it left behind.
+                    if not exploring or self._stage or not left:
+                        if exploring:
+                            self._problem.rounds.give_back(self._index)
+                        self._stage = owner.stage_count
+                        raise first from None
+                    owner._drop(self._problem, self._index, self._round, error)
+                    self._index, self._round = left[0], -1
+        self._stage += 1
+        self._seconds += seconds
+        self._disturbed |= sample.disturbed
+        if self._stage == owner.stage_count:
+            sample.disturbed = self._disturbed
+            with owner._lock:
+                owner._finish(self._problem, self._index, self._round, self._seconds, sample)
+        return result
+
+
+def _size_of(value: Any) -> Any:
+    try:
+        return value.shape, value.dtype.num
+    except AttributeError:
+        return value
+
+
+def _hashable(value: Any) -> bool:
+    try:
+        hash(value)
+    except TypeError:
+        return False
+    return True
+
+
+def slug(text: str) -> str:
+    """A name as the database stores it: letters, digits and underscores."""
+    return re.sub(r"\W+", "_", text, flags=re.ASCII)[:120] or "_"

@@ -1,0 +1,169 @@
+"""Rounds over alternatives on real work: who runs next, who is out, and when it is settled.
+
+`BestOf` and the online mode share it. In a round every alternative that is left runs once, in random order, so that
+times are compared within rounds; after each round losers leave. The first round is a warm-up and counts for nothing.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import dataclass, field
+
+from convkit.tuner.intervals import median, median_interval
+
+# How often an alternative is passed over for a sample that does not count before it is sampled as it is.
+_PATIENCE = 200
+
+
+@dataclass(slots=True)
+class Arm:
+    """One alternative.
+
+    Attributes
+    ----------
+    samples : dict
+        Round to seconds, the warm-up as round 0.
+    out : str
+        Why it is out; empty while it is in.
+    failed : bool
+        It is out because it raised or was wrong.
+    """
+
+    name: str
+    samples: dict[int, float] = field(default_factory=dict)
+    out: str = ""
+    failed: bool = False
+    skipped: int = 0
+
+    @property
+    def counted(self) -> list[float]:
+        """Seconds of the rounds that count; the warm-up alone where there is nothing else."""
+        return [s for r, s in self.samples.items() if r] or list(self.samples.values())
+
+    @property
+    def median(self) -> float | None:
+        """Median seconds, None where it never finished."""
+        return median(self.counted) if self.samples else None
+
+
+class Rounds:
+    """Decides among alternatives. Not thread-safe: callers hold their own lock around it.
+
+    Parameters
+    ----------
+    names : list of str
+        In order of preference: the first runs first and wins ties.
+    rounds : int
+        Rounds that count, at most.
+    hopeless : float
+        An alternative this many times slower than the best in every round leaves after the first that counts.
+    """
+
+    def __init__(self, names: list[str], *, rounds: int = 8, hopeless: float = 1.5, seed: int = 0) -> None:
+        if not names:
+            raise ValueError("there must be at least one alternative")
+        self.arms = [Arm(name) for name in names]
+        self.winner: int | None = 0 if len(names) == 1 else None
+        self.history: list[tuple[int, float]] = []
+        self._rounds = rounds
+        self._hopeless = hopeless
+        self._random = random.Random(seed)
+        self._round = 0
+        self._queue = list(range(len(names)))
+        self._running = 0
+
+    @property
+    def settled(self) -> bool:
+        """True where one alternative is left or has won."""
+        return self.winner is not None
+
+    @property
+    def alive(self) -> list[int]:
+        """Alternatives that are still in."""
+        return [index for index, arm in enumerate(self.arms) if not arm.out]
+
+    def next(self) -> tuple[int, int]:
+        """The alternative to run now and the round that its time belongs to."""
+        if not self._queue and not self.settled:
+            if self._running:
+                # Other threads still owe samples of this round: repeat the best known without counting it.
+                return self._best(), -1
+            self._end_round()
+        if self.winner is not None:
+            return self.winner, -1
+        self._running += 1
+        return self._queue.pop(0), self._round
+
+    def add(self, index: int, round_number: int, seconds: float) -> None:
+        """Tell the time of a run that `next` gave out."""
+        if len(self.history) < 4096:
+            self.history.append((index, seconds))
+        if round_number < 0:
+            return
+        self._running -= 1
+        self.arms[index].samples[round_number] = max(seconds, 1e-9)
+        if not self._queue and not self._running:
+            self._end_round()
+
+    def skip(self, index: int, round_number: int, seconds: float) -> None:
+        """Tell that a run does not count, because something within it was not settled; it is repeated."""
+        arm = self.arms[index]
+        arm.skipped += 1
+        if round_number < 0 or arm.skipped > _PATIENCE:
+            self.add(index, round_number, seconds)
+            return
+        self._running -= 1
+        self._queue.append(index)
+
+    def give_back(self, index: int) -> None:
+        """Tell that a run came to nothing through no fault of the alternative."""
+        self._running -= 1
+        self._queue.append(index)
+
+    def drop(self, index: int, round_number: int, reason: str) -> None:
+        """Tell that an alternative raised or was wrong; it does not run again."""
+        if round_number >= 0:
+            self._running -= 1
+        arm = self.arms[index]
+        arm.out, arm.failed = reason, True
+        self._queue = [waiting for waiting in self._queue if waiting != index]
+        if self.winner == index:
+            self.winner = None
+        alive = self.alive
+        if len(alive) == 1:
+            self.winner = alive[0]
+
+    def figures(self, index: int, anchor: int) -> tuple[float, float, float] | None:
+        """Median ratio to the anchor's times in the same rounds, and its interval; None without common rounds."""
+        own, other = self.arms[index].samples, self.arms[anchor].samples
+        common = sorted(own[r] / other[r] for r in own if r in other and (r or len(own) == 1))
+        return (median(common), *median_interval(common)) if common else None
+
+    def _best(self) -> int:
+        alive = self.alive
+        return min(alive, key=lambda index: (self.arms[index].median or math.inf, index))
+
+    def _end_round(self) -> None:
+        alive = self.alive
+        if self._round and alive:
+            self._cut(alive)
+            alive = self.alive
+        if len(alive) <= 1 or self._round >= self._rounds:
+            self.winner = self._best() if alive else None
+            return
+        self._round += 1
+        self._queue = self._random.sample(alive, len(alive))
+
+    def _cut(self, alive: list[int]) -> None:
+        best = self._best()
+        ranked = sorted(alive, key=lambda index: (self.arms[index].median or math.inf, index))
+        for place, index in enumerate(ranked):
+            figures = self.figures(index, best)
+            if index == best or figures is None:
+                continue
+            ratio, low, _ = figures
+            lost = low > self._hopeless or (self._round >= 3 and low > 1.0)
+            slower_half = self._round >= 3 and place >= math.ceil(len(ranked) / 2) and ratio > 1.02
+            if lost or slower_half:
+                self.arms[index].out = f"{ratio:.2f} times the best after {self._round} rounds"
