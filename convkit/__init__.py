@@ -24,11 +24,12 @@ from convkit.functional import clear_workspaces, conv2d
 from convkit.layers import Conv2d
 
 if TYPE_CHECKING:
-    from convkit.tuner import UnsupportedAlgorithmError, explain, reload, show_config, tuning
+    from convkit.tuner import BestOf, UnsupportedAlgorithmError, explain, reload, show_config, tuning
 
 __version__: str = _core.build_info()["version"]
 
 __all__ = [
+    "BestOf",
     "Conv2d",
     "UnsupportedAlgorithmError",
     "__version__",
@@ -41,7 +42,7 @@ __all__ = [
 ]
 
 # The tuner is imported when it is first needed: importing the package costs next to nothing beside importing NumPy.
-_FROM_TUNER = frozenset(("UnsupportedAlgorithmError", "explain", "reload", "show_config", "tuning"))
+_FROM_TUNER = frozenset(("BestOf", "UnsupportedAlgorithmError", "explain", "reload", "show_config", "tuning"))
 
 
 def __getattr__(name: str) -> Any:

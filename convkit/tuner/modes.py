@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from typing import Any
 from convkit.problem import Problem
 from convkit.tuner.accuracy import Accuracy, parse_accuracy
 from convkit.tuner.disturbance import disturb
-from convkit.tuner.selector import Choice, reset, selector
+from convkit.tuner.selector import Choice, Constraints, reset, selector
 
 MODES = ("replay", "online", "tune", "require", "off")
 _MEASURED_TIERS = ("user", "site", "shipped")
@@ -165,6 +166,8 @@ def chooser(
         if mode == "tune":
             _tune_unless_known(problem, threads)
     choice = choosing.choose(problem, threads, algorithm=algorithm, accuracy=accuracy, workspace_limit=workspace_limit)
+    if mode == "online" and algorithm is None and problem.multiply_adds and choice.tier != "user":
+        return _explore(problem, threads, accuracy, workspace_limit) or _plan(choice)
     if mode == "require" and algorithm is None and problem.multiply_adds and choice.tier not in _MEASURED_TIERS:
         raise NotMeasuredError(
             f"mode is require and no database knows {problem} with {threads} threads; run convkit tune"
@@ -176,6 +179,36 @@ def _plan(choice: Choice) -> Chosen:
     return selector().inventory.by_name[choice.kernel].index, choice.parameters, None
 
 
+def _explore(problem: Problem, threads: int, accuracy: Any, workspace_limit: Any) -> Chosen | None:
+    """The next candidate of the online mode; None where the budget is spent or none is right."""
+    from convkit.tuner.online import online
+    from convkit.tuner.tune import recorder
+
+    state = _state()
+    if _budget_left(state) == 0:
+        return None
+    constraints = Constraints.of_call(problem, accuracy, workspace_limit)
+    turn = online.next(selector(), recorder(), problem, threads, constraints)
+    if turn is None:
+        return None
+    candidate, settle = turn
+    if settle is None or state is None:
+        return candidate.kernel.index, candidate.parameters, settle
+
+    def settle_and_count(seconds: float) -> None:
+        state.spent += seconds
+        settle(seconds)
+
+    return candidate.kernel.index, candidate.parameters, settle_and_count
+
+
+def _budget_left(state: _State | None) -> float | None:
+    """Seconds that measuring may still take in this block; None where nothing limits them."""
+    if state is None or state.settings.budget is None:
+        return None
+    return max(state.settings.budget - state.spent, 0.0)
+
+
 def _tune_unless_known(problem: Problem, threads: int) -> None:
     """Measure at first sight, once a process: what a short budget left out is not tried again at each call."""
     import time
@@ -183,11 +216,9 @@ def _tune_unless_known(problem: Problem, threads: int) -> None:
     from convkit.tuner.tune import tune_problem
 
     state = _state()
-    left = None
-    if state is not None and state.settings.budget is not None:
-        left = state.settings.budget - state.spent
-        if left <= 0:
-            return
+    left = _budget_left(state)
+    if left == 0:
+        return
     with _lock:
         if (problem, threads) in _tried:
             return
@@ -209,6 +240,10 @@ def reload() -> None:
 
     reset()
     forget_notices()
+    if "convkit.tuner.online" in sys.modules:
+        from convkit.tuner.online import online
+
+        online.clear()
     with _lock:
         _tried.clear()
     _core.clear_plans()

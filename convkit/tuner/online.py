@@ -1,0 +1,217 @@
+"""Online mode: the kernels of a problem compete on the caller's own convolutions.
+
+Every result is a right one: before a kernel answers a call it passes the gate on operands of its own. When it is
+settled, trials are written and the plan is cached as if it had been replayed.
+"""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from convkit.problem import Problem
+from convkit.tuner import machine
+from convkit.tuner.candidates import Candidate
+from convkit.tuner.recorder import Recorder
+from convkit.tuner.records import Session, Trial, anchor_text
+from convkit.tuner.rounds import Rounds
+from convkit.tuner.selector import Constraints, Selector
+from convkit.tuner.workbench import Bench, Workbench
+
+# Kernels and parameters predicted much slower than the best are not tried on somebody's real work.
+_PROMISING = 3.0
+_PROMISING_PARAMETERS = 1.3
+_MOST = 12
+
+
+# A candidate, and what to tell the seconds of its run; nothing once the problem is settled.
+Turn = tuple[Candidate, Callable[[float], None] | None]
+
+
+@dataclass(slots=True)
+class OnlineReport:
+    """How a problem went: (kernel with parameters, seconds) of each call, and the time lost against the winner."""
+
+    problem: Problem
+    threads: int
+    settled: str | None
+    history: list[tuple[str, float]]
+    lost: float
+
+
+class OnlineProblem:
+    """One problem with one team size under one set of constraints.
+
+    Parameters
+    ----------
+    bench : callable
+        ``bench(problem, threads, seed)``, for the gate; injected in tests.
+    """
+
+    def __init__(
+        self,
+        selector: Selector,
+        recorder: Recorder | None,
+        problem: Problem,
+        threads: int,
+        constraints: Constraints,
+        *,
+        rounds: int = 8,
+        bench: Callable[[Problem, int, int], Bench] = Workbench,
+    ) -> None:
+        self.problem = problem
+        self.threads = threads
+        self._selector = selector
+        self._recorder = recorder
+        self._candidates = self._entrants(constraints)
+        self._errors: dict[int, float] = {}
+        self._rounds = Rounds([str(candidate) for candidate in self._candidates], rounds=rounds)
+        self._make_bench = bench
+        self._bench: Bench | None = None
+        self._lock = threading.Lock()
+        self._written = False
+
+    def next(self) -> Turn | None:
+        """The candidate for this call and what to tell its seconds; None where no candidate has passed the gate."""
+        while True:
+            with self._lock:
+                if not self._rounds.alive:
+                    return None
+                index, round_number = self._rounds.next()
+                candidate = self._candidates[index]
+                if self._rounds.settled:
+                    return candidate, None
+                if index in self._errors or self._passes(index, round_number):
+                    break
+
+        def settle(seconds: float) -> None:
+            with self._lock:
+                self._rounds.add(index, round_number, seconds)
+                if self._rounds.settled and not self._written:
+                    self._written = True
+                    self._write()
+
+        return candidate, settle
+
+    def report(self) -> OnlineReport:
+        """What happened so far."""
+        with self._lock:
+            rounds = self._rounds
+            names = [str(candidate) for candidate in self._candidates]
+            medians = [arm.median for arm in rounds.arms if arm.median is not None]
+            best = min(medians, default=0.0)
+            return OnlineReport(
+                self.problem,
+                self.threads,
+                None if rounds.winner is None else names[rounds.winner],
+                [(names[index], seconds) for index, seconds in rounds.history],
+                sum(seconds - best for _, seconds in rounds.history),
+            )
+
+    def _entrants(self, constraints: Constraints) -> list[Candidate]:
+        choosing, problem, threads = self._selector, self.problem, self.threads
+        kernels = choosing.inventory.competitors(problem)
+        found: list[tuple[float, int, Candidate]] = []
+        for kernel in kernels:
+            for place, candidate in enumerate(choosing.inventory.parameter_sets(kernel, problem, threads)):
+                workspace = choosing.inventory.workspace(candidate, problem, threads)
+                if constraints.refusal(candidate, problem, workspace, None) is None:
+                    found.append((choosing.predict(candidate, problem, threads), place, candidate))
+        if not found:
+            # Says why, as any other mode does.
+            choosing.model_choice(problem, threads, accuracy=constraints.accuracy,
+                                  workspace_limit=constraints.workspace_limit)  # fmt: skip
+        best = min(seconds for seconds, _, _ in found)
+        promising = [item for item in found if item[0] <= best * (_PROMISING_PARAMETERS if item[1] else _PROMISING)]
+        promising.sort(key=lambda item: (item[1] > 0, item[0], item[2].kernel.index))
+        return [candidate for _, _, candidate in promising[:_MOST]]
+
+    def _passes(self, index: int, round_number: int) -> bool:
+        """The gate, once for each candidate, before its first real call."""
+        candidate = self._candidates[index]
+        if self._bench is None:
+            self._bench = self._make_bench(self.problem, self.threads, 0)
+        try:
+            runner = self._bench.runner(candidate)
+            runner.y.fill(float("nan"))
+            error = self._bench.error(runner.run())
+            reason = f"wrong: RMS error {error:.1e}" if error > self._bench.tolerance(candidate) else ""
+        except (ValueError, RuntimeError, MemoryError) as failure:
+            error, reason = 0.0, f"{type(failure).__name__}: {failure}"
+        if reason:
+            self._rounds.drop(index, round_number, reason[:400])
+            return False
+        self._errors[index] = error
+        if len(self._errors) == len(self._rounds.alive):
+            self._bench = None
+        return True
+
+    def _write(self) -> None:
+        winner = self._rounds.winner
+        if winner is None:
+            return
+        here = self._selector.context_of(self.threads)
+        best = self._candidates[winner]
+        session = Session(
+            uuid.uuid4().hex, str(here.machine), here.machine.isa, self.threads, here.affinity,
+            f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%f}Z", anchor_text(best.kernel.name, best.parameters),
+            versions=machine.versions(), facts=machine.facts(), policy={"operands": "real calls"},
+        )  # fmt: skip
+        for index, arm in enumerate(self._rounds.arms):
+            candidate = self._candidates[index]
+            if not arm.samples and not arm.failed:
+                continue
+            ratio, low, high = self._rounds.figures(index, winner) or (None, None, None)
+            trial = Trial(
+                session.uuid, str(self.problem), candidate.kernel.name, candidate.kernel.revision,
+                candidate.parameters, "failed" if arm.failed else "raced out" if arm.out else "complete",
+                len(arm.counted), arm.median, ratio, low, high, self._errors.get(index),
+                self._selector.inventory.workspace(candidate, self.problem, self.threads), arm.out[:400],
+            )  # fmt: skip
+            if self._recorder is None:
+                self._selector.memory.add(session, trial)
+            else:
+                self._recorder.add(session, trial)
+        self._selector.forget(self.problem)
+
+
+class Online:
+    """All problems that are being explored in this process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._problems: dict[tuple[Problem, int, Constraints, str], OnlineProblem] = {}
+
+    def next(
+        self,
+        selector: Selector,
+        recorder: Recorder | None,
+        problem: Problem,
+        threads: int,
+        constraints: Constraints,
+    ) -> Turn | None:
+        """The candidate for a call."""
+        # What was chosen under one affinity says little about another.
+        key = problem, threads, constraints, selector.context_of(threads).affinity
+        with self._lock:
+            found = self._problems.get(key)
+            if found is None:
+                found = self._problems[key] = OnlineProblem(selector, recorder, problem, threads, constraints)
+        return found.next()
+
+    def reports(self) -> list[OnlineReport]:
+        """What happened so far, for each problem."""
+        with self._lock:
+            problems = list(self._problems.values())
+        return [problem.report() for problem in problems]
+
+    def clear(self) -> None:
+        """Forget everything that is not written."""
+        with self._lock:
+            self._problems.clear()
+
+
+online = Online()
