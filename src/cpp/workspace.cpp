@@ -180,11 +180,6 @@ Pools& pools() {
 BlockPool& workspace_pool() { return pools().workspaces; }
 BlockPool& output_pool() { return pools().outputs; }
 
-void clear_workspaces() {
-  workspace_pool().clear();
-  output_pool().clear();
-}
-
 std::int64_t workspace_limit() { return limit.load(std::memory_order_relaxed); }
 
 void set_workspace_limit(std::int64_t bytes) {

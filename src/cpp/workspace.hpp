@@ -58,7 +58,6 @@ class BlockPool {
 // Pools of workspaces and of outputs; never destroyed, since arrays may outlive static destruction.
 BlockPool& workspace_pool();
 BlockPool& output_pool();
-void clear_workspaces();
 
 // An arena checked out for one call.
 class Workspace {

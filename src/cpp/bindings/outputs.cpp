@@ -1,6 +1,7 @@
 #include "outputs.hpp"
 
 #include <cstdlib>
+#include <cstring>
 
 #include "../workspace.hpp"
 #include "plan.hpp"
@@ -11,21 +12,54 @@ namespace {
 constexpr std::int64_t least_recycled = std::int64_t{32} << 20;
 constexpr std::size_t alignment = 64;
 
-// malloc's own address lies in the eight bytes before the data. malloc with the alignment made by hand takes half the time
-// of aligned_alloc for the small outputs whose calls it matters to.
+// Small results are mostly of the size of one freed just before. The GIL guards the list: capsules die under it.
+constexpr std::size_t largest_kept = std::size_t{256} << 10;
+constexpr int most_kept = 16;
+struct {
+  int count = 0;
+  char* data[most_kept];
+  std::size_t bytes[most_kept];
+} kept;
+
+// Before the data lie malloc's own address and the size. malloc aligned by hand takes half the time of aligned_alloc.
+struct Header {
+  void* start;
+  std::size_t bytes;
+};
+
+Header& header_of(void* data) { return static_cast<Header*>(data)[-1]; }
+
 char* aligned_new(std::size_t bytes) {
-  auto* start = static_cast<char*>(std::malloc(bytes + alignment + sizeof(void*)));
+  for (int i = kept.count; i-- > 0;) {
+    if (kept.bytes[i] != bytes) continue;
+    char* data = kept.data[i];
+    --kept.count;
+    kept.data[i] = kept.data[kept.count];
+    kept.bytes[i] = kept.bytes[kept.count];
+    return data;
+  }
+  auto* start = static_cast<char*>(std::malloc(bytes + alignment + sizeof(Header)));
   if (!start) throw std::bad_alloc();
-  const auto first = reinterpret_cast<std::uintptr_t>(start) + sizeof(void*);
-  char* data = start + sizeof(void*) + (alignment - first % alignment) % alignment;
-  reinterpret_cast<void**>(data)[-1] = start;
+  const auto first = reinterpret_cast<std::uintptr_t>(start) + sizeof(Header);
+  char* data = start + sizeof(Header) + (alignment - first % alignment) % alignment;
+  header_of(data) = {start, bytes};
   return data;
 }
 
-void aligned_delete(PyObject* capsule) {
-  void* data = PyCapsule_GetPointer(capsule, nullptr);
-  std::free(static_cast<void**>(data)[-1]);
+void aligned_free(void* data) {
+  const std::size_t bytes = header_of(data).bytes;
+  if (bytes > largest_kept) return std::free(header_of(data).start);
+  if (kept.count == most_kept) {
+    std::free(header_of(kept.data[0]).start);  // the oldest
+    --kept.count;
+    std::memmove(kept.data, kept.data + 1, sizeof(kept.data[0]) * kept.count);
+    std::memmove(kept.bytes, kept.bytes + 1, sizeof(kept.bytes[0]) * kept.count);
+  }
+  kept.data[kept.count] = static_cast<char*>(data);
+  kept.bytes[kept.count++] = bytes;
 }
+
+void aligned_delete(PyObject* capsule) { aligned_free(PyCapsule_GetPointer(capsule, nullptr)); }
 
 void give_back(PyObject* capsule) {
   auto* data = static_cast<std::byte*>(PyCapsule_GetPointer(capsule, nullptr));
@@ -34,6 +68,11 @@ void give_back(PyObject* capsule) {
 }
 
 }  // namespace
+
+void clear_kept_outputs() {
+  output_pool().clear();
+  while (kept.count > 0) std::free(header_of(kept.data[--kept.count]).start);
+}
 
 PyObject* new_output(Dtype dtype, int ndim, const npy_intp* shape, const npy_intp* strides, std::int64_t bytes) {
   void* data;
@@ -49,7 +88,7 @@ PyObject* new_output(Dtype dtype, int ndim, const npy_intp* shape, const npy_int
     data = aligned_new(static_cast<std::size_t>(bytes));
     capsule = PyCapsule_New(data, nullptr, aligned_delete);
     if (!capsule) {
-      std::free(static_cast<void**>(data)[-1]);
+      aligned_free(data);
       throw PythonError{};
     }
   }

@@ -7,4 +7,7 @@ namespace convkit::bindings {
 // A new array of these byte strides; its memory (`bytes`) goes back when the last view of it dies. Raises MemoryError.
 PyObject* new_output(Dtype dtype, int ndim, const npy_intp* shape, const npy_intp* strides, std::int64_t bytes);
 
+// Returns the memory of freed results to the operating system. Needs the GIL.
+void clear_kept_outputs();
+
 }  // namespace convkit::bindings

@@ -6,7 +6,8 @@
 #include "../parallel.hpp"
 #include "../workspace.hpp"
 #include "inventory.hpp"
-#include "plan.hpp"
+#include "outputs.hpp"
+#include "run.hpp"
 
 namespace py = pybind11;
 
@@ -57,6 +58,12 @@ double measure_fma_peak(const std::string& dtype, int threads, double seconds) {
   return fma_peak(dtype == "float32" ? Dtype::f32 : Dtype::f64, threads, seconds);
 }
 
+void clear_memory() {
+  workspace_pool().clear();
+  clear_kept_arena();
+  clear_kept_outputs();
+}
+
 void change_workspace_limit(std::int64_t bytes) {
   if (bytes < 0) throw py::value_error("the workspace limit must be at least 0 bytes, not " + std::to_string(bytes));
   set_workspace_limit(bytes);
@@ -69,7 +76,7 @@ void add_process(py::module_& module) {
   module.def("clear_plans", clear_plans, "Forgets every plan, so that the next calls ask the chooser again.");
   module.def("plan_count", [] { return plan_cache().size(); }, "Plans kept for conv2d.");
   module.def("counters", counters_dict, "What this process did so far.");
-  module.def("clear_workspaces", clear_workspaces,
+  module.def("clear_workspaces", clear_memory,
              "Returns the memory kept for later calls (workspaces and large outputs) to the operating system.");
   module.def("workspace_limit", workspace_limit, "Bytes of workspace that a call may use where it does not say.");
   module.def("set_workspace_limit", change_workspace_limit, py::arg("bytes"), "Changes workspace_limit().");

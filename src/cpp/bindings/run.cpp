@@ -22,6 +22,15 @@ class ReleasedGil {
   PyThreadState* state_;
 };
 
+// The arena of calls that keep the GIL: no two of them run at once, so they need neither a lock nor a list.
+constexpr std::int64_t largest_kept_arena = std::int64_t{1} << 20;
+Block kept_arena;
+
+std::byte* arena_under_gil(std::int64_t bytes) {
+  if (kept_arena.bytes() < bytes) kept_arena = Block(bytes);
+  return kept_arena.data();
+}
+
 StridedCopy between(const Bring& bring, int element) {
   StridedCopy c{};
   c.element = element;
@@ -56,6 +65,8 @@ void copy_out(const Bring& bring, char* data, std::byte* arena, int element, int
 
 }  // namespace
 
+void clear_kept_arena() { kept_arena = Block(); }
+
 PyObject* run_plan(const Plan& plan, const Operands& operands, const Options& options, const void* packed,
                    PyObject* out_object) {
   Reference result(operands.out
@@ -63,8 +74,9 @@ PyObject* run_plan(const Plan& plan, const Operands& operands, const Options& op
                        : new_output(plan.problem.dtype, plan.y_ndim, plan.y_shape, plan.y_strides, plan.y_bytes));
   if (!plan.kernel) return result.release();
   char* y = operands.out ? operands.out.data() : PyArray_BYTES(reinterpret_cast<PyArrayObject*>(result.get()));
-  const Workspace workspace(plan.arena_bytes);
-  std::byte* arena = workspace.data();
+  const bool under_gil = !plan.releases_gil && plan.arena_bytes <= largest_kept_arena;
+  const Workspace workspace(under_gil ? 0 : plan.arena_bytes);
+  std::byte* arena = under_gil ? arena_under_gil(plan.arena_bytes) : workspace.data();
   const int element = element_bytes(plan.problem.dtype), threads = plan.threads;
   double seconds = 0;
   {

@@ -9,6 +9,9 @@ namespace convkit::bindings {
 PyObject* run_plan(const Plan& plan, const Operands& operands, const Options& options, const void* packed,
                    PyObject* out_object);
 
+// Frees the arena that small calls share. Needs the GIL.
+void clear_kept_arena();
+
 // Checks of `out` that depend on addresses, hence on every call.
 inline void check_out_operands(const Operands& operands, bool own_weights) {
   if (!operands.out) return;
