@@ -16,6 +16,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from convkit.problem import Problem
 
 __all__ = ["Layer", "Network", "get", "names"]
 
@@ -70,6 +74,35 @@ class Layer:
     def multiply_adds(self) -> int:
         """Multiply-adds of one such layer for one image."""
         return self.weights * self.oh * self.ow
+
+    def problem(self, batch: int, **fields: Any) -> Problem:
+        """The problem of this layer: its sizes with a batch, and whatever other fields of a `Problem` are given.
+
+        `op` is the forward call of the layer unless it is given, so "input_grad" for a transposed convolution.
+        """
+        from convkit.problem import Problem
+
+        (top, bottom), (left, right) = self.padding
+        given: dict[str, Any] = {"op": "input_grad" if self.transposed else "forward", **fields}
+        return Problem(
+            n=batch,
+            c=self.c,
+            h=self.h,
+            w=self.w,
+            o=self.o,
+            kh=self.kh,
+            kw=self.kw,
+            stride_h=self.stride[0],
+            stride_w=self.stride[1],
+            pad_top=top,
+            pad_bottom=bottom,
+            pad_left=left,
+            pad_right=right,
+            dilation_h=self.dilation[0],
+            dilation_w=self.dilation[1],
+            groups=self.groups,
+            **given,
+        )
 
     @property
     def shape(self) -> tuple[object, ...]:

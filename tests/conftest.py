@@ -21,10 +21,10 @@ hypothesis.settings.register_profile(
     derandomize=True,
     deadline=None,
     database=None,
-    max_examples=20,
+    max_examples=100,
     suppress_health_check=[hypothesis.HealthCheck.too_slow, hypothesis.HealthCheck.filter_too_much],
 )
-hypothesis.settings.register_profile("thorough", hypothesis.settings.get_profile("default"), max_examples=300)
+hypothesis.settings.register_profile("thorough", hypothesis.settings.get_profile("default"), max_examples=2000)
 hypothesis.settings.load_profile("default")
 
 

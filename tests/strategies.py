@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, NamedTuple
 
 from hypothesis import strategies as st
@@ -111,6 +112,12 @@ def make_problem(source: Source, kernel: Mapping[str, Any], family: Family) -> P
 
 def families_of(kernel: Mapping[str, Any]) -> tuple[str, ...]:
     """Families with members that the kernel takes, found with a fixed sample of each."""
+    return _families_of(kernel["index"])
+
+
+@cache
+def _families_of(index: int) -> tuple[str, ...]:
+    kernel = _core.kernels()[index]
     found = []
     for name, family in FAMILIES.items():
         rng = random.Random(0)

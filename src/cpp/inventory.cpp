@@ -44,7 +44,7 @@ std::vector<const Kernel*> list_kernels() {
   };
   std::vector<const Kernel*> list;
   for (int isa = isa_count - 1; isa >= 0; --isa) {
-    if (!usable(static_cast<Isa>(isa))) continue;
+    if (!usable(static_cast<Isa>(isa)) || isa > static_cast<int>(active_isa())) continue;
     for (const KernelTable* table : tables[isa]) {
       if (!table) break;
       for (int i = 0; i < table->count; ++i) list.push_back(table->kernels + i);

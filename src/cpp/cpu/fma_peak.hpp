@@ -5,7 +5,7 @@
 namespace convkit {
 
 // Multiply-adds a second that `threads` cores reach together with the instruction set in force. Measures for about
-// `seconds`, in rounds of about a millisecond, and returns the best round: the limit is what nothing else disturbed.
+// `seconds`, in short rounds, and adds the best round of each member: the limit is what nothing else disturbed.
 double fma_peak(Dtype dtype, int threads, double seconds);
 
 }  // namespace convkit

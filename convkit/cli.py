@@ -1,0 +1,21 @@
+"""The door of the `convkit` script: the commands, or the line that installs what they need."""
+
+from __future__ import annotations
+
+import sys
+
+__all__ = ["main"]
+
+_NEEDED = ("typer", "rich")
+
+
+def main() -> None:
+    """Run the command line; exit status 1 with the install line where typer or rich is missing."""
+    try:
+        from convkit.commands import app
+    except ModuleNotFoundError as error:
+        if error.name not in _NEEDED:
+            raise
+        print(f"convkit's commands need {' and '.join(_NEEDED)}: pip install 'convkit[cli]'", file=sys.stderr)
+        sys.exit(1)
+    app(prog_name="convkit")

@@ -1,0 +1,215 @@
+"""``convkit tune``: measure the kernels for shapes that matter, with everything kept whenever it is stopped."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from convkit.commands import arguments
+from convkit.commands.terminal import console, threads_text, time_text
+from convkit.problem import DTYPES, LAYOUTS, Problem
+
+if TYPE_CHECKING:
+    from convkit.tuner import Choice
+
+__all__ = ["Job", "Tally", "tune", "tune_all"]
+
+_OPS = {"forward": "forward", "input": "input_grad", "weight": "weight_grad"}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One problem at one team size."""
+
+    label: str
+    problem: Problem
+    threads: int
+
+
+@dataclass
+class Tally:
+    """What became of the jobs."""
+
+    measured: int = 0
+    reused: int = 0
+    failed: int = 0
+    pending: int = 0
+    regrets: list[float] = field(default_factory=list)
+
+    def text(self) -> str:
+        """One line."""
+        parts = [f"{self.measured} measured", f"{self.reused} reused", f"{self.failed} failed"]
+        if self.pending:
+            parts.append(f"{self.pending} not reached")
+        if self.regrets:
+            mean = math.exp(sum(map(math.log, self.regrets)) / len(self.regrets))
+            parts.append(f"the cost model alone would be {100 * (mean - 1):.1f} % slower")
+        return ", ".join(parts)
+
+
+def tune(
+    network: Annotated[str, typer.Option(help="Networks, separated by commas.")] = "",
+    shapes: Annotated[Path | None, typer.Option(help="A file of shapes, one a line.", exists=True)] = None,
+    batch: Annotated[str, typer.Option(help="Batch sizes.")] = "1",
+    threads: Annotated[str, typer.Option(help="Team sizes; empty: what a call would use.")] = "",
+    layout: Annotated[str, typer.Option(help="NCHW, NHWC or both.")] = "NCHW,NHWC",
+    dtype: Annotated[str, typer.Option(help="float32, float64 or both.")] = "float32",
+    op: Annotated[str, typer.Option(help="forward, input, weight: the call and its gradients.")] = "forward",
+    weights: Annotated[str, typer.Option(help="packed (Conv2d), cold (conv2d) or both.")] = "packed",
+    activation: Annotated[str, typer.Option(help="relu, none or both: fused into the layers or not.")] = "relu",
+    budget: Annotated[str, typer.Option(help="Time for all of it, such as 10m; empty: until all is settled.")] = "",
+    shard: Annotated[str, typer.Option(help="Which share of the work is this machine's: 2/8.")] = "",
+) -> None:
+    """Measure the kernels for a network's layers or a file of shapes, and remember the outcome.
+
+    What the database already answers is not measured again. Ctrl-C keeps everything measured so far.
+    """
+    from convkit import _core
+
+    if not network and shapes is None:
+        raise typer.BadParameter("name a --network or a file of --shapes")
+    teams = arguments.counts(threads) if threads else (_core.default_threads(),)
+    labelled: dict[Problem, str] = {}
+    if shapes is not None:
+        labelled.update((problem, _label(problem)) for problem in arguments.shapes_file(shapes))
+    for table in arguments.network_list(network) if network else ():
+        for size in arguments.counts(batch):
+            for layer in table.unique():
+                for problem in _variants(layer.problem(size, bias=layer.bias), layout, dtype, op, weights, activation):
+                    labelled.setdefault(problem, f"{table.name} {layer.name} {_label(problem)}")
+    jobs = [Job(label, problem, count) for problem, label in labelled.items() for count in teams]
+    tally = tune_all(_share(jobs, shard), arguments.duration(budget) if budget else None)
+    console.print(tally.text())
+    if tally.pending:
+        raise typer.Exit(130)
+
+
+def tune_all(jobs: Sequence[Job], budget: float | None = None, any_answer: bool = False) -> Tally:
+    """Tune every job that the database does not answer yet, under a progress bar.
+
+    Parameters
+    ----------
+    jobs : sequence of Job
+    budget : float, optional
+        Seconds for all of them.
+    any_answer : bool
+        Be content with any answer of the user's database, also one from a busy machine or from before an upgrade.
+
+    Returns
+    -------
+    Tally
+        With `pending` jobs if it was interrupted: what was measured is kept.
+    """
+    from convkit import tuner
+    from convkit.tuner.selector import selector
+
+    tally = Tally()
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left:"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as progress:
+        whole = progress.add_task("problems", total=len(jobs))
+        part = progress.add_task("samples", total=None)
+        deadline = None if budget is None else time.monotonic() + budget
+        try:
+            for number, job in enumerate(jobs):
+                choice = tuner.choose(job.problem, job.threads)
+                if tuner.is_complete(job.problem, job.threads) or (any_answer and choice.tier == "user"):
+                    tally.reused += 1
+                    source = "database"
+                else:
+                    predicted = selector().model_choice(job.problem, job.threads)
+                    share = (
+                        None if deadline is None else max(0.05, (deadline - time.monotonic()) / (len(jobs) - number))
+                    )
+
+                    def sampled(done: int, total: int, text: str) -> None:
+                        progress.update(part, completed=done, total=total, description=text)
+
+                    try:
+                        choice = tuner.tune_problem(job.problem, job.threads, budget=share, progress=sampled)
+                    except (ValueError, MemoryError) as error:
+                        tally.failed += 1
+                        progress.console.print(f"[red]failed[/red]    {job.label}: {error}")
+                        progress.advance(whole)
+                        continue
+                    tally.measured += 1
+                    source = "measured"
+                    tally.regrets.extend(_regret(job, predicted, choice))
+                progress.console.print(
+                    f"[green]{source:8}[/green]  {job.label}, {threads_text(job.threads)}: "
+                    f"{choice.kernel} {time_text(choice.seconds)}",
+                    highlight=False,
+                )
+                progress.advance(whole)
+        except KeyboardInterrupt:
+            tally.pending = len(jobs) - tally.measured - tally.reused - tally.failed
+            progress.console.print("stopped; what was measured is kept")
+    return tally
+
+
+def _regret(job: Job, predicted: Choice, choice: Choice) -> Iterable[float]:
+    """How many times slower the cost model's choice was measured to be; nothing if it was not measured."""
+    from convkit import tuner
+
+    for row in tuner.explain_problem(job.problem, threads=job.threads).rows:
+        if row.measured and row.seconds and (row.kernel, row.parameters) == (predicted.kernel, predicted.parameters):
+            yield max(1.0, row.seconds / choice.seconds)
+
+
+def _variants(problem: Problem, layout: str, dtype: str, op: str, weights: str, activation: str) -> Iterable[Problem]:
+    backward: dict[str, Any] = {"bias": False, "epilogue": "none"}
+    for name in arguments.words(op, tuple(_OPS)):
+        for order in arguments.words(layout.upper(), LAYOUTS):
+            for kind in arguments.words(dtype, DTYPES):
+                for packed in arguments.words(weights, ("packed", "cold")):
+                    for fused in arguments.words(activation, ("relu", "none")):
+                        fields: dict[str, Any] = {
+                            "epilogue": "clamp" if fused == "relu" else "none",
+                            "packed": packed == "packed",
+                        }
+                        if name == "forward":
+                            fields["op"] = problem.op
+                        else:
+                            fields.update(backward, op=_gradient(problem.op, name))
+                        if fields["op"] != "forward":
+                            fields.update(backward)
+                        if fields["op"] == "weight_grad":
+                            fields["packed"] = False
+                        yield problem.replace(layout=order, dtype=kind, **fields)
+
+
+def _gradient(op: str, name: str) -> str:
+    # The input gradient of a transposed convolution is an ordinary one.
+    if op == "input_grad" and name == "input":
+        return "forward"
+    return _OPS[name]
+
+
+def _share(jobs: list[Job], shard: str) -> list[Job]:
+    if not shard:
+        return jobs
+    index, slash, count = shard.partition("/")
+    if not slash or not index.isdecimal() or not count.isdecimal() or not 1 <= int(index) <= int(count):
+        raise typer.BadParameter(f"--shard {shard!r} is not of the form 2/8")
+    return jobs[int(index) - 1 :: int(count)]
+
+
+def _label(problem: Problem) -> str:
+    p = problem
+    stride = f"s{p.stride_h}" if p.stride_h == p.stride_w else f"s{p.stride_h}x{p.stride_w}"
+    grouped = "" if p.groups == 1 else f" g{p.groups}"
+    op = {"forward": "", "input_grad": " dx", "weight_grad": " dw"}[p.op]
+    return f"{p.n}x{p.c}@{p.h}x{p.w} {p.o}x{p.kh}x{p.kw} {stride}{grouped} {p.layout}{op}"

@@ -1,0 +1,187 @@
+"""One ISA is forced and runs, a wrong one is refused, and no instruction leaks from one ISA's objects into the rest.
+
+The second half reads the object files of the build with nm and objdump: it is the only way to see that code compiled
+for AVX-512 cannot run before the CPU was asked.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from convkit import _core
+
+ISAS = ("portable", "avx2", "avx512")
+ROOT = Path(__file__).parents[1]
+
+FORCED = """
+import json
+import numpy as np
+import convkit as ck
+from convkit import _core
+from convkit.problem import Problem
+from convkit.tuner import choose
+
+x, w = np.ones((1, 8, 9, 9), np.float32), np.ones((16, 8, 3, 3), np.float32)
+y = ck.conv2d(x, w, padding=1)
+choice = choose(Problem.from_call(x, w, padding=1), 1)
+forced = ck.conv2d(x, w, padding=1, algorithm=choice.kernel, num_threads=1)
+try:
+    ck.conv2d(x, w, padding=1, algorithm=choice.kernel.replace("__" + _core.active_isa(), "__none"))
+except ck.UnsupportedAlgorithmError:
+    pass
+else:
+    raise AssertionError("a kernel of another name ran")
+print(json.dumps({
+    "active": _core.active_isa(),
+    "kernel": choice.kernel,
+    "isas": [kernel["isa"] for kernel in _core.kernels()],
+    "right": bool(np.allclose(y[0, 0, 1:-1, 1:-1], 72) and np.allclose(forced, y)),
+}))
+"""
+
+
+def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, **environment}, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_a_forced_isa_runs(isa: str) -> None:
+    if isa not in _core.usable_isas():
+        pytest.skip(f"this CPU cannot run {isa}")
+    done = python(FORCED, CONVKIT_ISA=isa, CONVKIT_DB=":memory:")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["active"] == isa
+    assert told["kernel"].endswith(f"__{isa}") or f"__{isa}_" in told["kernel"]
+    assert told["right"]
+    assert set(told["isas"]) <= set(ISAS[: ISAS.index(isa) + 1])
+
+
+def test_the_best_isa_is_the_default() -> None:
+    assert _core.active_isa() == max(_core.usable_isas(), key=ISAS.index)
+
+
+@pytest.mark.parametrize("value", ["sse9", "AVX2", " ", "avx512 "])
+def test_a_bad_isa_is_refused_with_the_allowed_ones(value: str) -> None:
+    done = python(
+        "import numpy as np, convkit as ck; ck.conv2d(np.ones((1,1,3,3)), np.ones((1,1,3,3)))", CONVKIT_ISA=value
+    )
+    assert done.returncode == 1
+    assert "ValueError" in done.stderr
+    for isa in _core.usable_isas():
+        assert isa in done.stderr
+
+
+def test_importing_does_not_ask() -> None:
+    done = python("import convkit", CONVKIT_ISA="sse9")
+    assert done.returncode == 0, done.stderr
+
+
+# --- the object files -------------------------------------------------------------------------------------------------
+
+
+@cache
+def objects() -> dict[str, tuple[Path, ...]]:
+    """Object files of the build behind the imported module: by ISA, and under "shared"."""
+    suffix = sysconfig.get_config_var("EXT_SUFFIX")
+    built = [path.parent for path in (ROOT / "build").glob(f"*/_core{suffix}")]
+    for folder in sorted(built, key=lambda path: path.stat().st_mtime, reverse=True):
+        found = {isa: tuple(sorted((folder / f"CMakeFiles/convkit_{isa}.dir").rglob("*.o"))) for isa in ISAS}
+        found["shared"] = tuple(sorted((folder / "CMakeFiles/_core.dir").rglob("*.o")))
+        if all(found.values()):
+            return found
+    return {}
+
+
+def require(tool: str) -> None:
+    if not objects():
+        pytest.skip("there is no build directory with object files beside the sources (installed from a wheel)")
+    if not shutil.which(tool):
+        pytest.skip(f"{tool} is not installed")
+
+
+def output(*command: str | Path) -> str:
+    return subprocess.run([str(part) for part in command], capture_output=True, text=True, check=True).stdout
+
+
+def symbols(path: Path) -> list[tuple[str, str]]:
+    """(type letter, mangled name) of the symbols that an object defines for others."""
+    found = []
+    for line in output("nm", "--extern-only", "--defined-only", path).splitlines():
+        _, kind, name = line.split(maxsplit=2)
+        found.append((kind, name))
+    return found
+
+
+def in_namespace(name: str, isa: str) -> bool:
+    """True for anything whose name, or enclosing function, is in namespace convkit::<isa>."""
+    return re.match(rf"_Z(?:Z|GV|TV|TI|TS|GR)*NK?7convkit{len(isa)}{isa}", name) is not None
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_an_algorithm_shows_its_table_and_nothing_else(isa: str) -> None:
+    require("nm")
+    paths = [path for path in objects()[isa] if "algorithms" in path.parts]
+    assert paths
+    for path in paths:
+        table = path.name.split(".")[0] + "_table"
+        strong = [name for kind, name in symbols(path) if kind not in "VWu"]
+        assert strong == [f"_ZN7convkit{len(isa)}{isa}{len(table)}{table}E"], path
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_nothing_outside_the_namespace_can_be_merged(isa: str) -> None:
+    """The linker keeps one of many weak symbols of a name: it might be the AVX-512 copy of a shared template."""
+    require("nm")
+    for path in objects()[isa]:
+        for kind, name in symbols(path):
+            assert in_namespace(name, isa), f"{path.name}: {kind} {name}"
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_nothing_runs_at_load_time(isa: str) -> None:
+    require("objdump")
+    for path in objects()[isa]:
+        assert not re.search(r"\.(init_array|ctors|preinit_array)", output("objdump", "-h", path)), path
+
+
+@cache
+def disassembly(path: Path) -> str:
+    return output("objdump", "-d", "--no-show-raw-insn", "-M", "att", path)
+
+
+def offending(path: Path, pattern: str) -> list[str]:
+    return [line for line in disassembly(path).splitlines() if re.search(pattern, line)][:5]
+
+
+# VEX and EVEX mnemonics begin with v; verr and verw are the only others that do.
+VEX = r"\t(?!verr|verw)v[a-z0-9]+ "
+
+
+def test_only_avx512_objects_use_its_registers() -> None:
+    require("objdump")
+    for kind, paths in objects().items():
+        for path in paths:
+            if kind != "avx512":
+                assert not offending(path, r"%zmm|%k[0-7]\b|%[xy]mm(1[6-9]|2\d|3[01])\b"), path
+    assert any(offending(path, "%zmm") for path in objects()["avx512"])
+
+
+def test_portable_and_shared_objects_use_no_avx_at_all() -> None:
+    require("objdump")
+    for kind in ("portable", "shared"):
+        for path in objects()[kind]:
+            assert not offending(path, r"%ymm|" + VEX), path
+    assert any(offending(path, "%ymm") for path in objects()["avx2"])
