@@ -294,7 +294,7 @@ void compute_nhwc(const Context<T>& c, const Scratch<T>& s, int index, int size)
                       y + pixel * p.o + o,
                       p.o,
                       c.finish.bias ? c.finish.bias + group * c.g.outputs + o : nullptr,
-                      c.finish.residual && last ? c.finish.residual + first + pixel * p.o + o : nullptr,
+                      c.finish.residual && chunk == 0 ? c.finish.residual + first + pixel * p.o + o : nullptr,
                       c.finish.lo,
                       c.finish.hi,
                       c.panels.tail(panel),
@@ -339,28 +339,6 @@ void fill_strip(const ConvProblem& p, const T* x, std::int64_t channels, std::in
     __builtin_memset(strip + (p.pad_left + p.w) * channels, 0,
                      static_cast<std::size_t>(p.pad_right * channels) * sizeof(T));
   }
-}
-
-// Transposes a scratch panel of `pixels` x `outputs` to y, adding what the tiles could not.
-template <class T>
-void store_panel(const Finish<T>& finish, T* scratch, int width, std::int64_t pixels, std::int64_t outputs, T* y,
-                 const T* residual, std::int64_t stride) {
-  using V = Vec<T>;
-  transpose_block(scratch, width, pixels, outputs, y, stride);
-  if (residual) {
-    for (std::int64_t o = 0; o < outputs; ++o) {
-      T* row = y + o * stride;
-      const T* more = residual + o * stride;
-      const auto lo = V::set1(finish.lo), hi = V::set1(finish.hi);
-      for (std::int64_t i = 0; i < pixels; i += V::lanes) {
-        const int n = static_cast<int>(smaller<std::int64_t>(pixels - i, V::lanes));
-        auto v = V::load(row + i, n) + V::load(more + i, n);
-        if (finish.clamp) v = V::min(hi, V::max(lo, v));
-        V::store(row + i, v, n);
-      }
-    }
-  }
-  if (finish.after) activate_rows(y, outputs, stride, pixels, *finish.after);
 }
 
 template <class T>

@@ -23,7 +23,8 @@ struct Finish {
         after(e.activation == Activation::none || clamp ? nullptr : &e) {}
 };
 
-// Which part of the reduction a product adds: the first starts from the bias, the last applies the rest of the epilogue.
+// Which part of the reduction a product adds: the first starts from the bias and adds the residual (which may be y, so it is
+// read before y is written), the last clamps.
 struct ReductionPart {
   std::int64_t begin, k;  // of `total` weights an output
   std::int64_t total;
@@ -53,13 +54,13 @@ void rows_product(std::int64_t rows, const ReductionPart& part, const T* a, std:
       const TileOut<T> out{y + row * stride + o,
                            stride,
                            bias ? bias + o : nullptr,
-                           residual && part.last() ? residual + row * stride + o : nullptr,
+                           residual && part.first() ? residual + row * stride + o : nullptr,
                            finish.lo,
                            finish.hi,
                            panels.tail(panel),
                            !part.first(),
                            finish.clamp && part.last()};
-      tiles<T>().strided[nv][height](count, part.k, a + row * lda, lda, b, out);
+      tiles<T>().strided[nv][height](count, part.k, a + row * lda, lda, 1, b, out);
     });
     if (finish.after && part.last()) activate_rows(y + o, rows, stride, panels.valid(panel), *finish.after);
   }
@@ -80,7 +81,7 @@ void spread_product(const Share& outputs, const ReductionPart& part, const T* a,
                   const TileOut<T> out{y + o * stride,
                                        stride,
                                        bias ? bias + o : nullptr,
-                                       residual && part.last() ? residual + o * stride : nullptr,
+                                       residual && part.first() ? residual + o * stride : nullptr,
                                        finish.lo,
                                        finish.hi,
                                        tail,
@@ -92,6 +93,34 @@ void spread_product(const Share& outputs, const ReductionPart& part, const T* a,
   if (finish.after && part.last()) {
     activate_rows(y + outputs.begin * stride, outputs.end - outputs.begin, stride, pixels, *finish.after);
   }
+}
+
+// Transposes a scratch panel of `pixels` x `outputs` (rows `width` apart) to y (rows `stride` apart), adds the residual and
+// applies what the tiles left of the epilogue: the clamp, if there is a residual, and activations.
+template <class T>
+void store_panel(const Finish<T>& finish, const T* scratch, int width, std::int64_t pixels, std::int64_t outputs, T* y,
+                 const T* residual, std::ptrdiff_t stride) {
+  if (!residual) {
+    transpose_block(scratch, width, pixels, outputs, y, stride);
+  } else {
+    using V = Vec<T>;
+    alignas(64) T block[V::lanes * V::lanes];
+    const auto lo = V::set1(finish.lo), hi = V::set1(finish.hi);
+    for (std::int64_t o = 0; o < outputs; o += V::lanes) {
+      const std::int64_t columns = smaller<std::int64_t>(outputs - o, V::lanes);
+      for (std::int64_t i = 0; i < pixels; i += V::lanes) {
+        const int rows = static_cast<int>(smaller<std::int64_t>(pixels - i, V::lanes));
+        transpose_block(scratch + i * width + o, width, rows, columns, block, V::lanes);
+        for (std::int64_t j = 0; j < columns; ++j) {
+          const std::ptrdiff_t at = (o + j) * stride + i;
+          auto v = V::load(block + j * V::lanes, rows) + V::load(residual + at, rows);
+          if (finish.clamp) v = V::min(hi, V::max(lo, v));
+          V::store(y + at, v, rows);
+        }
+      }
+    }
+  }
+  if (finish.after) activate_rows(y, outputs, stride, pixels, *finish.after);
 }
 
 // Pixels of one image as panels of at most TileShape::vectors vectors, as even as possible.

@@ -1,7 +1,9 @@
 // 1x1 convolution, stride 1, no padding: a matrix product on the tensors as they are.
 //
 // NHWC: rows of pixels times packed panels of outputs. NCHW: the weights' rows times columns of pixels, which stay
-// unpacked: a panel of B is touched once per tile of outputs and its rows are contiguous, so packing never pays.
+// unpacked: a panel of B is touched once per tile of outputs and its rows are contiguous, so packing never pays. NCHW with
+// images too small to fill vectors with pixels: packed panels of outputs again, walking down the columns, and a transpose
+// of an L1 scratch on the way to y.
 #include "algorithms/entries.hpp"
 
 namespace convkit::CONVKIT_ISA {
@@ -101,7 +103,6 @@ template <class T>
 void columns_run(const Arguments& args) {
   const ConvProblem& p = *args.problem;
   const std::int64_t pixels = p.oh * p.ow, channels = p.c / p.groups, outputs = p.o / p.groups;
-  if (p.n * pixels == 0) return;
   const PixelPanels<T> panels(pixels);
   const Finish<T> finish(args.epilogue);
   const ReductionPart whole{0, channels, channels};
@@ -126,6 +127,75 @@ void columns_run(const Arguments& args) {
   team(worthwhile_threads(p, args.threads), member);
 }
 
+// --- NCHW, lanes on outputs -------------------------------------------------------------------------------------------
+
+constexpr std::int64_t scratch_pixels = 48;
+
+template <class T>
+void outputs_cost(const ConvProblem& p, const Parameters&, const Machine&, int threads, Cost* out) {
+  *out = lanes_on_outputs_cost<T>(p);
+  const std::int64_t blocks = p.n * ceil_div(p.oh * p.ow, scratch_pixels);
+  out->vector_ops += 6.0 * static_cast<double>(p.n * p.oh * p.ow * p.o) / Vec<T>::lanes;
+  out->bytes_l2 = static_cast<double>(blocks) * static_cast<double>(panels_bytes<T>(p));
+  out->imbalance = grid_imbalance(blocks, p.groups * Panels<T>{p.o / p.groups}.count(), threads);
+  add_cold_packing<T>(p, out);
+}
+
+template <class T>
+CONVKIT_INLINE std::int64_t scratch_bytes() {
+  return scratch_pixels * TileShape<T>::panel * static_cast<std::int64_t>(sizeof(T));
+}
+
+template <class T>
+std::int64_t outputs_workspace(const ConvProblem& p, const Parameters&, int threads) {
+  return threads * scratch_bytes<T>() + (p.packed ? 0 : panels_bytes<T>(p));
+}
+
+template <class T>
+void outputs_run(const Arguments& args) {
+  const ConvProblem& p = *args.problem;
+  T* const workspace = static_cast<T*>(args.workspace);
+  const T* packed = static_cast<const T*>(args.packed);
+  if (!packed) {
+    T* fresh = workspace + args.threads * scratch_pixels * TileShape<T>::panel;
+    pack_panels<T>(p, *args.parameters, args.w, fresh, args.threads);
+    packed = fresh;
+  }
+  const std::int64_t pixels = p.oh * p.ow, channels = p.c / p.groups;
+  const Panels<T> panels{p.o / p.groups};
+  const std::int64_t blocks = ceil_div(pixels, scratch_pixels), count = panels.count();
+  const Finish<T> finish(args.epilogue);
+  auto member = [&](int index, int size) {
+    T* const scratch = workspace + index * scratch_pixels * TileShape<T>::panel;
+    const Grid grid = make_grid(p.n * blocks, p.groups * count, size);
+    const Share mine = share(p.n * blocks, index / grid.columns, grid.rows);
+    const Share columns = share(p.groups * count, index % grid.columns, grid.columns);
+    for (std::int64_t item = mine.begin; item < mine.end; ++item) {
+      const std::int64_t image = item / blocks;
+      const Share block = share(pixels, static_cast<int>(item % blocks), static_cast<int>(blocks));
+      for (std::int64_t column = columns.begin; column < columns.end; ++column) {
+        const std::int64_t group = column / count, panel = column % count;
+        const std::int64_t o = group * panels.outputs + panel * Panels<T>::width;
+        const int nv = panels.vectors(panel), width = nv * Vec<T>::lanes;
+        const T* x = static_cast<const T*>(args.x) + (image * p.c + group * channels) * pixels + block.begin;
+        const T* b = packed + group * panels.padded() * channels + panels.offset(panel, channels);
+        for_row_tiles(
+            block.end - block.begin, TileShape<T>::rows(nv),
+            [&](int height, std::int64_t tiles_, std::int64_t row) CONVKIT_LAMBDA {
+              const TileOut<T> out{
+                  scratch + row * width, width, finish.bias ? finish.bias + o : nullptr, nullptr, finish.lo, finish.hi,
+                  panels.tail(panel),    false, finish.clamp && !finish.residual};
+              tiles<T>().strided[nv][height](tiles_, channels, x + row, 1, pixels, b, out);
+            });
+        const std::int64_t y = (image * p.o + o) * pixels + block.begin;
+        store_panel(finish, scratch, width, block.end - block.begin, panels.valid(panel), static_cast<T*>(args.y) + y,
+                    finish.residual ? finish.residual + y : nullptr, pixels);
+      }
+    }
+  };
+  team(worthwhile_threads(p, args.threads), member);
+}
+
 template <class T>
 constexpr Kernel rows_entry(const char* name) {
   return {"pointwise",      name,           Isa::CONVKIT_ISA,  Op::forward,        dtype_of<T>,
@@ -142,11 +212,21 @@ constexpr Kernel columns_entry(const char* name) {
           no_packing,       nullptr,       columns_workspace, columns_run<T>};
 }
 
+template <class T>
+constexpr Kernel outputs_entry(const char* name) {
+  return {"pointwise",      name,           Isa::CONVKIT_ISA,     Op::forward,   dtype_of<T>,
+          dtype_of<T>,      dtype_of<T>,    dtype_of<T>,          layout_nchw,   1,
+          direct_summation, no_parameters,  pointwise_applies,    one_candidate, outputs_cost<T>,
+          panels_entry<T>,  pack_panels<T>, outputs_workspace<T>, outputs_run<T>};
+}
+
 constexpr Kernel kernels[] = {
     rows_entry<float>("f32_pointwise_nhwc__" CONVKIT_ISA_NAME),
     rows_entry<double>("f64_pointwise_nhwc__" CONVKIT_ISA_NAME),
     columns_entry<float>("f32_pointwise_nchw__" CONVKIT_ISA_NAME),
     columns_entry<double>("f64_pointwise_nchw__" CONVKIT_ISA_NAME),
+    outputs_entry<float>("f32_pointwise_nchw__" CONVKIT_ISA_NAME "_outputs"),
+    outputs_entry<double>("f64_pointwise_nchw__" CONVKIT_ISA_NAME "_outputs"),
 };
 
 }  // namespace

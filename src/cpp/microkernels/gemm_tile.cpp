@@ -99,8 +99,8 @@ void gather_tile(std::int64_t tiles, const RunTile<T>* table, const T* panel, co
 }
 
 template <class T, int Rows, int NV>
-void strided_tile(std::int64_t tiles, std::int64_t k, const T* a, std::ptrdiff_t lda, const T* panel,
-                  const TileOut<T>& out) {
+void strided_tile(std::int64_t tiles, std::int64_t k, const T* a, std::ptrdiff_t lda, std::ptrdiff_t k_stride,
+                  const T* panel, const TileOut<T>& out) {
   using V = Vec<T>;
   T* y = out.y;
   const T* residual = out.residual;
@@ -108,13 +108,14 @@ void strided_tile(std::int64_t tiles, std::int64_t k, const T* a, std::ptrdiff_t
     typename V::Reg c[Rows][NV];
     begin_lanes_on_outputs<T, Rows, NV>(c, out, y);
     const T* b = panel;
-    for (std::int64_t step = 0; step < k; ++step) {
+    const T* step = a;
+    for (std::int64_t left = k; left > 0; --left, step += k_stride) {
       typename V::Reg bv[NV];
       CONVKIT_UNROLL
       for (int j = 0; j < NV; ++j) bv[j] = V::load(b + j * V::lanes);
       CONVKIT_UNROLL
       for (int i = 0; i < Rows; ++i) {
-        const auto av = V::broadcast(a + i * lda + step);
+        const auto av = V::broadcast(step + i * lda);
         CONVKIT_UNROLL
         for (int j = 0; j < NV; ++j) c[i][j] = av * bv[j] + c[i][j];
       }

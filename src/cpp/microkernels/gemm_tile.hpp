@@ -3,7 +3,8 @@
 //
 //   gather   lanes on outputs. A is given by pointers: a run is `rows` pointers to k contiguous elements each, B a packed
 //            panel of weights.
-//   strided  lanes on outputs. A has a constant row stride, B is one packed panel, k walks contiguously.
+//   strided  lanes on outputs. A has constant strides, from row to row and from k to k: rows of NHWC pixels, or columns of
+//            NCHW pixels. B is one packed panel.
 //   spread   lanes on pixels. A is a matrix of weights (row stride lda), B rows of pixels at distance ldb, unpacked if
 //            need be: with a partial last vector nothing beyond it is read.
 //
@@ -60,8 +61,8 @@ struct RunTile {
 template <class T>
 using GatherTile = void (*)(std::int64_t tiles, const RunTile<T>* table, const T* panel, const TileOut<T>& out);
 template <class T>
-using StridedTile = void (*)(std::int64_t tiles, std::int64_t k, const T* a, std::ptrdiff_t lda, const T* panel,
-                             const TileOut<T>& out);
+using StridedTile = void (*)(std::int64_t tiles, std::int64_t k, const T* a, std::ptrdiff_t lda,
+                             std::ptrdiff_t k_stride, const T* panel, const TileOut<T>& out);
 template <class T>
 using SpreadTile = void (*)(std::int64_t tiles, std::int64_t k, const T* a, std::ptrdiff_t lda, const T* b,
                             std::ptrdiff_t ldb, const TileOut<T>& out);
