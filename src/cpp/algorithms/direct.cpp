@@ -86,13 +86,30 @@ std::int64_t default_chunks(const ConvProblem& p, const Machine& machine) {
   return smaller(chunks, p.kh);
 }
 
-// Output rows whose strip of input fills about half of L2.
+// The strip of input that a block of output rows needs. A filter of one row (or column) with a stride needs only every
+// stride-th input row (or column): then the strip holds no others.
+struct Strip {
+  std::int64_t step_h, step_w;  // input rows and columns from one row and column of the strip to the next
+  std::int64_t walk_h, walk_w;  // rows and columns of the strip from one output pixel to the next
+  std::int64_t width;
+  CONVKIT_INLINE explicit Strip(const ConvProblem& p)
+      : step_h(p.kh == 1 ? p.stride_h : 1),
+        step_w(p.kw == 1 && p.stride_w == 2 && p.pad_left == 0 && p.pad_right == 0 ? 2 : 1),
+        walk_h(p.stride_h / step_h),
+        walk_w(p.stride_w / step_w),
+        width(step_w == 2 ? p.ow : p.w + p.pad_left + p.pad_right) {}
+  CONVKIT_INLINE std::int64_t rows(const ConvProblem& p, std::int64_t output_rows) const {
+    return (output_rows - 1) * walk_h + (p.kh - 1) * p.dilation_h + 1;
+  }
+};
+
+// Output rows whose strip of input fills `bytes`.
 template <class T>
 std::int64_t strip_rows(const ConvProblem& p, std::int64_t bytes) {
-  const std::int64_t row = (p.w + p.pad_left + p.pad_right) * (p.c / p.groups) * static_cast<std::int64_t>(sizeof(T));
-  const std::int64_t reach = (p.kh - 1) * p.dilation_h + 1;
-  const std::int64_t rows = (bytes / larger<std::int64_t>(row, 1) - reach) / p.stride_h + 1;
-  return smaller(larger<std::int64_t>(rows, 1), larger<std::int64_t>(p.oh, 1));
+  const Strip strip(p);
+  const std::int64_t row = strip.width * (p.c / p.groups) * static_cast<std::int64_t>(sizeof(T));
+  const std::int64_t rows = (bytes / larger<std::int64_t>(row, 1) - strip.rows(p, 1)) / strip.walk_h + 1;
+  return smaller(larger<std::int64_t>(rows, 1), p.oh);
 }
 
 template <class T>
@@ -128,11 +145,9 @@ void direct_cost(const ConvProblem& p, const Parameters& parameters, const Machi
   std::int64_t blocks;
   if (p.layout == Layout::nchw) {
     blocks = p.n * ceil_div(p.oh, parameters.value[0]);
-    const double reach = static_cast<double>((p.kh - 1) * p.dilation_h + 1 - p.stride_h);
-    const double again = 1.0 + larger(reach, 0.0) / static_cast<double>(parameters.value[0] * p.stride_h);
-    // Transposes on the way in and out: a load, about four shuffles and a store a vector.
-    out->vector_ops += 6.0 * again * static_cast<double>(p.n * p.c * p.h * p.w) / Vec<T>::lanes +
-                       6.0 * pixels * outputs / Vec<T>::lanes;
+    const Strip strip(p);
+    const double input = static_cast<double>(blocks * strip.rows(p, parameters.value[0]) * strip.width * p.c);
+    out->vector_ops += 6.0 * input / Vec<T>::lanes + 6.0 * pixels * outputs / Vec<T>::lanes;
   } else {
     blocks = ceil_div(p.n * p.oh * p.ow, parameters.value[0]);
     const double pointers = g.rows_merge ? static_cast<double>(p.kh) : static_cast<double>(g.taps);
@@ -169,8 +184,8 @@ CONVKIT_INLINE Scratch<T> carve(const ConvProblem& p, const Parameters& paramete
   s.tiles = carver.take<RunTile<T>>(tiles);
   s.zeros = carver.take<T>((p.c / p.groups) * p.kw);
   if (nchw) {
-    const std::int64_t rows = (parameters.value[0] - 1) * p.stride_h + (p.kh - 1) * p.dilation_h + 1;
-    s.strip = carver.take<T>(rows * (p.w + p.pad_left + p.pad_right) * (p.c / p.groups));
+    const Strip strip(p);
+    s.strip = carver.take<T>(strip.rows(p, parameters.value[0]) * strip.width * (p.c / p.groups));
     s.panel = carver.take<T>(scratch_pixels * TileShape<T>::panel);
   }
   return s;
@@ -315,29 +330,49 @@ void compute_nhwc(const Context<T>& c, const Scratch<T>& s, int index, int size)
 template <class T>
 struct StripCursor {
   const ConvProblem& p;
+  const Strip& geometry;
   const T* strip;
   std::int64_t oy, ox;
   CONVKIT_INLINE Origin<T> next() {
-    const Origin<T> origin{strip, oy * p.stride_h, ox * p.stride_w};
+    const Origin<T> origin{strip, oy * geometry.walk_h, ox * geometry.walk_w};
     if (++ox == p.ow) ox = 0, ++oy;
     return origin;
   }
 };
 
-// Transposes `rows` input rows from `y0` (may lie in the padding) of one group of one image into a padded NHWC strip.
+// Transposes one group's input rows of one image from `y0` (may lie in the padding) into a strip of `rows` rows. Blocks of
+// channels go outermost: a channel's rows are contiguous, which is what prefetchers follow.
 template <class T>
-void fill_strip(const ConvProblem& p, const T* x, std::int64_t channels, std::int64_t y0, std::int64_t rows, T* strip) {
-  const std::int64_t width = p.w + p.pad_left + p.pad_right, row = width * channels;
-  for (std::int64_t r = 0; r < rows; ++r, strip += row) {
-    const std::int64_t y = y0 + r;
+void fill_strip(const ConvProblem& p, const Strip& geometry, const T* x, std::int64_t channels, std::int64_t y0,
+                std::int64_t rows, T* strip) {
+  constexpr int lanes = Vec<T>::lanes;
+  const std::int64_t row = geometry.width * channels;
+  const auto clear = [](T* to, std::int64_t count) {
+    if (count > 0) __builtin_memset(to, 0, static_cast<std::size_t>(count) * sizeof(T));
+  };
+  for (std::int64_t r = 0; r < rows; ++r) {
+    const std::int64_t y = y0 + r * geometry.step_h;
+    T* const to = strip + r * row;
     if (y < 0 || y >= p.h) {
-      __builtin_memset(strip, 0, static_cast<std::size_t>(row) * sizeof(T));
-      continue;
+      clear(to, row);
+    } else if (geometry.step_w == 1) {
+      clear(to, p.pad_left * channels);
+      clear(to + (p.pad_left + p.w) * channels, p.pad_right * channels);
     }
-    __builtin_memset(strip, 0, static_cast<std::size_t>(p.pad_left * channels) * sizeof(T));
-    transpose_block(x + y * p.w, p.h * p.w, channels, p.w, strip + p.pad_left * channels, channels);
-    __builtin_memset(strip + (p.pad_left + p.w) * channels, 0,
-                     static_cast<std::size_t>(p.pad_right * channels) * sizeof(T));
+  }
+  for (std::int64_t c = 0; c < channels; c += lanes) {
+    const std::int64_t height = smaller<std::int64_t>(channels - c, lanes);
+    for (std::int64_t r = 0; r < rows; ++r) {
+      const std::int64_t y = y0 + r * geometry.step_h;
+      if (y < 0 || y >= p.h) continue;
+      const T* from = x + (c * p.h + y) * p.w;
+      T* const to = strip + r * row + c;
+      if (geometry.step_w == 2) {
+        transpose_block(from, p.h * p.w, height, p.ow, to, channels, EverySecondColumn{});
+      } else {
+        transpose_block(from, p.h * p.w, height, p.w, to + p.pad_left * channels, channels);
+      }
+    }
   }
 }
 
@@ -348,20 +383,22 @@ void compute_nchw(const Context<T>& c, const Scratch<T>& s, int index, int size)
   const Grid grid = make_grid(p.n * blocks, count, size);
   const Share mine = share(p.n * blocks, index / grid.columns, grid.rows);
   const Share which = share(count, index % grid.columns, grid.columns);
-  const std::int64_t width = p.w + p.pad_left + p.pad_right, image = p.oh * p.ow;
-  const PixelSource<T> source{width * c.g.channels, c.g.channels, 1LL << 40, width};
+  const std::int64_t image = p.oh * p.ow;
+  const Strip strip(p);
+  const PixelSource<T> source{strip.width * c.g.channels, c.g.channels, 1LL << 40, strip.width};
   if (which.begin == which.end) return;
   for (std::int64_t item = mine.begin; item < mine.end; ++item) {
     const std::int64_t n = item / blocks, oy = item % blocks * block;
     const std::int64_t rows = smaller(p.oh - oy, block);
-    const std::int64_t input_rows = (rows - 1) * p.stride_h + (p.kh - 1) * p.dilation_h + 1;
     for (std::int64_t group = 0; group < p.groups; ++group) {
-      fill_strip(p, static_cast<const T*>(c.args.x) + (n * p.c + group * c.g.channels) * p.h * p.w, c.g.channels,
-                 oy * p.stride_h - p.pad_top, input_rows, s.strip);
+      fill_strip(p, strip, static_cast<const T*>(c.args.x) + (n * p.c + group * c.g.channels) * p.h * p.w, c.g.channels,
+                 oy * p.stride_h - p.pad_top, strip.rows(p, rows), s.strip);
       for (std::int64_t begin = 0; begin < rows * p.ow; begin += scratch_pixels) {
         const std::int64_t pixels = smaller(rows * p.ow - begin, scratch_pixels);
         const std::int64_t first = (n * p.o + group * c.g.outputs) * image + oy * p.ow + begin;
-        const auto origins = [&]() CONVKIT_LAMBDA { return StripCursor<T>{p, s.strip, begin / p.ow, begin % p.ow}; };
+        const auto origins = [&]() CONVKIT_LAMBDA {
+          return StripCursor<T>{p, strip, s.strip, begin / p.ow, begin % p.ow};
+        };
         for_block(c, s, source, pixels, which, origins,
                   [&](std::int64_t panel, std::int64_t chunk, int height, std::int64_t tiles_, std::int64_t pixel,
                       const RunTile<T>* table) CONVKIT_LAMBDA {

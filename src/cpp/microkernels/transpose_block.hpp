@@ -4,28 +4,54 @@
 
 namespace convkit::CONVKIT_ISA {
 
-// to[j * to_stride + i] = from[i * from_stride + j] for i < rows, j < columns. Reads and writes nothing else.
-template <class T>
+// Consecutive columns of a row.
+struct EveryColumn {
+  template <class T>
+  static CONVKIT_INLINE typename Vec<T>::Reg load(const T* row, std::int64_t column) {
+    return Vec<T>::load(row + column);
+  }
+  template <class T>
+  static CONVKIT_INLINE typename Vec<T>::Reg load(const T* row, std::int64_t column, int count) {
+    return Vec<T>::load(row + column, count);
+  }
+};
+
+// Column j is element 2 * j of the row.
+struct EverySecondColumn {
+  template <class T>
+  static CONVKIT_INLINE typename Vec<T>::Reg load(const T* row, std::int64_t column) {
+    return Vec<T>::even(row + 2 * column);
+  }
+  template <class T>
+  static CONVKIT_INLINE typename Vec<T>::Reg load(const T* row, std::int64_t column, int count) {
+    return Vec<T>::even(row + 2 * column, count);
+  }
+};
+
+// to[j * to_stride + i] = column j of row i of `from`, for i < rows, j < columns. Reads and writes nothing else.
+template <class T, class Columns = EveryColumn>
 CONVKIT_INLINE void transpose_block(const T* from, std::ptrdiff_t from_stride, std::int64_t rows, std::int64_t columns,
-                                    T* to, std::ptrdiff_t to_stride) {
+                                    T* to, std::ptrdiff_t to_stride, Columns = {}) {
   using V = Vec<T>;
   constexpr int n = V::lanes;
   for (std::int64_t i = 0; i < rows; i += n) {
     const int height = static_cast<int>(smaller<std::int64_t>(rows - i, n));
     for (std::int64_t j = 0; j < columns; j += n) {
       const int width = static_cast<int>(smaller<std::int64_t>(columns - j, n));
-      const T* source = from + i * from_stride + j;
+      const T* source = from + i * from_stride;
       T* target = to + j * to_stride + i;
       typename V::Reg r[n];
       if (height == n && width == n) {
         CONVKIT_UNROLL
-        for (int q = 0; q < n; ++q) r[q] = V::load(source + q * from_stride);
+        for (int q = 0; q < n; ++q) r[q] = Columns::load(source + q * from_stride, j);
         V::transpose(r);
         CONVKIT_UNROLL
         for (int q = 0; q < n; ++q) V::store(target + q * to_stride, r[q]);
       } else {
         CONVKIT_UNROLL
-        for (int q = 0; q < n; ++q) r[q] = q < height ? V::load(source + q * from_stride, width) : V::zero();
+        for (int q = 0; q < n; ++q) {
+          r[q] = q < height ? Columns::load(source + q * from_stride, j, width) : V::zero();
+        }
         V::transpose(r);
         CONVKIT_UNROLL
         for (int q = 0; q < n; ++q) {
