@@ -1,9 +1,9 @@
 // Depthwise convolution, NCHW: lanes on the pixels of a row, a window that slides down a strip of one plane.
 //
-// A strip is a few vectors wide. Where the window stays inside the image, strips of stride 1 are read as they are; others
-// are first copied to a block in L1 that holds the padding as zeros, with stride S as S blocks of every S-th pixel, so
-// that all loads of the window are whole vectors of neighbours. Images narrower than half a vector share vectors: several
-// planes lie side by side in the block, each lane meets its own plane's filter, and outputs go through L1 on the way out.
+// With masks the strip is read where it is, lanes outside the image masked off; two planes share a vector where an output
+// row fills half of one at most. Without masks, and for windows that do not slide, a strip is first copied to a block in
+// L1 that holds the padding as zeros, with stride S as S blocks of every S-th pixel, so that all loads of the window are
+// whole vectors of neighbours; strips inside the image are read as they are if the stride is 1.
 #include "algorithms/depthwise.hpp"
 #include "microkernels/depthwise.hpp"
 
@@ -23,20 +23,25 @@ constexpr int most_vectors(int k) {
 }
 
 template <class T>
-using RowSlide = void (*)(const RowsIn<T>&, std::int64_t, const SlideOut<T>&);
+using RowSlide = void (*)(const RowsIn<T>&, std::int64_t, const SlideOut<T>&, std::ptrdiff_t);
 
-// [filter 3, 5, 7][stride][vectors]
+// [filter 3, 5, 7][stride][vectors], and for pairs of planes.
 template <class T>
 struct RowSlides {
-  RowSlide<T> of[3][2][4];
+  RowSlide<T> strip[3][2][4];
+  RowSlide<T> pair[3][2];
 };
 
 template <class T, int K, int NV>
 constexpr void fill(RowSlides<T>& table) {
+  constexpr Pixels from = Vec<T>::masks ? Pixels::masked : Pixels::blocks;
   if constexpr (NV > 0) {
-    table.of[K / 2 - 1][0][NV - 1] = slide_rows<T, K, 1, NV>;
-    table.of[K / 2 - 1][1][NV - 1] = slide_rows<T, K, 2, NV>;
+    table.strip[K / 2 - 1][0][NV - 1] = slide_rows<T, K, 1, NV, from>;
+    table.strip[K / 2 - 1][1][NV - 1] = slide_rows<T, K, 2, NV, from>;
     fill<T, K, NV - 1>(table);
+  } else if constexpr (Vec<T>::masks) {
+    table.pair[K / 2 - 1][0] = slide_rows<T, K, 1, 1, Pixels::paired>;
+    table.pair[K / 2 - 1][1] = slide_rows<T, K, 2, 1, Pixels::paired>;
   }
 }
 
@@ -54,59 +59,55 @@ constexpr RowSlides<T> slides = make_slides<T>();
 
 // --- geometry ---------------------------------------------------------------------------------------------------------
 
+// Strips are copied unless the kernel masks.
+template <class T>
+CONVKIT_INLINE bool copies(const ConvProblem& p) {
+  return !Vec<T>::masks || !slides_over(p);
+}
+
 template <class T>
 struct Geometry {
   static constexpr int lanes = Vec<T>::lanes;
   std::int64_t stride;        // along rows
   std::int64_t reach;         // lanes beyond a strip's outputs that its window meets
-  int vectors;                // of the widest strip
   RowSplit strips;            // of a row of outputs
   std::int64_t block, pitch;  // one phase of a copied row, all of them
-  int planes;                 // that share a vector, `slot` lanes apart
-  std::int64_t slot;
+  int planes;                 // that share a vector
   RowGroups groups;
 
   Geometry(const ConvProblem& p, const Parameters& parameters) {
     stride = p.stride_w;
     reach = (p.kw - 1) * p.dilation_w / stride;
-    const int most = slides_over(p) ? most_vectors<T>(static_cast<int>(p.kh)) : 2;
+    const bool sliding = slides_over(p);
+    const int most = sliding ? most_vectors<T>(static_cast<int>(p.kh)) : 2;
     strips = split_rows(ceil_div(p.ow, lanes), smaller<int>(parameters.value[0], most));
-    vectors = strips.rows + (strips.big ? 1 : 0);
-    block = round_up(vectors * lanes + reach, lanes) + lanes;
+    block = round_up((strips.rows + (strips.big ? 1 : 0)) * lanes + reach, lanes) + lanes;
     pitch = block * stride;
-    planes = 1;
-    slot = stride == 1 ? larger(larger(p.pad_left, p.pad_right) + p.w, p.ow)
-                       : larger(p.ow + reach, (p.w - 1 + p.pad_left) / stride + 1);
-    if (stride <= 2 && slides_over(p) && p.ow + slot <= lanes) {
-      planes = static_cast<int>(smaller<std::int64_t>((lanes - p.ow) / slot + 1, p.o));
-    }
+    planes = Vec<T>::masks && sliding && p.ow <= lanes / 2 ? 2 : 1;
     // A strip's rows should stay in L1 while the window slides down.
     const std::int64_t bytes = pitch * stride * static_cast<std::int64_t>(sizeof(T));
-    const int rows = static_cast<int>(larger<std::int64_t>(20480 / bytes, 8));
-    groups = slides_over(p) ? RowGroups{p.oh, stride == 1 ? p.dilation_h : 1, rows} : RowGroups{p.oh, 1, 1};
+    const int rows = copies<T>(p) ? static_cast<int>(larger<std::int64_t>(20480 / bytes, 8)) : 64;
+    groups = sliding ? RowGroups{p.oh, stride == 1 ? p.dilation_h : 1, rows} : RowGroups{p.oh, 1, 1};
   }
-
-  std::int64_t copied_rows(const ConvProblem& p) const { return input_rows(p, groups.most); }
 };
 
 template <class T>
 struct Workspace {
   std::ptrdiff_t* offset;  // [KW]: of the filter's columns in a copied row
   T* rows;                 // one member's copied rows
-  T* stage;                // outputs of planes that share vectors
-  std::int64_t rows_size, stage_size, bytes;
+  std::int64_t rows_size, bytes;
 };
 
 template <class T>
 Workspace<T> carve(const ConvProblem& p, const Parameters& parameters, int threads, void* base) {
-  const Geometry<T> g(p, parameters);
   Carver carver{static_cast<char*>(base)};
   Workspace<T> w{};
-  w.rows_size = g.copied_rows(p) * g.pitch;
-  w.stage_size = g.planes > 1 ? static_cast<std::int64_t>(g.groups.most) * Vec<T>::lanes : 0;
-  w.offset = carver.take<std::ptrdiff_t>(p.kw);
-  w.rows = carver.take<T>(w.rows_size * threads);
-  w.stage = carver.take<T>(w.stage_size * threads);
+  if (copies<T>(p)) {
+    const Geometry<T> g(p, parameters);
+    w.rows_size = input_rows(p, g.groups.most) * g.pitch;
+    w.offset = carver.take<std::ptrdiff_t>(p.kw);
+    w.rows = carver.take<T>(w.rows_size * threads);
+  }
   w.bytes = carver.used;
   return w;
 }
@@ -118,58 +119,80 @@ std::int64_t workspace_bytes(const ConvProblem& p, const Parameters& parameters,
 
 // --- copies -----------------------------------------------------------------------------------------------------------
 
+// Rows of x, and the rows of blocks that they are copied to. All loops run down the rows, so that what differs along a
+// row is decided once.
 template <class T>
-CONVKIT_INLINE void clear(T* p, std::int64_t begin, std::int64_t end) {
-  for (std::int64_t i = begin; i < end; i += Vec<T>::lanes) Vec<T>::store(p + i, Vec<T>::zero());
-}
-
-// Copies what a strip from output o on needs of a row into blocks: element i < width of block f is padded pixel
-// (o + i) * stride + f. Writes up to a vector of zeros behind that.
-template <class T>
-void copy_row(const ConvProblem& p, const T* x, std::int64_t o, std::int64_t width, T* to, std::int64_t block) {
+struct Copy {
   using V = Vec<T>;
-  const std::int64_t stride = p.stride_w;
-  if (stride == 1) {
-    const std::int64_t begin = larger<std::int64_t>(p.pad_left - o, 0);
-    const std::int64_t end = smaller(width, p.w + p.pad_left - o);
-    const T* from = x + o - p.pad_left;
-    clear(to, 0, smaller(begin, width));
-    std::int64_t i = begin;
-    for (; i + V::lanes <= end; i += V::lanes) V::store(to + i, V::load(from + i));
-    if (i < end) {
-      V::store(to + i, V::load(from + i, static_cast<int>(end - i)));
-      i += V::lanes;
-    }
-    return clear(to, i, width);
-  }
-  if (stride == 2) {
-    std::int64_t i = larger<std::int64_t>(p.pad_left - 2 * o, 0) / 2, j = (o + i) * 2 - p.pad_left;
-    clear(to, 0, smaller(i + 1, width));
-    clear(to + block, 0, smaller(i + 1, width));
-    if (j < 0) {
-      to[block + i] = x[0];
-      ++i;
-      j += 2;
-    }
-    for (; i < width && j < p.w; i += V::lanes, j += 2 * V::lanes) {
-      const std::int64_t left = p.w - j;
-      const auto a = left >= V::lanes ? V::load(x + j) : V::load(x + j, static_cast<int>(left));
-      const auto b = left >= 2 * V::lanes ? V::load(x + j + V::lanes)
-                     : left > V::lanes    ? V::load(x + j + V::lanes, static_cast<int>(left - V::lanes))
-                                          : V::zero();
-      V::store(to + i, V::even(a, b));
-      V::store(to + block + i, V::odd(a, b));
-    }
-    clear(to, i, width);
-    return clear(to + block, i, width);
-  }
-  for (std::int64_t f = 0; f < stride; ++f) {
-    for (std::int64_t i = 0; i < width; ++i) {
-      const std::int64_t j = (o + i) * stride + f - p.pad_left;
-      to[f * block + i] = j >= 0 && j < p.w ? x[j] : T(0);
+  const T* x;
+  T* to;
+  std::int64_t rows;
+  std::ptrdiff_t x_row, to_row, block;
+
+  CONVKIT_INLINE void clear(std::int64_t begin, std::int64_t end) const {
+    for (std::int64_t i = begin; i < end; i += V::lanes) {
+      for (std::int64_t r = 0; r < rows; ++r) V::store(to + r * to_row + i, V::zero());
     }
   }
-}
+  CONVKIT_INLINE void vector(std::int64_t i, std::int64_t j, std::int64_t count) const {
+    const T* from = x + j;
+    T* target = to + i;
+    if (count >= V::lanes) {
+      for (std::int64_t r = 0; r < rows; ++r) V::store(target + r * to_row, V::load(from + r * x_row));
+    } else {
+      const int n = static_cast<int>(count);
+      for (std::int64_t r = 0; r < rows; ++r) V::store(target + r * to_row, V::load(from + r * x_row, n));
+    }
+  }
+  // Pixels j, j + 2, ... to one block, those between them to the next.
+  CONVKIT_INLINE void pairs(std::int64_t i, std::int64_t j, std::int64_t count) const {
+    const T* from = x + j;
+    T* target = to + i;
+    const int low = static_cast<int>(smaller<std::int64_t>(count, V::lanes));
+    const int high = static_cast<int>(smaller<std::int64_t>(count - low, V::lanes));
+    for (std::int64_t r = 0; r < rows; ++r, from += x_row, target += to_row) {
+      const auto a = low == V::lanes ? V::load(from) : V::load(from, low);
+      const auto b = high == V::lanes ? V::load(from + V::lanes) : high ? V::load(from + V::lanes, high) : V::zero();
+      V::store(target, V::even(a, b));
+      V::store(target + block, V::odd(a, b));
+    }
+  }
+
+  // What a strip from output o on needs: element i < width of block f is padded pixel (o + i) * stride + f. Writes up to
+  // a vector of zeros behind that.
+  void strip(const ConvProblem& p, std::int64_t o, std::int64_t width) const {
+    const std::int64_t stride = p.stride_w;
+    if (stride == 1) {
+      std::int64_t i = larger<std::int64_t>(p.pad_left - o, 0);
+      const std::int64_t end = smaller(width, p.w + p.pad_left - o);
+      clear(0, smaller(i, width));
+      for (; i < end; i += V::lanes) vector(i, o + i - p.pad_left, end - i);
+      clear(i, width);
+    } else if (stride == 2) {
+      std::int64_t i = larger<std::int64_t>(p.pad_left - 2 * o, 0) / 2, j = (o + i) * 2 - p.pad_left;
+      const Copy odd{x, to + block, rows, x_row, to_row, block};
+      clear(0, smaller(i + 1, width));
+      odd.clear(0, smaller(i + 1, width));
+      if (j < 0) {
+        for (std::int64_t r = 0; r < rows; ++r) to[r * to_row + block + i] = x[r * x_row];
+        ++i;
+        j += 2;
+      }
+      for (; i < width && j < p.w; i += V::lanes, j += 2 * V::lanes) pairs(i, j, p.w - j);
+      clear(i, width);
+      odd.clear(i, width);
+    } else {
+      for (std::int64_t r = 0; r < rows; ++r) {
+        for (std::int64_t f = 0; f < stride; ++f) {
+          for (std::int64_t i = 0; i < width; ++i) {
+            const std::int64_t j = (o + i) * stride + f - p.pad_left;
+            to[r * to_row + f * block + i] = j >= 0 && j < p.w ? x[r * x_row + j] : T(0);
+          }
+        }
+      }
+    }
+  }
+};
 
 // --- windows that do not slide ----------------------------------------------------------------------------------------
 
@@ -194,28 +217,6 @@ void any_rows(const T* x, std::ptrdiff_t row, std::int64_t rows, std::int64_t ta
 
 // --- run --------------------------------------------------------------------------------------------------------------
 
-// Filter taps and biases as vectors: `planes` planes from output o on, `slot` lanes each.
-template <class T>
-CONVKIT_INLINE void spread_filters(const ConvProblem& p, const T* w, const T* bias, std::int64_t o, int planes,
-                                   std::int64_t slot, T* taps_out, T* bias_out) {
-  using V = Vec<T>;
-  const std::int64_t taps = p.kh * p.kw;
-  for (std::int64_t t = 0; t < taps; ++t) V::store(taps_out + t * V::lanes, V::broadcast(w + o * taps + t));
-  V::store(bias_out, bias ? V::broadcast(bias + o) : V::zero());
-  if (planes == 1) return;
-  alignas(64) T number[V::lanes];
-  for (int l = 0; l < V::lanes; ++l) number[l] = static_cast<T>(l / slot);
-  const auto plane_of_lane = V::load(number);
-  for (int s = 1; s < planes; ++s) {
-    const auto later = plane_of_lane >= V::set1(static_cast<T>(s));
-    const T* filter = w + (o + s) * taps;
-    for (std::int64_t t = 0; t < taps; ++t) {
-      V::store(taps_out + t * V::lanes, later ? V::broadcast(filter + t) : V::load(taps_out + t * V::lanes));
-    }
-    if (bias) V::store(bias_out, later ? V::broadcast(bias + o + s) : V::load(bias_out));
-  }
-}
-
 // What one member works with.
 template <class T>
 struct Member {
@@ -224,94 +225,88 @@ struct Member {
   const Geometry<T>& g;
   const Finish<T>& finish;
   const T *x, *w;
-  T *y, *copy, *stage;
+  T *y, *copy;
   const std::ptrdiff_t* offset;
   std::int64_t multiplier;
 
-  CONVKIT_INLINE const T* plane(std::int64_t image, std::int64_t o) const {
-    return x + (image * p.c + o / multiplier) * p.h * p.w;
+  CONVKIT_INLINE std::ptrdiff_t plane(std::int64_t image, std::int64_t o) const {
+    return (image * p.c + o / multiplier) * p.h * p.w;
   }
 
   CONVKIT_INLINE SlideOut<T> out_of(std::int64_t image, std::int64_t o, const Rows& rows) const {
     const std::ptrdiff_t at = ((image * p.o + o) * p.oh + rows.first) * p.ow;
-    return {y + at,
-            finish.residual ? finish.residual + at : nullptr,
-            g.groups.dilation * p.ow,
-            1,
-            finish.lo,
-            finish.hi,
-            finish.clamp,
-            V::lanes};
+    const T* residual = finish.residual ? finish.residual + at : nullptr;
+    return {y + at, residual, g.groups.dilation * p.ow, 1, finish.lo, finish.hi, finish.clamp, V::lanes};
   }
 
   // One plane, strip by strip.
   void run_plane(const Rows& rows, std::int64_t o) const {
-    const std::int64_t image = rows.image, taps = p.kh * p.kw;
-    const T* const source = plane(image, o) + (rows.input + rows.begin * rows.step) * p.w;
+    const T zero = 0;
+    const T* const source = x + plane(rows.image, o) + (rows.input + rows.begin * rows.step) * p.w;
+    const T* const bias = finish.bias ? finish.bias + o : &zero;
+    const T* const filter = w + o * p.kh * p.kw;
+    const bool sliding = slides_over(p), copying = copies<T>(p);
+    const std::ptrdiff_t row = rows.step * p.w;
     const std::int64_t exist = rows.end - rows.begin;
-    alignas(64) T filter[49 * V::lanes], bias[V::lanes];
-    const bool sliding = slides_over(p);
-    if (sliding) spread_filters(p, w, finish.bias, o, 1, 0, filter, bias);
-    const SlideOut<T> out = out_of(image, o, rows);
-    std::ptrdiff_t straight[7];
+    SlideOut<T> out = out_of(rows.image, o, rows);
+    std::ptrdiff_t straight[7] = {};
     for (int kx = 0; sliding && kx < p.kw; ++kx) straight[kx] = kx * p.dilation_w;
     const std::int64_t strips = g.strips.big + g.strips.small;
     for (std::int64_t strip = 0, begin = 0; strip < strips; ++strip) {
       const int vectors = g.strips.rows + (strip < g.strips.big ? 1 : 0);
-      const std::int64_t width = vectors * V::lanes + g.reach, left = begin - p.pad_left;
+      const std::int64_t width = vectors * V::lanes + g.reach, left = begin * g.stride - p.pad_left;
       const bool inside = sliding && g.stride == 1 && left >= 0 && left + width <= p.w;
-      if (!inside) {
-        for (std::int64_t i = 0; i < exist; ++i) {
-          copy_row(p, source + i * rows.step * p.w, begin, width, copy + i * g.pitch, g.block);
-        }
-      }
-      SlideOut<T> part = out;
-      part.y += begin;
-      if (part.residual) part.residual += begin;
-      part.valid = static_cast<int>(smaller<std::int64_t>(p.ow - begin - (vectors - 1) * V::lanes, V::lanes));
+      out.valid = static_cast<int>(smaller<std::int64_t>(p.ow - begin - (vectors - 1) * V::lanes, V::lanes));
+      if (copying && !inside) Copy<T>{source, copy, exist, row, g.pitch, g.block}.strip(p, begin, width);
       if (sliding) {
-        const RowsIn<T> in{inside ? source + left : copy,
-                           inside ? rows.step * p.w : g.pitch,
-                           inside ? straight : offset,
-                           rows.begin,
-                           exist,
-                           filter,
-                           bias};
-        slides<T>.of[p.kh / 2 - 1][p.stride_h - 1][vectors - 1](in, rows.rows, part);
+        RowsIn<T> in{source, row,        straight,   0,     left,   p.w,
+                     p.dilation_w, rows.begin, exist, filter, bias};
+        if (copying && inside) in.x = source + left;
+        if (copying && !inside) {
+          in.x = copy;
+          in.row = g.pitch;
+          in.offset = offset;
+        }
+        slides<T>.strip[p.kh / 2 - 1][p.stride_h - 1][vectors - 1](in, rows.rows, out, 0);
       } else {
-        const T start = finish.bias ? finish.bias[o] : T(0);
-        (vectors == 2 ? any_rows<T, 2> : any_rows<T, 1>)(copy, g.pitch, exist, p.kw, w + o * taps + rows.begin * p.kw,
-                                                         offset, start, part);
+        const auto any = vectors == 2 ? any_rows<T, 2> : any_rows<T, 1>;
+        any(copy, g.pitch, exist, p.kw, filter + rows.begin * p.kw, offset, *bias, out);
       }
       begin += vectors * V::lanes;
+      out.y += vectors * V::lanes;
+      if (out.residual) out.residual += vectors * V::lanes;
     }
   }
 
-  // Planes o, o + 1, ... of one image in one vector.
-  void run_planes(const Rows& rows, std::int64_t o) const {
-    const int planes = static_cast<int>(smaller<std::int64_t>(g.planes, p.o - o));
-    const std::int64_t exist = rows.end - rows.begin;
+  // Planes o and o + 1 of one image, half a vector each.
+  void run_pair(const Rows& rows, std::int64_t o) const {
     alignas(64) T filter[49 * V::lanes], bias[V::lanes];
-    spread_filters(p, w, finish.bias, o, planes, g.slot, filter, bias);
-    for (int s = 0; s < planes; ++s) {
-      const T* from = plane(rows.image, o + s) + (rows.input + rows.begin * rows.step) * p.w;
-      for (std::int64_t i = 0; i < exist; ++i) {
-        copy_row(p, from + i * rows.step * p.w, 0, p.ow + g.reach, copy + i * g.pitch + s * g.slot, g.block);
-      }
-    }
-    const RowsIn<T> in{copy, g.pitch, offset, rows.begin, exist, filter, bias};
-    const SlideOut<T> staged{stage,   nullptr, V::lanes, 1, finish.lo, finish.hi, finish.clamp && !finish.residual,
-                             V::lanes};
-    slides<T>.of[p.kh / 2 - 1][p.stride_h - 1][0](in, rows.rows, staged);
-    for (int s = 0; s < planes; ++s) {
-      SlideOut<T> out = out_of(rows.image, o + s, rows);
-      out.valid = static_cast<int>(p.ow);
-      out.clamp = finish.clamp && finish.residual;
-      for (int r = 0; r < rows.rows; ++r) {
-        const typename V::Reg v[1] = {V::load(stage + r * V::lanes + s * g.slot, out.valid)};
-        convkit::CONVKIT_ISA::finish<T, 1, true>(v, out, r * out.row, 0);
-      }
-    }
+    const std::int64_t taps = p.kh * p.kw;
+    const T* first = w + o * taps;
+    for (std::int64_t t = 0; t < taps; ++t) V::store(filter + t * V::lanes, halves(first + t, first + taps + t));
+    V::store(bias, finish.bias ? halves(finish.bias + o, finish.bias + o + 1) : V::zero());
+    const std::ptrdiff_t at = plane(rows.image, o);
+    const RowsIn<T> in{x + at + (rows.input + rows.begin * rows.step) * p.w,
+                       rows.step * p.w,
+                       nullptr,
+                       plane(rows.image, o + 1) - at,
+                       -p.pad_left,
+                       p.w,
+                       p.dilation_w,
+                       rows.begin,
+                       rows.end - rows.begin,
+                       filter,
+                       bias};
+    SlideOut<T> out = out_of(rows.image, o, rows);
+    out.valid = static_cast<int>(p.ow);
+    slides<T>.pair[p.kh / 2 - 1][p.stride_h - 1](in, rows.rows, out, p.oh * p.ow);
+  }
+
+  static CONVKIT_INLINE typename V::Reg halves(const T* low, const T* high) {
+    alignas(64) T number[V::lanes];
+    CONVKIT_UNROLL
+    for (int l = 0; l < V::lanes; ++l) number[l] = static_cast<T>(l);
+    return V::load(number) < V::set1(V::lanes / 2) ? V::broadcast(low) : V::broadcast(high);
   }
 };
 
@@ -320,7 +315,7 @@ void run(const Arguments& args) {
   const ConvProblem& p = *args.problem;
   const Geometry<T> g(p, *args.parameters);
   const Workspace<T> workspace = carve<T>(p, *args.parameters, args.threads, args.workspace);
-  for (std::int64_t kx = 0; kx < p.kw; ++kx) {
+  for (std::int64_t kx = 0; workspace.offset && kx < p.kw; ++kx) {
     const std::int64_t pixel = kx * p.dilation_w;
     workspace.offset[kx] = pixel % g.stride * g.block + pixel / g.stride;
   }
@@ -334,26 +329,24 @@ void run(const Arguments& args) {
                          static_cast<const T*>(args.w.data),
                          static_cast<T*>(args.y),
                          workspace.rows + index * workspace.rows_size,
-                         workspace.stage + index * workspace.stage_size,
                          workspace.offset,
                          p.o / p.c};
-    // Lanes between planes are computed too; what they hold must not be denormal.
-    if (g.planes > 1) clear(self.copy, 0, workspace.rows_size);
-    const Share mine = share(p.n * sets * groups, index, size);
-    for (std::int64_t item = mine.begin; item < mine.end; ++item) {
-      // Row groups innermost: item = (image * sets + set) * groups + group.
-      const std::int64_t set = item / groups % sets, image = item / (groups * sets);
-      const Rows rows(p, g.groups, image * groups + item % groups, groups);
-      const std::int64_t o = set * g.planes;
-      if (g.planes > 1) {
-        self.run_planes(rows, o);
-      } else {
-        self.run_plane(rows, o);
-      }
-      if (!finish.after) continue;
-      for (std::int64_t s = o; s < smaller(o + g.planes, p.o); ++s) {
-        const SlideOut<T> out = self.out_of(image, s, rows);
-        activate_rows(out.y, rows.rows, out.row, p.ow, *finish.after);
+    const Share mine = share(p.n * groups * sets, index, size);
+    for (std::int64_t item = mine.begin; item < mine.end;) {
+      const Rows rows(p, g.groups, item / sets, groups);
+      const std::int64_t first = item % sets, last = smaller(sets, first + mine.end - item);
+      item += last - first;
+      for (std::int64_t o = first * g.planes; o < smaller(last * g.planes, p.o); o += g.planes) {
+        const bool pair = g.planes == 2 && o + 1 < p.o;
+        if (pair) {
+          self.run_pair(rows, o);
+        } else {
+          self.run_plane(rows, o);
+        }
+        for (std::int64_t s = o; finish.after && s < o + (pair ? 2 : 1); ++s) {
+          const SlideOut<T> out = self.out_of(rows.image, s, rows);
+          activate_rows(out.y, rows.rows, out.row, p.ow, *finish.after);
+        }
       }
     }
   };

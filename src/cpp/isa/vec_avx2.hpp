@@ -15,6 +15,7 @@ struct Vec<float> : VecBase<float, 32> {
   using VecBase::load;
   using VecBase::store;
   static constexpr int registers = 16;
+  static constexpr bool masks = false;
 
   static CONVKIT_INLINE Reg load(const float* p, int n) {
     const __m256i mask = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(mask_table32 + 8 - n));
@@ -89,6 +90,7 @@ struct Vec<double> : VecBase<double, 32> {
   using VecBase::load;
   using VecBase::store;
   static constexpr int registers = 16;
+  static constexpr bool masks = false;
 
   static CONVKIT_INLINE Reg load(const double* p, int n) {
     const __m256i mask = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(mask_table64 + 4 - n));

@@ -11,10 +11,23 @@ struct Vec<float> : VecBase<float, 64> {
   using VecBase::load;
   using VecBase::store;
   static constexpr int registers = 32;
+  static constexpr bool masks = true;
 
   static CONVKIT_INLINE __mmask16 mask(int n) { return static_cast<__mmask16>((1u << n) - 1u); }
   static CONVKIT_INLINE Reg load(const float* p, int n) { return (Reg)_mm512_maskz_loadu_ps(mask(n), p); }
   static CONVKIT_INLINE void store(float* p, Reg v, int n) { _mm512_mask_storeu_ps(p, mask(n), (__m512)v); }
+  using Mask = __mmask16;
+  static CONVKIT_INLINE Mask between(std::int64_t begin, std::int64_t end) {
+    const auto up_to = [](std::int64_t n) { return (1u << (n < 0 ? 0 : n > lanes ? lanes : n)) - 1u; };
+    return static_cast<Mask>(up_to(end) & ~up_to(begin));
+  }
+  static CONVKIT_INLINE Reg load_masked(const float* p, Mask m) { return (Reg)_mm512_maskz_loadu_ps(m, p); }
+  static CONVKIT_INLINE Reg load_masked(const float* p, Mask m, Reg other) {
+    return (Reg)_mm512_mask_loadu_ps((__m512)other, m, p);
+  }
+  static CONVKIT_INLINE void store_masked(float* p, Reg v, Mask m) {
+    _mm512_mask_storeu_ps(p, m, (__m512)v);
+  }
   static CONVKIT_INLINE Reg broadcast(const float* p) { return (Reg)_mm512_set1_ps(*p); }
   static CONVKIT_INLINE Reg set1(float x) { return (Reg)_mm512_set1_ps(x); }
   static CONVKIT_INLINE void stream(float* p, Reg v) { _mm512_stream_ps(p, (__m512)v); }
@@ -76,10 +89,23 @@ struct Vec<double> : VecBase<double, 64> {
   using VecBase::load;
   using VecBase::store;
   static constexpr int registers = 32;
+  static constexpr bool masks = true;
 
   static CONVKIT_INLINE __mmask8 mask(int n) { return static_cast<__mmask8>((1u << n) - 1u); }
   static CONVKIT_INLINE Reg load(const double* p, int n) { return (Reg)_mm512_maskz_loadu_pd(mask(n), p); }
   static CONVKIT_INLINE void store(double* p, Reg v, int n) { _mm512_mask_storeu_pd(p, mask(n), (__m512d)v); }
+  using Mask = __mmask8;
+  static CONVKIT_INLINE Mask between(std::int64_t begin, std::int64_t end) {
+    const auto up_to = [](std::int64_t n) { return (1u << (n < 0 ? 0 : n > lanes ? lanes : n)) - 1u; };
+    return static_cast<Mask>(up_to(end) & ~up_to(begin));
+  }
+  static CONVKIT_INLINE Reg load_masked(const double* p, Mask m) { return (Reg)_mm512_maskz_loadu_pd(m, p); }
+  static CONVKIT_INLINE Reg load_masked(const double* p, Mask m, Reg other) {
+    return (Reg)_mm512_mask_loadu_pd((__m512d)other, m, p);
+  }
+  static CONVKIT_INLINE void store_masked(double* p, Reg v, Mask m) {
+    _mm512_mask_storeu_pd(p, m, (__m512d)v);
+  }
   static CONVKIT_INLINE Reg broadcast(const double* p) { return (Reg)_mm512_set1_pd(*p); }
   static CONVKIT_INLINE Reg set1(double x) { return (Reg)_mm512_set1_pd(x); }
   static CONVKIT_INLINE void stream(double* p, Reg v) { _mm512_stream_pd(p, (__m512d)v); }

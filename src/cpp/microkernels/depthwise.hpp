@@ -69,6 +69,22 @@ CONVKIT_INLINE void finish(const typename Vec<T>::Reg (&a)[Count], const SlideOu
   }
 }
 
+// Finishes a vector whose halves belong to two planes, `second` apart.
+template <class T>
+CONVKIT_INLINE void finish_pair(typename Vec<T>::Reg v, const SlideOut<T>& out, std::ptrdiff_t at,
+                                std::ptrdiff_t second) {
+  using V = Vec<T>;
+  constexpr int half = V::lanes / 2;
+  const auto low = V::between(0, out.valid), high = V::between(half, half + out.valid);
+  if (out.residual) {
+    const T* r = out.residual + at;
+    v += V::load_masked(r + second - half, high, V::load_masked(r, low));
+  }
+  if (out.clamp) v = V::min(V::set1(out.hi), V::max(V::set1(out.lo), v));
+  V::store_masked(out.y + at, v, low);
+  V::store_masked(out.y + at + second - half, v, high);
+}
+
 // Walks `outputs` outputs of a window of K taps and stride S. Input step q counts from the first padded one; those in
 // [before, before + existing) are fed. feed(Phase<q % S>, q - before) adds to the live outputs, emit(o) finishes the
 // oldest (o < 0: it lies before the image) and makes room for a new one.
@@ -203,65 +219,176 @@ void slide_columns(std::int64_t blocks, const ColumnsIn<T>& in, std::int64_t out
   }
 }
 
+// How slide_rows gets at the pixels under a filter column.
+//   blocks  from a copy that holds the padding; column kx is offset[kx] away, whatever the stride
+//   masked  from the image, lanes outside it masked off
+//   paired  likewise from two planes, one in each half of the vector
+enum class Pixels { blocks, masked, paired };
+
 template <class T>
 struct RowsIn {
-  const T* x;                    // lane 0 of the first step that exists, under the filter's first column
-  std::ptrdiff_t row;            // from step to step
-  const std::ptrdiff_t* offset;  // [K]: from the filter's first column to each
+  const T* x;          // blocks: lane 0 under the first filter column; else: pixel 0; of the first step that exists
+  std::ptrdiff_t row;  // from step to step
+  const std::ptrdiff_t* offset;  // blocks: [K]
+  std::ptrdiff_t plane;          // paired: from plane to plane
+  std::int64_t left, width, dilation;  // masked, paired: pixel of lane 0 under the first filter column; pixels in a row
   std::int64_t before, existing;
-  const T* w;     // [K][K][lanes]
-  const T* bias;  // [lanes]
+  const T* w;     // [K][K]; paired: [K][K][lanes]
+  const T* bias;  // one value; paired: [lanes]
 };
 
+template <class T, int K, int S, int NV, Pixels From>
+struct PixelLoads;
+
 template <class T, int K, int S, int NV>
-void slide_rows(const RowsIn<T>& in, std::int64_t outputs, const SlideOut<T>& out) {
+struct PixelLoads<T, K, S, NV, Pixels::blocks> {
+  using V = Vec<T>;
+  std::ptrdiff_t offset[K];
+  CONVKIT_INLINE explicit PixelLoads(const RowsIn<T>& in) {
+    CONVKIT_UNROLL
+    for (int kx = 0; kx < K; ++kx) offset[kx] = in.offset[kx];
+  }
+  CONVKIT_INLINE typename V::Reg operator()(const T* p, int kx, int v) const {
+    return V::load(p + offset[kx] + v * V::lanes);
+  }
+};
+
+template <class T, int K, int NV>
+struct PixelLoads<T, K, 1, NV, Pixels::masked> {
+  using V = Vec<T>;
+  std::ptrdiff_t left, dilation;
+  typename V::Mask mask[K][NV];
+  CONVKIT_INLINE explicit PixelLoads(const RowsIn<T>& in) : left(in.left), dilation(in.dilation) {
+    CONVKIT_UNROLL
+    for (int kx = 0; kx < K; ++kx) {
+      CONVKIT_UNROLL
+      for (int v = 0; v < NV; ++v) {
+        const std::int64_t pixel = left + kx * dilation + v * V::lanes;
+        mask[kx][v] = V::between(-pixel, in.width - pixel);
+      }
+    }
+  }
+  CONVKIT_INLINE typename V::Reg operator()(const T* p, int kx, int v) const {
+    return V::load_masked(p + left + kx * dilation + v * V::lanes, mask[kx][v]);
+  }
+};
+
+// Stride 2: two vectors hold the pixels under two filter columns, the even and the odd ones.
+template <class T, int K, int NV>
+struct PixelLoads<T, K, 2, NV, Pixels::masked> {
+  using V = Vec<T>;
+  std::ptrdiff_t left;
+  typename V::Mask mask[(K + 1) / 2][2 * NV];
+  CONVKIT_INLINE explicit PixelLoads(const RowsIn<T>& in) : left(in.left) {
+    CONVKIT_UNROLL
+    for (int t = 0; t < (K + 1) / 2; ++t) {
+      CONVKIT_UNROLL
+      for (int v = 0; v < 2 * NV; ++v) {
+        const std::int64_t pixel = left + 2 * t + v * V::lanes;
+        mask[t][v] = V::between(-pixel, in.width - pixel);
+      }
+    }
+  }
+  CONVKIT_INLINE typename V::Reg operator()(const T* p, int kx, int v) const {
+    const T* from = p + left + kx / 2 * 2 + v * 2 * V::lanes;
+    const auto a = V::load_masked(from, mask[kx / 2][2 * v]);
+    const auto b = V::load_masked(from + V::lanes, mask[kx / 2][2 * v + 1]);
+    return kx % 2 ? V::odd(a, b) : V::even(a, b);
+  }
+};
+
+template <class T, int K>
+struct PixelLoads<T, K, 1, 1, Pixels::paired> {
+  using V = Vec<T>;
+  static constexpr int half = V::lanes / 2;
+  std::ptrdiff_t left, dilation, plane;
+  typename V::Mask first[K], second[K];
+  CONVKIT_INLINE explicit PixelLoads(const RowsIn<T>& in) : left(in.left), dilation(in.dilation), plane(in.plane - half) {
+    CONVKIT_UNROLL
+    for (int kx = 0; kx < K; ++kx) {
+      const std::int64_t pixel = left + kx * dilation;
+      first[kx] = V::between(-pixel, smaller<std::int64_t>(half, in.width - pixel));
+      second[kx] = V::between(half + larger<std::int64_t>(0, -pixel), half + in.width - pixel);
+    }
+  }
+  CONVKIT_INLINE typename V::Reg operator()(const T* p, int kx, int) const {
+    const T* from = p + left + kx * dilation;
+    return V::load_masked(from + plane, second[kx], V::load_masked(from, first[kx]));
+  }
+};
+
+template <class T, int K>
+struct PixelLoads<T, K, 2, 1, Pixels::paired> {
+  using V = Vec<T>;
+  std::ptrdiff_t left, plane;
+  typename V::Mask mask[(K + 1) / 2];
+  CONVKIT_INLINE explicit PixelLoads(const RowsIn<T>& in) : left(in.left), plane(in.plane) {
+    CONVKIT_UNROLL
+    for (int t = 0; t < (K + 1) / 2; ++t) mask[t] = V::between(-(left + 2 * t), in.width - (left + 2 * t));
+  }
+  CONVKIT_INLINE typename V::Reg operator()(const T* p, int kx, int) const {
+    const T* from = p + left + kx / 2 * 2;
+    const auto a = V::load_masked(from, mask[kx / 2]), b = V::load_masked(from + plane, mask[kx / 2]);
+    return kx % 2 ? V::odd(a, b) : V::even(a, b);
+  }
+};
+
+// `second` leads from an output of the first plane to that of the second (paired only).
+template <class T, int K, int S, int NV, Pixels From>
+void slide_rows(const RowsIn<T>& in, std::int64_t outputs, const SlideOut<T>& out, std::ptrdiff_t second) {
   using V = Vec<T>;
   using Reg = typename V::Reg;
   constexpr int live = Window<K, S>::live;
-  constexpr bool held = V::registers == 32 && K == 3;
-  const Reg bias = V::load(in.bias);
+  constexpr bool held = V::registers == 32 && K == 3, paired = From == Pixels::paired;
+  const Reg bias = paired ? V::load(in.bias) : V::broadcast(in.bias);
   Reg a[live][NV];
   CONVKIT_UNROLL
   for (int t = 0; t < live; ++t) {
     CONVKIT_UNROLL
     for (int v = 0; v < NV; ++v) a[t][v] = bias;
   }
+  const T* const w = in.w;
+  const auto tap = [w](int i) CONVKIT_LAMBDA { return paired ? V::load(w + i * V::lanes) : V::broadcast(w + i); };
   Reg k[held ? K * K : 1];
   if constexpr (held) {
     CONVKIT_UNROLL
-    for (int i = 0; i < K * K; ++i) k[i] = V::load(in.w + i * V::lanes);
+    for (int i = 0; i < K * K; ++i) k[i] = tap(i);
   }
-  const RowsIn<T> source = in;
+  // Local copies: stores of T through `out` could change what is behind a reference.
+  const T* const x = in.x;
+  const std::ptrdiff_t row = in.row;
   const SlideOut<T> sink = out;
-  std::ptrdiff_t offset[K];
-  CONVKIT_UNROLL
-  for (int kx = 0; kx < K; ++kx) offset[kx] = in.offset[kx];
+  const PixelLoads<T, K, S, NV, From> pixels(in);
   const auto feed = [&](auto phase, std::int64_t step) CONVKIT_LAMBDA {
-    const T* p = source.x + step * source.row;
+    const T* p = x + step * row;
     CONVKIT_UNROLL
     for (int kx = 0; kx < K; ++kx) {
-      Reg x[NV];
+      Reg under[NV];
       CONVKIT_UNROLL
-      for (int v = 0; v < NV; ++v) x[v] = V::load(p + offset[kx] + v * V::lanes);
+      for (int v = 0; v < NV; ++v) under[v] = pixels(p, kx, v);
       CONVKIT_UNROLL
       for (int t = 0; t < live; ++t) {
         constexpr int p_ = decltype(phase)::value;
         const int ky = tap_of<K, S>(p_, t);
         if (ky < 0) continue;
-        Reg w;
+        Reg weight;
         if constexpr (held) {
-          w = k[ky * K + kx];
+          weight = k[ky * K + kx];
         } else {
-          w = V::load(source.w + (ky * K + kx) * V::lanes);
+          weight = tap(ky * K + kx);
         }
         CONVKIT_UNROLL
-        for (int v = 0; v < NV; ++v) a[t][v] = x[v] * w + a[t][v];
+        for (int v = 0; v < NV; ++v) a[t][v] = under[v] * weight + a[t][v];
       }
     }
   };
   const auto emit = [&](std::int64_t o) CONVKIT_LAMBDA {
     if (o >= 0) {
-      finish<T, NV, true>(a[0], sink, o * sink.row, V::lanes);
+      if constexpr (paired) {
+        finish_pair<T>(a[0][0], sink, o * sink.row, second);
+      } else {
+        finish<T, NV, true>(a[0], sink, o * sink.row, V::lanes);
+      }
     }
     CONVKIT_UNROLL
     for (int v = 0; v < NV; ++v) {
@@ -270,7 +397,7 @@ void slide_rows(const RowsIn<T>& in, std::int64_t outputs, const SlideOut<T>& ou
       a[live - 1][v] = bias;
     }
   };
-  slide<K, S>(outputs, source.before, source.existing, feed, emit);
+  slide<K, S>(outputs, in.before, in.existing, feed, emit);
 }
 
 // One output row of any window. Columns near the edges are done one by one with the taps that exist.
