@@ -259,8 +259,7 @@ struct Member {
       out.valid = static_cast<int>(smaller<std::int64_t>(p.ow - begin - (vectors - 1) * V::lanes, V::lanes));
       if (copying && !inside) Copy<T>{source, copy, exist, row, g.pitch, g.block}.strip(p, begin, width);
       if (sliding) {
-        RowsIn<T> in{source, row,        straight,   0,     left,   p.w,
-                     p.dilation_w, rows.begin, exist, filter, bias};
+        RowsIn<T> in{source, row, straight, 0, left, p.w, p.dilation_w, rows.begin, exist, filter, bias};
         if (copying && inside) in.x = source + left;
         if (copying && !inside) {
           in.x = copy;

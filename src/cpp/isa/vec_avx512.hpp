@@ -25,9 +25,7 @@ struct Vec<float> : VecBase<float, 64> {
   static CONVKIT_INLINE Reg load_masked(const float* p, Mask m, Reg other) {
     return (Reg)_mm512_mask_loadu_ps((__m512)other, m, p);
   }
-  static CONVKIT_INLINE void store_masked(float* p, Reg v, Mask m) {
-    _mm512_mask_storeu_ps(p, m, (__m512)v);
-  }
+  static CONVKIT_INLINE void store_masked(float* p, Reg v, Mask m) { _mm512_mask_storeu_ps(p, m, (__m512)v); }
   static CONVKIT_INLINE Reg broadcast(const float* p) { return (Reg)_mm512_set1_ps(*p); }
   static CONVKIT_INLINE Reg set1(float x) { return (Reg)_mm512_set1_ps(x); }
   static CONVKIT_INLINE void stream(float* p, Reg v) { _mm512_stream_ps(p, (__m512)v); }
@@ -103,9 +101,7 @@ struct Vec<double> : VecBase<double, 64> {
   static CONVKIT_INLINE Reg load_masked(const double* p, Mask m, Reg other) {
     return (Reg)_mm512_mask_loadu_pd((__m512d)other, m, p);
   }
-  static CONVKIT_INLINE void store_masked(double* p, Reg v, Mask m) {
-    _mm512_mask_storeu_pd(p, m, (__m512d)v);
-  }
+  static CONVKIT_INLINE void store_masked(double* p, Reg v, Mask m) { _mm512_mask_storeu_pd(p, m, (__m512d)v); }
   static CONVKIT_INLINE Reg broadcast(const double* p) { return (Reg)_mm512_set1_pd(*p); }
   static CONVKIT_INLINE Reg set1(double x) { return (Reg)_mm512_set1_pd(x); }
   static CONVKIT_INLINE void stream(double* p, Reg v) { _mm512_stream_pd(p, (__m512d)v); }

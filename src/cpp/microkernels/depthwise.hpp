@@ -229,8 +229,8 @@ template <class T>
 struct RowsIn {
   const T* x;          // blocks: lane 0 under the first filter column; else: pixel 0; of the first step that exists
   std::ptrdiff_t row;  // from step to step
-  const std::ptrdiff_t* offset;  // blocks: [K]
-  std::ptrdiff_t plane;          // paired: from plane to plane
+  const std::ptrdiff_t* offset;        // blocks: [K]
+  std::ptrdiff_t plane;                // paired: from plane to plane
   std::int64_t left, width, dilation;  // masked, paired: pixel of lane 0 under the first filter column; pixels in a row
   std::int64_t before, existing;
   const T* w;     // [K][K]; paired: [K][K][lanes]
@@ -303,7 +303,8 @@ struct PixelLoads<T, K, 1, 1, Pixels::paired> {
   static constexpr int half = V::lanes / 2;
   std::ptrdiff_t left, dilation, plane;
   typename V::Mask first[K], second[K];
-  CONVKIT_INLINE explicit PixelLoads(const RowsIn<T>& in) : left(in.left), dilation(in.dilation), plane(in.plane - half) {
+  CONVKIT_INLINE explicit PixelLoads(const RowsIn<T>& in)
+      : left(in.left), dilation(in.dilation), plane(in.plane - half) {
     CONVKIT_UNROLL
     for (int kx = 0; kx < K; ++kx) {
       const std::int64_t pixel = left + kx * dilation;
