@@ -39,6 +39,7 @@ void point_tile(std::int64_t tiles, const PointProduct<T>& product, const T* v, 
         ++a;
       } while (b != b_end);
       a += to_next_block;
+      product.fetch->step();
     }
     CONVKIT_UNROLL
     for (int i = 0; i < Rows; ++i) {

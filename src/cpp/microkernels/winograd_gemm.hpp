@@ -13,6 +13,41 @@
 
 namespace convkit::CONVKIT_ISA {
 
+// Lines that a later stage will read, fetched into L2 a few at a time while products run: `outer` groups of `rows` rows
+// of `lines` cache lines. Only hints: addresses need not exist.
+struct Fetch {
+  std::uintptr_t at = 0, row_start = 0, outer_start = 0;
+  std::int64_t lines = 0, rows = 0, outer = 0;
+  std::ptrdiff_t row_stride = 0, outer_stride = 0;  // bytes
+  std::int64_t lines_left = 0, rows_left = 0;
+  std::int64_t pace = 0;  // lines to fetch each `lanes` steps of a row tile; 0: nothing left
+
+  void start(std::uintptr_t address) {
+    at = row_start = outer_start = address;
+    lines_left = lines;
+    rows_left = rows;
+  }
+  CONVKIT_INLINE void step() {
+    for (std::int64_t i = pace; i > 0; --i) {
+      __builtin_prefetch(reinterpret_cast<const void*>(at), 0, 2);
+      at += 64;
+      if (--lines_left == 0 && !next_row()) return;
+    }
+  }
+  bool next_row() {
+    lines_left = lines;
+    if (--rows_left > 0) {
+      at = row_start += static_cast<std::uintptr_t>(row_stride);
+      return true;
+    }
+    rows_left = rows;
+    at = row_start = outer_start += static_cast<std::uintptr_t>(outer_stride);
+    if (--outer > 0) return true;
+    pace = 0;
+    return false;
+  }
+};
+
 template <class T>
 struct PointProduct {
   std::int64_t tiles;     // rows of M
@@ -22,6 +57,7 @@ struct PointProduct {
   const T* u;
   T* m;
   const T* next;    // the panel to fetch meanwhile, as large as this one; or null
+  Fetch* fetch;     // never null
   bool accumulate;  // add to M instead of overwriting it
 };
 

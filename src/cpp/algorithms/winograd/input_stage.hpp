@@ -3,8 +3,8 @@
 //   V  [point][channels / lanes][tiles of the block][lanes]
 //
 // Inner NHWC tiles are read in place; tiles that reach over the border, and the last few channels, go through a copy in
-// L1 that is padded with zeros. NCHW goes through a strip of `lanes` channels, transposed in registers into L1, from which
-// all tiles of a row are read: halo columns are transposed once.
+// L1 that is padded with zeros. NCHW goes through a strip of `lanes` channels, transposed in registers into L1, which rolls
+// along a row of tiles: a column is transposed once however many tiles read it.
 #pragma once
 #include "algorithms/winograd/geometry.hpp"
 
@@ -15,6 +15,7 @@ struct InputStage {
   using V = Vec<T>;
   static constexpr int lanes = V::lanes;
   static constexpr int copied_blocks = 4;  // channel blocks that an edge tile copies at a time: it must stay in L1
+  static constexpr int few_cols = 3;       // columns of a strip that are copied one by one
   static constexpr int tiles_ahead = 6;    // distance of the prefetch: the transform is bound by reading x
 
   const Geometry& g;
@@ -24,14 +25,16 @@ struct InputStage {
   std::ptrdiff_t point_stride, block_stride;
   T* scratch;
 
-  static std::int64_t strip_tiles(const WinogradTile<T>& tile) {
-    return larger(1, (4 * lanes - tile.nx) / tile.mx + 1);
+  // Columns that the strip holds; a transpose may write `lanes` more.
+  static std::int64_t strip_cols(const Geometry& g, const WinogradTile<T>& tile) {
+    return larger<std::int64_t>(48, tile_span(g, tile) + 2 * lanes);
   }
-
+  static std::int64_t tile_span(const Geometry& g, const WinogradTile<T>& tile) {
+    return (tile.nx - 1) * g.dilation_w + 1;
+  }
   static std::int64_t scratch_elements(const Geometry& g, const WinogradTile<T>& tile) {
     if (g.nhwc) return tile.ny * tile.nx * lanes * copied_blocks;
-    const std::int64_t cols = ((strip_tiles(tile) - 1) * tile.mx + tile.nx - 1) * g.dilation_w + 1;
-    return tile.ny * round_up(cols, lanes) * lanes;
+    return tile.ny * (strip_cols(g, tile) + lanes) * lanes;
   }
 
   // Tiles [begin, end); the first lies at row `v_tile` of V.
@@ -99,24 +102,11 @@ struct InputStage {
   }
 
   void run_nchw(std::int64_t begin, std::int64_t end, std::int64_t v_tile, Share blocks) const {
-    const std::int64_t most = strip_tiles(tile);
     for (std::int64_t block = blocks.begin; block < blocks.end; ++block) {
       TilePlace place(g, begin);
-      T* const out = v + block * block_stride;
       for (std::int64_t t = begin; t < end;) {
-        const std::int64_t count = smaller(smaller(end - t, g.tiles_x - place.tx), most);
-        const std::int64_t row = place.out_row(g, tile.my) - g.pad_top, col = place.out_col(g, tile.mx) - g.pad_left;
-        const std::int64_t cols = ((count - 1) * tile.mx + tile.nx - 1) * g.dilation_w + 1;
-        const std::int64_t width = round_up(cols, lanes);
-        const T* const planes = x + place.n * g.x.image + block * lanes * g.x.channel;
-        const int channels = static_cast<int>(smaller<std::int64_t>(lanes, g.c - block * lanes));
-        for (std::int64_t i = 0; i < tile.ny; ++i) {
-          const std::int64_t r = row + i * g.dilation_h;
-          transpose_row(r >= 0 && r < g.x.h ? planes + r * g.x.row : nullptr, channels, col, cols,
-                        scratch + i * width * lanes);
-        }
-        tile.input({scratch, width * lanes, g.dilation_w * lanes, tile.mx * g.dilation_w * lanes, nullptr,
-                    out + (v_tile + t - begin) * lanes, point_stride, lanes, count});
+        const std::int64_t count = smaller(end - t, g.tiles_x - place.tx);
+        roll_strip(place, block, count, v + block * block_stride + (v_tile + t - begin) * lanes);
         t += count;
         place.tx += count;
         if (place.tx == g.tiles_x) place.next_row(g);
@@ -124,31 +114,92 @@ struct InputStage {
     }
   }
 
-  // Columns [col, col + cols) of `lanes` channels to out [cols][lanes], zeros outside the image; `row` null: all zeros.
-  void transpose_row(const T* row, int channels, std::int64_t col, std::int64_t cols, T* out) const {
-    std::int64_t begin = smaller(larger<std::int64_t>(-col, 0), cols);
-    std::int64_t end = larger(smaller(g.x.w - col, cols), begin);
-    if (!row) begin = end = cols;
-    for (std::int64_t j = 0; j < begin; ++j) V::store(out + j * lanes, V::zero());
-    for (std::int64_t j = end; j < cols; ++j) V::store(out + j * lanes, V::zero());
-    std::int64_t j = begin;
-    if (channels == lanes) {
-      for (; j + lanes <= end; j += lanes) {
-        typename V::Reg r[lanes];
-        CONVKIT_UNROLL
-        for (int k = 0; k < lanes; ++k) r[k] = V::load(row + col + j + k * g.x.channel);
-        V::transpose(r);
-        CONVKIT_UNROLL
-        for (int k = 0; k < lanes; ++k) V::store(out + (j + k) * lanes, r[k]);
+  // `count` tiles of one row of tiles from `place` on, one block of channels.
+  void roll_strip(const TilePlace& place, std::int64_t block, std::int64_t count, T* out) const {
+    const std::int64_t capacity = strip_cols(g, tile), span = tile_span(g, tile), step = tile.mx * g.dilation_w;
+    const std::ptrdiff_t strip_row = (capacity + lanes) * lanes;
+    const std::int64_t row = place.out_row(g, tile.my) - g.pad_top;
+    const Inside rows = inside(row, tile.ny, g.dilation_h, g.x.h);
+    const T* const planes = x + place.n * g.x.image + block * lanes * g.x.channel + row * g.x.row;
+    const int channels = static_cast<int>(smaller<std::int64_t>(lanes, g.c - block * lanes));
+    // Column `origin` of the image lies at the strip's start; [origin, filled) is there.
+    std::int64_t origin = place.out_col(g, tile.mx) - g.pad_left, filled = origin;
+    const std::int64_t last = origin + (count - 1) * step + span;
+    for (std::int64_t i = 0; i < tile.ny; ++i) {
+      if (i >= rows.begin && i < rows.end) continue;
+      for (std::int64_t j = 0; j < capacity + lanes; ++j) V::store(scratch + i * strip_row + j * lanes, V::zero());
+    }
+    while (count > 0) {
+      while (filled < last && filled - origin + lanes <= capacity) {
+        T* const to = scratch + (filled - origin) * lanes;
+        if (filled < 0 || filled >= g.x.w) {
+          const std::int64_t n = filled < 0 ? smaller<std::int64_t>(-filled, lanes) : lanes;
+          for (std::int64_t i = rows.begin; i < rows.end; ++i) {
+            for (std::int64_t j = 0; j < n; ++j) V::store(to + i * strip_row + j * lanes, V::zero());
+          }
+          filled += n;
+          continue;
+        }
+        const T* const from = planes + filled;
+        // Where rows are whole vectors, loads are aligned but for halo columns, which are too few to transpose.
+        const std::int64_t wanted = g.x.w % lanes == 0 ? lanes - filled % lanes : lanes;
+        const std::int64_t n = smaller(smaller(wanted, last - filled), g.x.w - filled);
+        if (n <= few_cols) {
+          for (std::int64_t i = rows.begin; i < rows.end; ++i) {
+            copy_cols(from + i * g.dilation_h * g.x.row, channels, n, to + i * strip_row);
+          }
+          filled += n;
+        } else if (channels == lanes && filled + lanes <= g.x.w) {
+          for (std::int64_t i = rows.begin; i < rows.end; ++i) {
+            transpose(from + i * g.dilation_h * g.x.row, to + i * strip_row);
+          }
+          filled += wanted;
+        } else {
+          const int cols = static_cast<int>(smaller<std::int64_t>(lanes, g.x.w - filled));
+          for (std::int64_t i = rows.begin; i < rows.end; ++i) {
+            transpose_part(from + i * g.dilation_h * g.x.row, channels, cols, to + i * strip_row);
+          }
+          filled += cols;
+        }
+      }
+      const std::int64_t ready = smaller(count, (filled - origin - span) / step + 1);
+      tile.input({scratch, strip_row, g.dilation_w * lanes, step * lanes, nullptr, out, point_stride, lanes, ready});
+      count -= ready;
+      out += ready * lanes;
+      origin += ready * step;
+      if (count == 0) break;
+      for (std::int64_t i = rows.begin; i < rows.end; ++i) {
+        T* const strip = scratch + i * strip_row;
+        for (std::int64_t j = 0; j < filled - origin; ++j) {
+          V::store(strip + j * lanes, V::load(strip + (j + ready * step) * lanes));
+        }
       }
     }
-    for (; j < end; j += lanes) {
-      const int n = static_cast<int>(smaller<std::int64_t>(end - j, lanes));
-      typename V::Reg r[lanes];
-      for (int k = 0; k < lanes; ++k) r[k] = k < channels ? V::load(row + col + j + k * g.x.channel, n) : V::zero();
-      V::transpose(r);
-      for (int k = 0; k < n; ++k) V::store(out + (j + k) * lanes, r[k]);
+  }
+
+  void copy_cols(const T* from, int channels, std::int64_t cols, T* to) const {
+    for (std::int64_t j = 0; j < cols; ++j) {
+      for (int k = 0; k < channels; ++k) to[j * lanes + k] = from[j + k * g.x.channel];
+      for (int k = channels; k < lanes; ++k) to[j * lanes + k] = T(0);
     }
+  }
+
+  __attribute__((noinline)) void transpose(const T* from, T* to) const {
+    typename V::Reg r[lanes];
+    CONVKIT_UNROLL
+    for (int k = 0; k < lanes; ++k) r[k] = V::load(from + k * g.x.channel);
+    V::transpose(r);
+    CONVKIT_UNROLL
+    for (int k = 0; k < lanes; ++k) V::store(to + k * lanes, r[k]);
+  }
+
+  // `cols` columns of the first `channels` channels; zeros for the channels that do not exist.
+  void transpose_part(const T* from, int channels, int cols, T* to) const {
+    typename V::Reg r[lanes];
+    for (int k = 0; k < lanes; ++k) r[k] = k < channels ? V::load(from + k * g.x.channel, cols) : V::zero();
+    V::transpose(r);
+    CONVKIT_UNROLL
+    for (int k = 0; k < lanes; ++k) V::store(to + k * lanes, r[k]);
   }
 };
 

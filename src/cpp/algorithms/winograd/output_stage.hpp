@@ -22,16 +22,23 @@ struct OutputStage {
   bool stream;        // y is large
   T* scratch;
 
-  // Tiles whose columns fill whole vectors, so that NCHW stores can be aligned.
+  // Tiles whose columns fill whole vectors, so that NCHW stores can be aligned; as many as make long runs of stores.
   static std::int64_t strip_tiles(const WinogradTile<T>& tile) {
     std::int64_t tiles = lanes;
     for (int m = tile.mx; m % 2 == 0 && tiles > 1; m /= 2) tiles /= 2;
-    while (tiles * tile.mx > 4 * lanes) tiles /= 2;
+    while (2 * tiles * tile.mx <= 4 * lanes) tiles *= 2;
     return tiles;
   }
+  // Rows that are not whole vectors, but as long as a row of tiles, are stored as if they were one: all but the ends of
+  // the tile row is aligned again.
+  static bool joins_rows(const Geometry& g, const WinogradTile<T>& tile) {
+    return g.dilation_h == 1 && g.dilation_w == 1 && g.y.w % lanes != 0 && g.y.w % tile.mx == 0 &&
+           tile.my * g.y.w * V::bytes <= 32 << 10;
+  }
   static std::int64_t scratch_elements(const Geometry& g, const WinogradTile<T>& tile) {
-    const std::int64_t tiles = g.nhwc ? 1 : strip_tiles(tile);
-    return tile.my * (round_up(tiles * tile.mx, lanes) + lanes) * lanes;
+    if (g.nhwc) return tile.my * tile.mx * lanes;
+    const std::int64_t strip = tile.my * round_up(strip_tiles(tile) * tile.mx, lanes);
+    return (larger(strip, joins_rows(g, tile) ? tile.my * g.y.w : 0) + lanes) * lanes;
   }
 
   // M of the panel [point][tiles][vectors * lanes] starts with tile `begin`; the panel's first output is `o`.
@@ -114,15 +121,18 @@ struct OutputStage {
       const int outputs = static_cast<int>(smaller<std::int64_t>(lanes, g.o - o));
       TilePlace place(g, begin);
       for (std::int64_t t = begin; t < end;) {
-        const std::int64_t count = smaller(smaller(end - t, g.tiles_x - place.tx), most - place.tx % most);
+        const bool join = joins_rows(g, tile) && place.tx == 0 && end - t >= g.tiles_x;
+        const std::int64_t count =
+            join ? g.tiles_x : smaller(smaller(end - t, g.tiles_x - place.tx), most - place.tx % most);
         const std::int64_t row = place.out_row(g, tile.my), col = place.out_col(g, tile.mx);
         const Inside rows = inside(row, tile.my, g.dilation_h, g.y.h);
         const Inside cols = inside(col, count * tile.mx, g.dilation_w, g.y.w);
-        const std::int64_t width = round_up(count * tile.mx, lanes);
+        const std::int64_t width = join ? g.y.w : round_up(count * tile.mx, lanes);
         tile.output({m + (t - begin) * panel, point_stride, panel, scratch, width * lanes, lanes, tile.mx * lanes,
                      bias + o, 0, nullptr, lo(), hi(), clamps() && !residual, false, count});
         const std::ptrdiff_t at = place.n * g.y.image + o * g.y.channel + row * g.y.row + col;
-        for (std::int64_t i = 0; i < rows.end; ++i) {
+        if (join) transpose_row(scratch, rows.end * g.y.w, outputs, y + at, residual ? residual + at : nullptr);
+        for (std::int64_t i = join ? rows.end : 0; i < rows.end; ++i) {
           const std::ptrdiff_t row_at = at + i * g.dilation_h * g.y.row;
           if (g.dilation_w == 1) {
             transpose_row(scratch + i * width * lanes, cols.end, outputs, y + row_at,

@@ -12,6 +12,7 @@
 //
 // Sums run over channels in order, chunks of kc included, whatever the team: results do not depend on its size.
 #pragma once
+#include "algorithms/winograd/fetch.hpp"
 #include "algorithms/winograd/filter_stage.hpp"
 #include "algorithms/winograd/input_stage.hpp"
 #include "algorithms/winograd/output_stage.hpp"
@@ -35,6 +36,8 @@ struct Sizes {
   Geometry g;
   int points;
   bool shared;
+  // A block is whole rows of tiles or one of `pieces` of a row: what it reads and writes is contiguous as far as can be.
+  std::int64_t rows, pieces;
   std::int64_t blocks, block_tiles;  // block_tiles: of the largest block
   std::int64_t split, kc;
   std::int64_t c_blocks, panels;
@@ -46,8 +49,19 @@ struct Sizes {
   Sizes(const ConvProblem& p, const Parameters& parameters, const WinogradTile<T>& tile)
       : g(make_geometry(p, tile)), points(tile.ny * tile.nx) {
     shared = parameters.value[parameter_shared] != 0;
-    blocks = larger<std::int64_t>(1, ceil_div(g.tiles, parameters.value[parameter_tiles]));
-    block_tiles = ceil_div(g.tiles, blocks);
+    const std::int64_t wanted = parameters.value[parameter_tiles];
+    if (wanted < g.tiles_x) {
+      pieces = ceil_div(g.tiles_x, wanted);
+      block_tiles = smaller(g.tiles_x, round_up(ceil_div(g.tiles_x, pieces), 4));
+      pieces = ceil_div(g.tiles_x, block_tiles);
+      rows = g.tiles_x ? g.tiles / g.tiles_x : 0;
+      blocks = rows * pieces;
+    } else {
+      pieces = 1;
+      rows = g.tiles_x ? g.tiles / g.tiles_x : 0;
+      blocks = rows ? ceil_div(rows, wanted / g.tiles_x) : 0;
+      block_tiles = blocks ? ceil_div(rows, blocks) * g.tiles_x : 0;
+    }
     split = parameters.value[parameter_split];
     kc = p.packed ? 0 : round_up(smaller<std::int64_t>(parameters.value[parameter_kc], g.c), lanes);
     c_blocks = ceil_div(g.c, lanes);
@@ -60,6 +74,12 @@ struct Sizes {
     m_tiles = shared && kc == 0 ? smaller(block_tiles, fitting) : block_tiles;
     m_point = m_tiles * panel + stride_skew;
     u_point = kc * panel + stride_skew;
+  }
+
+  Share block(std::int64_t index) const {
+    if (pieces == 1) return {rows * index / blocks * g.tiles_x, rows * (index + 1) / blocks * g.tiles_x};
+    const std::int64_t first = index / pieces * g.tiles_x, begin = index % pieces * block_tiles;
+    return {first + begin, first + smaller(begin + block_tiles, g.tiles_x)};
   }
 
   int vectors(std::int64_t p) const {
@@ -149,8 +169,18 @@ struct WinogradMember {
   bool stream;
 
   // All products of `v`'s tiles [begin, end) with panels [panels.begin, panels.end), and their outputs. `first_tile` is
-  // the number of v's first tile.
-  void multiply(std::int64_t group, std::int64_t first_tile, std::int64_t begin, std::int64_t end, Share panels) const {
+  // the number of v's first tile; `ahead` is what to fetch before the end.
+  void multiply(std::int64_t group, std::int64_t first_tile, std::int64_t begin, std::int64_t end, Share panels,
+                Fetch ahead) const {
+    if (panels.begin == panels.end || begin == end) return;
+    // Fetched too early, lines would be pushed out of L2 again by the filters that pass through it.
+    const std::int64_t point_bytes = s.g.c * s.panel * static_cast<std::int64_t>(sizeof(T));
+    const std::int64_t fetching_points =
+        smaller((panels.end - panels.begin) * s.points, larger<std::int64_t>(2, machine().l2 / 3 / point_bytes));
+    const std::int64_t fetch_from = panels.end * s.points - fetching_points;
+    const std::int64_t row_tiles = ceil_div(end - begin, TileShape<T>::rows(TileShape<T>::vectors));
+    const std::int64_t pace = smaller<std::int64_t>(
+        12, ceil_div(ahead.lines * ahead.rows * ahead.outer, fetching_points * row_tiles * s.c_blocks));
     const OutputStage<T> output{s.g,
                                 tile,
                                 args.epilogue,
@@ -169,14 +199,15 @@ struct WinogradMember {
                            to = begin + (end - begin) * (piece + 1) / pieces;
         if (packed) {
           const T* const u = packed + group * s.packed_group + p * s.points * s.g.c * s.panel;
-          products(u, s.g.c * vectors * s.lanes, 0, s.g.c, vectors, from, to, p + 1 < panels.end);
+          products(u, s.g.c * vectors * s.lanes, 0, s.g.c, vectors, from, to, p + 1 < panels.end, ahead,
+                   fetch_from - p * s.points, pace);
         } else {
           const FilterStage<T> filters{tile, group_weights(args.w, group * s.g.o, sizeof(T)), s.g.o, s.g.c,
                                        area.filter_scratch};
           for (std::int64_t c = 0; c < s.g.c; c += s.kc) {
             const std::int64_t c_end = smaller(s.g.c, c + s.kc);
             filters.run(p * s.panel, vectors, c, c_end, area.u, s.u_point);
-            products(area.u, s.u_point, c, c_end, vectors, from, to, false);
+            products(area.u, s.u_point, c, c_end, vectors, from, to, false, ahead, s.points, 0);
           }
         }
         output.run(first_tile + from, first_tile + to, area.m, s.m_point, p * s.panel, vectors);
@@ -185,12 +216,13 @@ struct WinogradMember {
   }
 
   void products(const T* u, std::ptrdiff_t u_point, std::int64_t c, std::int64_t c_end, int vectors, std::int64_t from,
-                std::int64_t to, bool another) const {
+                std::int64_t to, bool another, Fetch& ahead, std::int64_t fetch_from, std::int64_t pace) const {
     for (int point = 0; point < s.points; ++point) {
+      if (point == fetch_from || (point == 0 && fetch_from < 0 && ahead.outer > 0)) ahead.pace = pace;
       const T* const panel = u + point * u_point;
       const T* const next = packed && (another || point + 1 < s.points) ? panel + u_point : nullptr;
       multiply_point<T>({to - from, c_end - c, v + point * s.v_point + c / s.lanes * s.v_block + from * s.lanes,
-                         s.v_block, panel, area.m + point * s.m_point, next, c > 0},
+                         s.v_block, panel, area.m + point * s.m_point, next, &ahead, c > 0},
                         vectors);
     }
   }
@@ -262,14 +294,11 @@ void winograd_run(const Arguments& args, const WinogradTile<T>& tile) {
     }
     const WinogradMember<T> worker{args, tile, s, packed, s.shared ? common.shared_v : area.v, area, stream};
     std::int64_t biased = -1;
-    const auto tiles_of = [&](std::int64_t block) {
-      return Share{s.g.tiles * block / s.blocks, s.g.tiles * (block + 1) / s.blocks};
-    };
     if (s.shared) {
       for (std::int64_t group = 0; group < s.g.groups; ++group) {
         worker.load_bias(group);
         for (std::int64_t block = 0; block < s.blocks; ++block) {
-          const Share tiles = tiles_of(block);
+          const Share tiles = s.block(block);
           const std::int64_t count = tiles.end - tiles.begin;
           const Grid first = s.g.nhwc ? make_grid(count, s.c_blocks, size) : make_grid(s.c_blocks, count, size);
           const int row = index / first.columns, column = index % first.columns;
@@ -280,9 +309,8 @@ void winograd_run(const Arguments& args, const WinogradTile<T>& tile) {
           team_barrier();
           const Grid second = shared_grid(s, count, size);
           const Share rows = share(count, index / second.columns, second.rows);
-          if (rows.begin < rows.end)
-            worker.multiply(group, tiles.begin, rows.begin, rows.end,
-                            share(s.panels, index % second.columns, second.columns));
+          worker.multiply(group, tiles.begin, rows.begin, rows.end,
+                          share(s.panels, index % second.columns, second.columns), Fetch{});
           team_barrier();
         }
       }
@@ -293,9 +321,15 @@ void winograd_run(const Arguments& args, const WinogradTile<T>& tile) {
       for (std::int64_t item = items.begin; item < items.end; ++item) {
         const std::int64_t group = item / s.blocks;
         if (group != biased) worker.load_bias(biased = group);
-        const Share tiles = tiles_of(item % s.blocks);
+        const Share tiles = s.block(item % s.blocks);
         worker.transform_inputs(group, tiles, 0, {0, s.c_blocks});
-        worker.multiply(group, tiles.begin, 0, tiles.end - tiles.begin, share(s.panels, index % columns, columns));
+        Fetch ahead;
+        if (item + 1 < items.end) {
+          const T* const x = static_cast<const T*>(args.x) + (item + 1) / s.blocks * s.g.c * s.g.x.channel;
+          ahead = input_region(s.g, tile, x, s.block((item + 1) % s.blocks));
+        }
+        worker.multiply(group, tiles.begin, 0, tiles.end - tiles.begin, share(s.panels, index % columns, columns),
+                        ahead);
       }
     }
     Vec<T>::fence();
