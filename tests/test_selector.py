@@ -145,9 +145,37 @@ def test_a_contended_session_counts_only_where_nothing_better_exists() -> None:
 
 
 def test_other_thread_counts_and_machines_do_not_count() -> None:
-    for changes in ({"threads": 2}, {"machine": "Other-6-85-4-avx2-l1d32k-l21024k-l332768k"}):
+    for changes in ({"threads": 16}, {"machine": "Other-6-85-4-avx2-l1d32k-l21024k-l332768k"}):
         own = session(1, **changes)
         assert selector_over(CORE, memory_of((own, trial(own, "gemm", 1.0)))).choose(PROBLEM, 1).tier == "model"
+
+
+def test_a_neighbour_corrects_the_cost_model() -> None:
+    core = StandInCore(
+        gemm={"seconds": 2e-3},
+        praised={"seconds": 9e-3, "predicted": 1e-3},
+        modest={"seconds": 1e-3, "predicted": 3e-3, "blocks": (8, 16)},
+        unknown={"seconds": 1e-4},
+    )
+    own = session()
+    pairs = [
+        (own, trial(own, "modest", 1.0, parameters=(16,))),
+        (own, trial(own, "modest", 1.1)),
+        (own, trial(own, "gemm", 2.0)),
+        (own, trial(own, "praised", 9.0)),
+    ]
+    selector = selector_over(core, memory_of(*pairs))
+    near = PROBLEM.replace(c=16, h=20)
+    choice = selector.choose(near, 1)
+    assert (choice.tier, choice.family, choice.parameters, choice.measured) == ("neighbour", "modest", (16,), False)
+    assert choice.seconds == pytest.approx(1e-3, rel=0.01)
+    text = str(explain_problem(near, 1, choosing=selector))
+    assert "doublings away" in text
+    assert "times the fastest estimate" in text
+    assert selector.choose(near, 2).tier == "neighbour"
+    for far in (near.replace(c=256), near.replace(kh=5), near.replace(stride_h=2), near.replace(epilogue="clamp")):
+        assert selector.choose(far, 1).tier == "model"
+    assert selector.choose(near, 1, accuracy="strict", workspace_limit=0).tier == "neighbour"
 
 
 def test_an_older_revision_answers_until_measured_again() -> None:

@@ -7,7 +7,7 @@ bytes that each level of memory has to move, and what it costs to wake and to sy
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from convkit.problem import Problem
 
@@ -38,6 +38,8 @@ class Constants:
         Seconds for one barrier.
     call : float
         Seconds of a call that computes nothing.
+    corrections : mapping of str to float
+        For some kernels, by name, how many times longer they take than the terms above add up to.
     source : str
         "CPUID defaults" or "calibrated <when>".
     """
@@ -51,6 +53,7 @@ class Constants:
     wake: float = 5e-6
     barrier: float = 1.5e-6
     call: float = 3e-7
+    corrections: Mapping[str, float] = field(default_factory=dict)
     source: str = "CPUID defaults"
 
 
@@ -59,8 +62,8 @@ def default_constants() -> Constants:
     return Constants({isa: _CLOCK * _ISA_FMAS[isa] * _ISA_BYTES[isa] / 4 for isa in _ISA_BYTES})
 
 
-def predict(cost: Mapping[str, float], problem: Problem, isa: str, threads: int, constants: Constants) -> float:
-    """Seconds that a kernel of this declared cost should take.
+def terms(cost: Mapping[str, float], problem: Problem, isa: str, threads: int, constants: Constants) -> float:
+    """Seconds that the declared cost adds up to, without the correction of the kernel.
 
     Parameters
     ----------
@@ -81,3 +84,10 @@ def predict(cost: Mapping[str, float], problem: Problem, isa: str, threads: int,
     memory = cost["bytes_dram"] / min(constants.dram * threads, constants.dram_total)
     team = constants.wake + cost["barriers"] * constants.barrier if threads > 1 else 0.0
     return (compute + near) * share + memory + team + constants.call
+
+
+def predict(
+    cost: Mapping[str, float], problem: Problem, kernel: str, isa: str, threads: int, constants: Constants
+) -> float:
+    """Seconds that a kernel of this name and declared cost should take."""
+    return terms(cost, problem, isa, threads, constants) * constants.corrections.get(kernel, 1.0)

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from convkit.problem import Problem
+from convkit.tuner.neighbours import Neighbour
 from convkit.tuner.ranking import Ranked
 from convkit.tuner.selector import Choice, Constraints, Selector, TierAnswer, selector
 
@@ -29,7 +30,7 @@ class ExplanationRow:
     workspace : int
         Bytes.
     status : str
-        "complete", "raced out", "failed" or "predicted".
+        "complete", "raced out", "failed", "estimated" or "predicted".
     verdict : str
         "chosen", or why it was not.
     """
@@ -185,6 +186,9 @@ def explain_problem(
     answers = choosing.answers(problem, threads)
     answering = next((a for a in answers if a.tier == choice.tier and a.ranking.ranked), None)
     rows = [] if answering is None else _measured_rows(answering, problem, constraints, choice)
+    near = choosing.neighbours(problem, threads) if choice.tier in ("neighbour", "model") else []
+    if choice.tier == "neighbour":
+        rows += _estimated_rows(choosing, problem, threads, constraints, choice)
     rows += _predicted_rows(choosing, problem, threads, constraints, choice, {row.kernel for row in rows})
     return Explanation(
         problem,
@@ -192,18 +196,22 @@ def explain_problem(
         constraints.accuracy,
         constraints.workspace_limit,
         choice,
-        tuple(_tier_lines(answers, choice)),
+        tuple(_tier_lines(answers, near, choice)),
         answering.ranking.missing if answering is not None else (),
         tuple(rows),
     )
 
 
-def _tier_lines(answers: list[TierAnswer], choice: Choice) -> list[tuple[str, str]]:
+def _tier_lines(answers: list[TierAnswer], near: list[Neighbour], choice: Choice) -> list[tuple[str, str]]:
     lines = []
     for answer in answers:
         count = len(answer.ranking.ranked)
         what = f"{count} candidates" if count else "nothing"
         lines.append((answer.tier, f"{what} ({answer.outcome}){', answered' if answer.tier == choice.tier else ''}"))
+    if choice.tier in ("neighbour", "model"):
+        nearby = "; ".join(f"{n.distance:.2f} doublings away {n.problem} with {n.threads} threads" for n in near)
+        answered = ", answered" if choice.tier == "neighbour" else ""
+        lines.append(("neighbour", (nearby or "none near enough") + answered))
     lines.append(("model", "answered" if choice.tier == "model" else "not asked"))
     return lines
 
@@ -253,6 +261,36 @@ def _loss(ranked: Ranked, tied: bool, choice: Choice) -> str:
     if tied:
         return f"tied; {choice.kernel} is more exact, smaller or listed first{suffix}"
     return f"{'raced out, ' if ranked.status == 'raced out' else ''}{ranked.ratio:.2f} times the fastest{suffix}"
+
+
+def _estimated_rows(
+    choosing: Selector, problem: Problem, threads: int, constraints: Constraints, choice: Choice
+) -> list[ExplanationRow]:
+    rows = []
+    found = choosing.estimates(problem, threads)
+    for estimate in found:
+        candidate = estimate.candidate
+        workspace = choosing.inventory.workspace(candidate, problem, threads)
+        is_choice = (candidate.kernel.name, candidate.parameters) == (choice.kernel, choice.parameters)
+        ratio = estimate.seconds / found[0].seconds
+        reason = constraints.refusal(candidate, problem, workspace, estimate.error)
+        verdict = "chosen" if is_choice else reason or f"{ratio:.2f} times the fastest estimate"
+        rows.append(
+            ExplanationRow(
+                candidate.kernel.name,
+                candidate.parameters,
+                estimate.seconds,
+                False,
+                ratio,
+                None,
+                None,
+                estimate.error,
+                workspace,
+                "estimated",
+                verdict,
+            )
+        )
+    return rows
 
 
 def _predicted_rows(

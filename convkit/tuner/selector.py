@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from convkit.problem import Problem
 from convkit.tuner.accuracy import Accuracy, default_accuracy, parse_accuracy, refusal
 from convkit.tuner.candidates import Candidate, Inventory, Kernel, core_inventory
 from convkit.tuner.cost_model import Constants, default_constants, predict
 from convkit.tuner.machine import Context, context
+from convkit.tuner.neighbours import NEIGHBOURS, Estimate, Neighbour, estimates, nearest
 from convkit.tuner.ranking import Ranked, Ranking, rank
 from convkit.tuner.tiers import Evidence, MemoryTier, Tier
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 DEFAULT_WORKSPACE_LIMIT = 2**30
 
@@ -126,6 +131,7 @@ class Selector:
         self.context_of = context_of
         self._lock = threading.Lock()
         self._answers: dict[tuple[Problem, Context], list[TierAnswer]] = {}
+        self._neighbours: dict[tuple[Problem, Context], list[Neighbour]] = {}
 
     def choose(
         self,
@@ -144,6 +150,10 @@ class Selector:
             best = self.best(answer, problem, constraints)
             if best is not None:
                 return self._measured_choice(problem, threads, answer, best)
+        for estimate in self.estimates(problem, threads):
+            choice = self._estimated_choice(problem, threads, estimate, constraints)
+            if choice is not None:
+                return choice
         return self._predicted_choice(problem, threads, self.inventory.competitors(problem), constraints)
 
     def model_choice(
@@ -176,11 +186,48 @@ class Selector:
                 known = self._answers.setdefault(key, known)
         return known
 
+    def neighbours(self, problem: Problem, threads: int) -> list[Neighbour]:
+        """The nearest measured problems of the same kind, nearest first; found once and then kept."""
+        here = self.context_of(threads)
+        known = self._neighbours.get((problem, here))
+        if known is None:
+            known = []
+            if problem.multiply_adds:
+                for away, other, its_threads in nearest(problem, threads, self._measured_problems(here)):
+                    answers = self.answers(other, its_threads)
+                    ranking = next((a.ranking for a in answers if a.ranking.ranked), None)
+                    if ranking is not None:
+                        known.append(Neighbour(other, its_threads, away, ranking))
+                    if len(known) == NEIGHBOURS:
+                        break
+            with self._lock:
+                known = self._neighbours.setdefault((problem, here), known)
+        return known
+
+    def estimates(self, problem: Problem, threads: int) -> list[Estimate]:
+        """Times that the neighbours suggest for the kernels they know, fastest first."""
+        near = self.neighbours(problem, threads)
+        if not near:
+            return []
+        kernels = {kernel.name: kernel for kernel in self.inventory.competitors(problem)}
+
+        def parameter_sets(name: str) -> list[Candidate]:
+            kernel = kernels.get(name)
+            return [] if kernel is None else self.inventory.parameter_sets(kernel, problem, threads)
+
+        return estimates(problem, threads, near, parameter_sets, self.predict)
+
+    def _measured_problems(self, here: Context) -> set[tuple[str, int]]:
+        tiers = {*self.tiers, self.memory}
+        return {found for tier in tiers for found in tier.problems(here)}
+
     def forget(self, problem: Problem) -> None:
         """Ask the tiers again for this problem: it was measured."""
         with self._lock:
             for key in [key for key in self._answers if key[0] == problem]:
                 del self._answers[key]
+            for key in [key for key in self._neighbours if key[0] == problem]:
+                del self._neighbours[key]
 
     def complete(self, problem: Problem, threads: int) -> bool:
         """True where a tier's answer exists and no applicable kernel is left to measure."""
@@ -198,7 +245,7 @@ class Selector:
     def predict(self, candidate: Candidate, problem: Problem, threads: int) -> float:
         """Seconds that the cost model expects of a candidate."""
         cost = self.inventory.cost(candidate, problem, threads)
-        return predict(cost, problem, candidate.kernel.isa, threads, self.constants)
+        return predict(cost, problem, candidate.kernel.name, candidate.kernel.isa, threads, self.constants)
 
     def _ask(self, tier: Tier, problem: Problem, here: Context) -> TierAnswer:
         evidence = self._evidence(tier, str(problem), here)
@@ -233,6 +280,26 @@ class Selector:
             error=best.error,
             workspace=best.workspace,
             stale=not answer.ranking.complete,
+        )
+
+    def _estimated_choice(
+        self, problem: Problem, threads: int, estimate: Estimate, constraints: Constraints
+    ) -> Choice | None:
+        candidate = estimate.candidate
+        workspace = self.inventory.workspace(candidate, problem, threads)
+        if constraints.refusal(candidate, problem, workspace, estimate.error) is not None:
+            return None
+        return Choice(
+            problem,
+            threads,
+            candidate.kernel.name,
+            candidate.kernel.family,
+            candidate.parameters,
+            "neighbour",
+            estimate.seconds,
+            measured=False,
+            error=None,
+            workspace=workspace,
         )
 
     def _predicted_choice(
@@ -312,7 +379,17 @@ def _default_selector() -> Selector:
     memory = MemoryTier()
     tiers: list[Tier] = [memory if found.user is None else FileTier("user", found.user, exact=True)]
     tiers += [FileTier("site", path, exact=False) for path in found.sites]
-    return Selector(core_inventory(), tiers, memory=memory)
+    return Selector(core_inventory(), tiers, memory=memory, constants=_stored_constants(found.user))
+
+
+def _stored_constants(user: Path | None) -> Constants | None:
+    # Without the file, what reads it need not be imported.
+    if user is None or not os.path.exists(user.with_suffix(".calibration.json")):
+        return None
+    from convkit.tuner.calibration import load
+    from convkit.tuner.machine import machine_class
+
+    return load(str(machine_class()))
 
 
 def reset() -> None:

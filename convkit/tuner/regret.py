@@ -1,0 +1,109 @@
+"""How good a choice without measuring would have been, for every problem that was measured.
+
+Regret is the time of what would have been chosen over the time of the best that the call allows, less one. Each problem is
+left out in its turn: the cost model knows nothing of it, and neighbours are only ever other problems.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from convkit.problem import Problem
+from convkit.tuner.candidates import Candidate
+from convkit.tuner.ranking import Ranked
+from convkit.tuner.selector import Constraints, Selector
+
+
+@dataclass(frozen=True, slots=True)
+class Regret:
+    """One problem.
+
+    Attributes
+    ----------
+    best : Ranked
+        The fastest candidate that default accuracy and workspace allow.
+    model, neighbour : float or None
+        Regret of the cost model's choice and of the neighbours' choice; None where it cannot be told.
+    """
+
+    problem: Problem
+    threads: int
+    best: Ranked
+    model: float | None
+    neighbour: float | None
+    model_choice: str
+    neighbour_choice: str
+
+
+def regrets(selector: Selector, measured: Iterable[tuple[Problem, int]]) -> list[Regret]:
+    """Regret for each of the problems that has a usable answer from measurements."""
+    found = []
+    for problem, threads in measured:
+        answer = next((a for a in selector.answers(problem, threads) if a.ranking.ranked), None)
+        if answer is None or len(answer.ranking.ranked) < 2:
+            continue
+        constraints = Constraints.of_call(problem, None, None)
+        allowed = [
+            row
+            for row in answer.ranking.ranked
+            if constraints.refusal(row.candidate, problem, row.workspace, row.error) is None
+        ]
+        if not allowed:
+            continue
+        ratios = {row.candidate: row.ratio / allowed[0].ratio for row in allowed}
+        model = selector.model_choice(problem, threads)
+        predicted = selector.inventory.resolve(model.kernel, model.parameters, problem)
+        estimate = next(
+            (e.candidate for e in selector.estimates(problem, threads) if _ratio(ratios, e.candidate) is not None), None
+        )
+        found.append(
+            Regret(
+                problem,
+                threads,
+                allowed[0],
+                _less_one(_ratio(ratios, predicted)),
+                _less_one(_ratio(ratios, estimate)),
+                str(predicted),
+                "" if estimate is None else str(estimate),
+            )  # fmt: skip
+        )
+    return found
+
+
+def quantile(values: Iterable[float], share: float) -> float:
+    """The value below which this share of the values lies; NaN for none."""
+    ordered = sorted(values)
+    return ordered[min(int(share * len(ordered)), len(ordered) - 1)] if ordered else float("nan")
+
+
+def summary(found: Iterable[Regret]) -> str:
+    """A table of medians and 95th percentiles, and the worst problems."""
+    rows = list(found)
+    lines = [f"{'regret':24} {'problems':>8} {'median':>8} {'95%':>8} {'worst':>8}"]
+    for name in ("model", "neighbour"):
+        values = [value for row in rows if (value := getattr(row, name)) is not None]
+        title = "cost model" if name == "model" else "neighbours, left out"
+        cells = [f"{100 * quantile(values, share):7.1f}%" for share in (0.5, 0.95, 1.0)]
+        lines.append(f"{title:24} {len(values):8} {' '.join(cells)}")
+    worst = sorted((row for row in rows if row.model), key=lambda row: -(row.model or 0.0))[:10]
+    if worst:
+        lines.append("largest regret of the cost model:")
+        lines += [
+            f"  {100 * (row.model or 0.0):6.1f}%  {row.problem} x{row.threads}: {row.model_choice}, best {row.best.candidate}"
+            for row in worst
+        ]
+    return "\n".join(lines)
+
+
+def _ratio(ratios: dict[Candidate, float], candidate: Candidate | None) -> float | None:
+    """The measured ratio of a candidate, or of its kernel's best parameters where those were not measured."""
+    if candidate is None:
+        return None
+    if candidate in ratios:
+        return ratios[candidate]
+    return min((ratio for other, ratio in ratios.items() if other.kernel is candidate.kernel), default=None)
+
+
+def _less_one(ratio: float | None) -> float | None:
+    return None if ratio is None else ratio - 1.0
