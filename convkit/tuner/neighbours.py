@@ -61,7 +61,7 @@ def kind(problem: Problem) -> tuple[object, ...]:
 def nearest(
     problem: Problem, threads: int, measured: Iterable[tuple[str, int]]
 ) -> Iterator[tuple[float, Problem, int]]:
-    """The measured problems, given as (text, threads), within the cut-off, nearest first, but not the problem itself."""
+    """The measured problems, given as (text, threads), within the cut-off, nearest first, without this one."""
     head = f"{problem.op}-{problem.dtype}-{problem.layout}-"
     middle = f"k{problem.kh}x{problem.kw}-s{problem.stride_h}x{problem.stride_w}-"
     found: list[tuple[float, str, int, Problem]] = []

@@ -1,7 +1,7 @@
 """How good a choice without measuring would have been, for every problem that was measured.
 
-Regret is the time of what would have been chosen over the time of the best that the call allows, less one. Each problem is
-left out in its turn: the cost model knows nothing of it, and neighbours are only ever other problems.
+Regret is the time of what would have been chosen over the time of the best that the call allows, less one. Each problem
+is left out in its turn: the cost model knows nothing of it, and neighbours are only ever other problems.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def regrets(selector: Selector, measured: Iterable[tuple[Problem, int]]) -> list
                 _less_one(_ratio(ratios, estimate)),
                 str(predicted),
                 "" if estimate is None else str(estimate),
-            )  # fmt: skip
+            )
         )
     return found
 
@@ -90,7 +90,8 @@ def summary(found: Iterable[Regret]) -> str:
     if worst:
         lines.append("largest regret of the cost model:")
         lines += [
-            f"  {100 * (row.model or 0.0):6.1f}%  {row.problem} x{row.threads}: {row.model_choice}, best {row.best.candidate}"
+            f"  {100 * (row.model or 0.0):6.1f}%  {row.problem} with {row.threads} threads: "
+            f"{row.model_choice}, best {row.best.candidate}"
             for row in worst
         ]
     return "\n".join(lines)
