@@ -1,0 +1,151 @@
+"""Many machines: a list of problems cut into shards, and the same shards run by dask.distributed.
+
+Workers measure on their own machine and send trials back as text; the caller's database takes their union. Workers of
+one host never measure at the same time, for they would measure each other.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, TypeVar
+
+from convkit.problem import Problem
+
+T = TypeVar("T")
+Job = tuple[Problem, int]
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class FleetResult:
+    """What the workers brought home.
+
+    Attributes
+    ----------
+    failed : list of str
+        Problems that no worker could measure, with the reason.
+    """
+
+    trials: int
+    sessions: int
+    machines: tuple[str, ...]
+    failed: tuple[str, ...]
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """Shard and number of shards from a text like "2/8"; the first is 1."""
+    first, _, last = text.partition("/")
+    try:
+        number, count = int(first), int(last)
+    except ValueError:
+        number, count = 0, 0
+    if not 1 <= number <= count:
+        raise ValueError(f'a shard is written like "2/8", from 1/8 to 8/8, got {text!r}')
+    return number, count
+
+
+def shard(jobs: Sequence[T], text: str) -> list[T]:
+    """Every n-th of the jobs: together the shards are all of them, and each gets early and late ones."""
+    number, count = parse_shard(text)
+    return list(jobs[number - 1 :: count])
+
+
+def measure_shard(jobs: Sequence[tuple[str, int]], budget: float | None = None) -> tuple[str, list[str]]:
+    """Run on a worker: measure problems, given as (text, threads), and return an export and what failed.
+
+    Nothing is written on the worker. Thread counts are the jobs' own, whatever the worker's environment says.
+    """
+    import fcntl
+    import tempfile
+    from pathlib import Path
+
+    from convkit.tuner.database import Database
+    from convkit.tuner.selector import selector
+    from convkit.tuner.tune import tune_problem
+
+    failed = []
+    # One measuring task a host at a time: the lock file belongs to the host's temporary directory.
+    with open(Path(tempfile.gettempdir()) / "convkit-fleet.lock", "a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for text, threads in jobs:
+            try:
+                tune_problem(Problem.parse(text), threads, budget=budget, store=False)
+            except (ValueError, MemoryError) as error:
+                failed.append(f"{text} with {threads} threads: {error}")
+    memory = selector().memory
+    with tempfile.TemporaryDirectory() as directory:
+        database = Database(Path(directory) / "shard.sqlite")
+        for text, threads in jobs:
+            for session, trial in memory.evidence(text, selector().context_of(threads)):
+                database.append(session, [trial])
+        stream = io.StringIO()
+        if database.exists():
+            database.export(stream, contended=True)
+    return stream.getvalue(), failed
+
+
+def tune_with_dask(
+    address: str | Any,
+    jobs: Iterable[Job],
+    *,
+    budget: float | None = None,
+    shard_size: int = 4,
+    progress: Progress | None = None,
+) -> FleetResult:
+    """Measure problems on the workers of a dask.distributed scheduler and merge what they found.
+
+    Parameters
+    ----------
+    address : str or distributed.Client
+        Of the scheduler.
+    jobs : iterable of (Problem, threads)
+    budget : float, optional
+        Seconds for each problem.
+    shard_size : int
+        Problems a task; a task that dies with its worker loses at most these, and dask runs it again elsewhere.
+    progress : callable, optional
+        Called as ``progress(done, total, text)`` when a shard has come home.
+
+    Returns
+    -------
+    FleetResult
+    """
+    try:
+        distributed = import_module("distributed")
+    except ImportError as error:
+        raise ImportError("tuning with dask needs the extra: pip install 'convkit[fleet]'") from error
+    from convkit.tuner.database import open_user
+    from convkit.tuner.selector import reset
+
+    listed = [(str(problem), threads) for problem, threads in jobs]
+    shards = [listed[i : i + shard_size] for i in range(0, len(listed), shard_size)]
+    database = open_user(create=True)
+    own = isinstance(address, str)
+    client: Any = distributed.Client(address) if own else address
+    sessions = trials = 0
+    failed: list[str] = []
+    machines: set[str] = set()
+    try:
+        # Results are not pure: the same shard measured on another worker is another session.
+        futures = [client.submit(measure_shard, part, budget, pure=False) for part in shards]
+        for done, future in enumerate(distributed.as_completed(futures), 1):
+            try:
+                text, reasons = future.result()
+            except Exception as error:
+                failed.append(f"a shard: {error}")
+                continue
+            failed += reasons
+            if text:
+                merged = database.import_lines(io.StringIO(text))
+                sessions, trials = sessions + merged.sessions, trials + merged.trials
+            if progress is not None:
+                progress(done, len(shards), f"{trials} trials")
+    finally:
+        if own:
+            client.close()
+    machines.update(session.machine for session in database.sessions())
+    reset()
+    return FleetResult(trials, sessions, tuple(sorted(machines)), tuple(failed))

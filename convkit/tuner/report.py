@@ -1,0 +1,99 @@
+"""What the databases know, as text and as one self-contained page: who wins where, how sure, and what it was worth."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+from convkit.problem import Problem
+from convkit.tuner.records import BEST_OF
+from convkit.tuner.regret import Regret, regrets, summary
+from convkit.tuner.selector import Selector, selector
+
+
+def measured_problems(choosing: Selector | None = None) -> list[tuple[Problem, int]]:
+    """Problems, with their thread counts, for which trials of this machine class exist, in a fixed order."""
+    choosing = choosing or selector()
+    here = choosing.context_of(1)
+    texts = {found for tier in {*choosing.tiers, choosing.memory} for found in tier.problems(here)}
+    found = []
+    for text, threads in sorted(texts):
+        if text.startswith(BEST_OF):
+            continue
+        try:
+            found.append((Problem.parse(text), threads))
+        except ValueError:
+            continue
+    return [(problem, threads) for problem, threads in found if _ranked(choosing, problem, threads)]
+
+
+def stale_problems(choosing: Selector | None = None) -> list[tuple[Problem, int]]:
+    """Measured problems with a kernel that has no trial at its current revision on an idle machine, contended first."""
+    choosing = choosing or selector()
+    stale = []
+    for problem, threads in measured_problems(choosing):
+        answer = next(a for a in choosing.answers(problem, threads) if a.ranking.ranked or a.ranking.failed)
+        if not answer.ranking.complete:
+            doubtful = all(row.doubtful for row in answer.ranking.ranked)
+            stale.append((not doubtful, str(problem), threads, problem))
+    return [(problem, threads) for _, _, threads, problem in sorted(stale, key=lambda item: item[:3])]
+
+
+def winners(choosing: Selector, measured: Iterable[tuple[Problem, int]]) -> Counter[str]:
+    """How many problems each family answers under default accuracy."""
+    return Counter(choosing.choose(problem, threads).family for problem, threads in measured)
+
+
+def text(choosing: Selector | None = None) -> str:
+    """Counts, winners and regret."""
+    choosing = choosing or selector()
+    measured = measured_problems(choosing)
+    if not measured:
+        return "nothing was measured on this class of machine yet; convkit tune begins"
+    stale = stale_problems(choosing)
+    lines = [
+        f"machine class {choosing.context_of(1).machine}",
+        f"{len(measured)} problems measured, {len(stale)} stale",
+        "winners: " + ", ".join(f"{name} {count}" for name, count in winners(choosing, measured).most_common()),
+        f"cost model: {choosing.constants.source}",
+        summary(regrets(choosing, measured)),
+    ]
+    return "\n".join(lines)
+
+
+def html(path: Path | str, choosing: Selector | None = None) -> None:
+    """Write one self-contained page with plots (needs matplotlib).
+
+    Parameters
+    ----------
+    path : Path or str
+        The file; it is replaced.
+    """
+    import html as markup
+
+    from convkit.tuner.plots import figures
+
+    choosing = choosing or selector()
+    measured = measured_problems(choosing)
+    found: list[Regret] = regrets(choosing, measured)
+    parts = [
+        "<!doctype html><html lang='en'><meta charset='utf-8'><title>convkit: tuning report</title>",
+        "<style>body{font:15px/1.5 sans-serif;max-width:72em;margin:2em auto;padding:0 1em}"
+        "pre{background:#f4f4f4;padding:1em;overflow:auto}img{max-width:100%}</style>",
+        f"<h1>convkit: tuning report</h1><pre>{markup.escape(text(choosing))}</pre>",
+    ]
+    for title, explanation, picture in figures(choosing, measured, found):
+        parts.append(
+            f"<h2>{markup.escape(title)}</h2><p>{markup.escape(explanation)}</p>"
+            f"<img alt='{markup.escape(title)}' src='data:image/png;base64,{picture}'>"
+        )
+    parts.append("<h2>Choices</h2><pre>")
+    parts += [markup.escape(f"{choosing.choose(problem, threads)}  {problem} with {threads} threads\n")
+              for problem, threads in measured]  # fmt: skip
+    parts.append("</pre></html>")
+    Path(path).write_text("".join(parts), encoding="utf-8")
+
+
+def _ranked(choosing: Selector, problem: Problem, threads: int) -> bool:
+    return any(answer.ranking.ranked or answer.ranking.failed for answer in choosing.answers(problem, threads))

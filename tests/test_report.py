@@ -1,0 +1,83 @@
+"""Regret, the stale list, calibration and the HTML page."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from pathlib import Path
+
+import pytest
+from stand_ins import StandInBench, StandInCore, selector_over, tuner_over
+
+import convkit as ck
+from convkit.problem import Problem
+from convkit.tuner import calibration, report, tune_problem
+from convkit.tuner.machine import machine_class
+from convkit.tuner.regret import regrets, summary
+from convkit.tuner.selector import selector
+
+PROBLEM = Problem(n=1, c=8, h=16, w=16, o=8, kh=3, kw=3)
+
+
+def test_regret_of_model_and_neighbours() -> None:
+    core = StandInCore(
+        gemm={"seconds": 2e-3}, praised={"seconds": 3e-3, "predicted": 1e-3}, best={"seconds": 1e-3, "predicted": 4e-3}
+    )
+    selector_ = selector_over(core)
+    measured = [(PROBLEM, 1), (PROBLEM.replace(c=12), 1)]
+    for problem, threads in measured:
+        tuner_over(selector_, StandInBench(core)).tune(problem, threads, budget=60)
+    assert report.measured_problems(selector_) == sorted(measured, key=lambda pair: str(pair[0]))
+    found = regrets(selector_, measured)
+    assert [row.best.candidate.kernel.family for row in found] == ["best", "best"]
+    assert [row.model for row in found] == [pytest.approx(2.0, rel=0.05)] * 2
+    assert [row.neighbour for row in found] == [0.0, 0.0]
+    text = summary(found)
+    assert "cost model" in text
+    assert "praised" in text
+    assert "2 problems measured, 0 stale" in report.text(selector_)
+
+
+def test_stale_problems_are_listed() -> None:
+    old = StandInCore(gemm={"seconds": 2e-3})
+    selector_ = selector_over(old)
+    tuner_over(selector_, StandInBench(old)).tune(PROBLEM, 1, budget=60)
+    assert report.stale_problems(selector_) == []
+    grown = selector_over(StandInCore(gemm={"seconds": 2e-3}, newer={"seconds": 1e-3}), memory=selector_.memory)
+    assert report.stale_problems(grown) == [(PROBLEM, 1)]
+    assert "nothing was measured" in report.text(selector_over(old))
+
+
+def test_calibration_is_kept_and_used(database: Path) -> None:
+    found = calibration.calibrate(0.5, problems=[PROBLEM])
+    assert "GFLOP/s" in str(found)
+    assert found.constants.corrections
+    ck.reload()
+    assert selector().constants == found.constants
+    assert calibration.load("another machine") is None
+    path = calibration.calibration_path()
+    assert path is not None
+    assert path.stat().st_mode & 0o777 == 0o600
+    value = json.loads(path.read_text())
+    for change in ({"constants": None}, {"constants": {**value["constants"], "l2": -1}}, {"constants": {"fmas": {}}}):
+        path.write_text(json.dumps({**value, **change}))
+        assert calibration.load(str(machine_class())) is None
+    for text in ("", "[", "[]", "[" * 5000):
+        path.write_text(text)
+        ck.reload()
+        assert selector().constants.source == "CPUID defaults"
+
+
+def test_the_page_is_self_contained(database: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    for c in (4, 8):
+        tune_problem(PROBLEM.replace(c=c), 1, budget=0.05)
+    page = tmp_path / "report.html"
+    report.html(page)
+    text = page.read_text()
+    assert not re.search(r"(src|href)='(?!data:)", text)
+    pictures = re.findall(r"base64,([A-Za-z0-9+/=]+)'", text)
+    assert len(pictures) >= 3
+    assert all(base64.b64decode(picture).startswith(b"\x89PNG") for picture in pictures)
+    assert "Which kernel wins where" in text
