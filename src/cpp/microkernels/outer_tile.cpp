@@ -1,0 +1,93 @@
+#include "microkernels/outer_tile.hpp"
+
+namespace convkit::CONVKIT_ISA {
+
+namespace {
+
+template <class T, int Rows, int NV>
+void outer_tile(const OuterProduct<T>& product) {
+  using V = Vec<T>;
+  constexpr int width = NV * V::lanes;
+  T* const to = product.c;
+  if (product.accumulate) {
+    CONVKIT_UNROLL
+    for (int i = 0; i < Rows * NV; ++i) __builtin_prefetch(to + i * V::lanes, 1, 3);
+  }
+  typename V::Reg c[Rows][NV];
+  CONVKIT_UNROLL
+  for (int i = 0; i < Rows; ++i) {
+    CONVKIT_UNROLL
+    for (int j = 0; j < NV; ++j) c[i][j] = V::zero();
+  }
+  const std::ptrdiff_t a_step = product.a_step, span = product.steps * width;
+  const OuterRun* run = product.runs;
+  for (std::int64_t left = product.count; left > 0; --left, ++run) {
+    const T* a = product.a + run->a;
+    const T* b = product.b + run->b;
+    const T* const b_end = b + span;
+    do {
+      typename V::Reg bv[NV];
+      CONVKIT_UNROLL
+      for (int j = 0; j < NV; ++j) bv[j] = V::load(b + j * V::lanes);
+      CONVKIT_UNROLL
+      for (int i = 0; i < Rows; ++i) {
+        const auto av = V::broadcast(a + i);
+        CONVKIT_UNROLL
+        for (int j = 0; j < NV; ++j) c[i][j] = av * bv[j] + c[i][j];
+      }
+      a += a_step;
+      b += width;
+    } while (b != b_end);
+  }
+  if (product.accumulate) {
+    CONVKIT_UNROLL
+    for (int i = 0; i < Rows; ++i) {
+      CONVKIT_UNROLL
+      for (int j = 0; j < NV; ++j) c[i][j] += V::load(to + i * width + j * V::lanes);
+    }
+  }
+  CONVKIT_UNROLL
+  for (int i = 0; i < Rows; ++i) {
+    CONVKIT_UNROLL
+    for (int j = 0; j < NV; ++j) V::store(to + i * width + j * V::lanes, c[i][j]);
+  }
+}
+
+template <class T, int NV, int Rows>
+constexpr void fill_rows(OuterTiles<T>& table) {
+  if constexpr (Rows > 0) {
+    table.tile[NV][Rows] = outer_tile<T, Rows, NV>;
+    fill_rows<T, NV, Rows - 1>(table);
+  }
+}
+
+template <class T, int NV>
+constexpr void fill(OuterTiles<T>& table) {
+  if constexpr (NV > 0) {
+    fill_rows<T, NV, TileShape<T>::rows(NV)>(table);
+    fill<T, NV - 1>(table);
+  }
+}
+
+template <class T>
+constexpr OuterTiles<T> make_table() {
+  OuterTiles<T> table{};
+  fill<T, TileShape<T>::vectors>(table);
+  return table;
+}
+
+constexpr OuterTiles<float> f32_tiles = make_table<float>();
+constexpr OuterTiles<double> f64_tiles = make_table<double>();
+
+}  // namespace
+
+template <>
+const OuterTiles<float>& outer_tiles<float>() {
+  return f32_tiles;
+}
+template <>
+const OuterTiles<double>& outer_tiles<double>() {
+  return f64_tiles;
+}
+
+}  // namespace convkit::CONVKIT_ISA
