@@ -19,16 +19,19 @@ void outer_tile(const OuterProduct<T>& product) {
     CONVKIT_UNROLL
     for (int j = 0; j < NV; ++j) c[i][j] = V::zero();
   }
-  const std::ptrdiff_t a_step = product.a_step, span = product.steps * width;
+  const std::ptrdiff_t a_step = product.a_step, b_step = product.b_step, b_vector = product.b_vector;
+  const T* next = product.next;
   const OuterRun* run = product.runs;
   for (std::int64_t left = product.count; left > 0; --left, ++run) {
     const T* a = product.a + run->a;
     const T* b = product.b + run->b;
-    const T* const b_end = b + span;
+    std::int64_t step = product.steps;
     do {
+      __builtin_prefetch(next, 0, 2);
+      next += V::lanes;
       typename V::Reg bv[NV];
       CONVKIT_UNROLL
-      for (int j = 0; j < NV; ++j) bv[j] = V::load(b + j * V::lanes);
+      for (int j = 0; j < NV; ++j) bv[j] = V::load(b + j * b_vector);
       CONVKIT_UNROLL
       for (int i = 0; i < Rows; ++i) {
         const auto av = V::broadcast(a + i);
@@ -36,8 +39,8 @@ void outer_tile(const OuterProduct<T>& product) {
         for (int j = 0; j < NV; ++j) c[i][j] = av * bv[j] + c[i][j];
       }
       a += a_step;
-      b += width;
-    } while (b != b_end);
+      b += b_step;
+    } while (--step > 0);
   }
   if (product.accumulate) {
     CONVKIT_UNROLL

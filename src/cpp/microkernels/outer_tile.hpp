@@ -2,8 +2,8 @@
 //
 //   C[row][lane] = (C[row][lane] +) sum over pixels of a[pixel][row] * b[pixel][lane].
 //
-// Pixels come in runs: a run is a stretch of pixels at constant distance in A, such as the part of an output row whose
-// inputs lie inside the image. B is packed, one panel of nv vectors a pixel, so that it is read in whole aligned lines.
+// A pixel may be one of an image, or a tile of a Winograd transform. Pixels come in runs: a run is a stretch of them at
+// constant distance in A and B, such as the part of an output row whose inputs lie inside the image.
 //
 // Register budget as in gemm_tile.hpp: rows * NV accumulators + NV of B + 1 of A. Sums start from zero and meet C only at
 // the end: two short sums err less than one long sum, and fetching C hides behind the products.
@@ -23,8 +23,10 @@ struct OuterProduct {
   const T* a;
   std::ptrdiff_t a_step;  // from pixel to pixel of a run
   const T* b;
+  std::ptrdiff_t b_step, b_vector;  // from pixel to pixel, from vector to vector
   const OuterRun* runs;
   std::int64_t count, steps;  // runs, and pixels in each: both at least 1
+  const T* next;              // fetched into L2 meanwhile, a vector's width a pixel; any readable place if nothing comes
   T* c;                       // [rows][nv * lanes]
   bool accumulate;
 };

@@ -54,7 +54,7 @@ struct Strips {
     planes = narrow ? 1 : shared_columns ? p.stride_w : p.kw;
     plane_step = shared_columns ? 1 : p.dilation_w;
     pieces = ceil_div(p.ow, larger<std::int64_t>(2 * pixels, 1));
-    const std::int64_t total_rows = p.n * p.oh;
+    const std::int64_t total_rows = larger<std::int64_t>(p.n * p.oh, 1);  // plans ask about empty batches, too
     chunk_rows = pieces > 1 ? 1 : smaller(larger<std::int64_t>(pixels / p.ow, 1), total_rows);
     chunks = pieces > 1 ? total_rows * pieces : ceil_div(total_rows, chunk_rows);
     chunk_pixels = chunk_rows * ceil_div(p.ow, pieces);

@@ -9,6 +9,7 @@
 // team divides parts, panels and blocks of channels as it likes, and the result is the same.
 #include "algorithms/entries.hpp"
 #include "algorithms/weight_grad/accumulated.hpp"
+#include "algorithms/weight_grad/division.hpp"
 
 namespace convkit::CONVKIT_ISA {
 
@@ -83,29 +84,6 @@ std::int64_t direct_workspace(const ConvProblem& p, const Parameters& parameters
   return shared.used + one.used * threads;
 }
 
-// How a team divides parts x panels x blocks of channels. Blocks are the last resort among equals: members that share
-// panels repeat each other's packing of gradients, members that share blocks that of inputs.
-struct Division {
-  int parts, panels, blocks;
-};
-
-CONVKIT_INLINE Division divide(std::int64_t parts, std::int64_t panels, std::int64_t blocks, int size) {
-  Division best{1, 1, 1};
-  double least = 1e300;
-  for (int i = size; i >= 1; --i) {
-    for (int j = size / i; j >= 1; --j) {
-      const int k = size / i / j;
-      const double busiest =
-          static_cast<double>(ceil_div(parts, i)) * static_cast<double>(ceil_div(panels, j) * ceil_div(blocks, k));
-      if (busiest < least * 0.999) {
-        least = busiest;
-        best = {i, j, k};
-      }
-    }
-  }
-  return best;
-}
-
 template <class T>
 struct Context {
   const Arguments& args;
@@ -150,8 +128,17 @@ void multiply_block(const Context<T>& c, const Scratch<T>& scratch, std::int64_t
     std::int64_t row = 0;
     for (std::int64_t tile = 0; tile < split.big + split.small; ++tile) {
       const int rows = split.rows + (tile < split.big);
-      const OuterProduct<T> product{strip + row, c.s.pixel_step(), scratch.panel, runs, found[tap].count,
-                                            found[tap].steps, sums + row * width, accumulate};
+      const OuterProduct<T> product{strip + row,
+                                    c.s.pixel_step(),
+                                    scratch.panel,
+                                    width,
+                                    Vec<T>::lanes,
+                                    runs,
+                                    found[tap].count,
+                                    found[tap].steps,
+                                    strip,
+                                    sums + row * width,
+                                    accumulate};
       outer_tiles<T>().tile[vectors][rows](product);
       row += rows;
     }
@@ -216,11 +203,9 @@ void direct_run(const Arguments& args) {
     Carver carver{own + sizes.used * index};
     const Scratch<T> scratch = carve(c.s, *args.parameters, carver);
     const Division division = divide(c.parts, panels, c.s.blocks, size);
-    const int columns = division.panels * division.blocks;
-    if (index < division.parts * columns) {
-      accumulate_share(c, scratch, share(c.parts, index / columns, division.parts),
-                       share(panels, index % columns / division.blocks, division.panels),
-                       share(c.s.blocks, index % division.blocks, division.blocks));
+    if (index < division.size()) {
+      accumulate_share(c, scratch, division.part(c.parts, index), division.row(panels, index),
+                       division.column(c.s.blocks, index));
     }
     if (c.parts == 1) return;
     team_barrier();
@@ -266,11 +251,7 @@ void direct_cost(const ConvProblem& p, const Parameters& parameters, const Machi
   const double sums = static_cast<double>(accumulated_elements(s)) * sizeof(T);
   out->bytes_l3 = s.chunks > 1 ? 2.0 * sums * static_cast<double>(s.chunks) : 0.0;
   const Division division = divide(parameters.value[1], p.groups * panels.count(), s.blocks, threads);
-  const double all = static_cast<double>(parameters.value[1] * p.groups * panels.count() * s.blocks);
-  out->imbalance = static_cast<double>(ceil_div(parameters.value[1], division.parts) *
-                                       ceil_div(p.groups * panels.count(), division.panels) *
-                                       ceil_div(s.blocks, division.blocks)) *
-                   threads / all;
+  out->imbalance = division.imbalance(parameters.value[1], p.groups * panels.count(), s.blocks, threads);
   out->barriers = parameters.value[1] > 1 ? 1 : 0;
 }
 
