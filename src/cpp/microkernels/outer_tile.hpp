@@ -26,8 +26,8 @@ struct OuterProduct {
   std::ptrdiff_t b_step, b_vector;  // from pixel to pixel, from vector to vector
   const OuterRun* runs;
   std::int64_t count, steps;  // runs, and pixels in each: both at least 1
-  const T* next;              // fetched into L2 meanwhile, a vector's width a pixel; any readable place if nothing comes
-  T* c;                       // [rows][nv * lanes]
+  const T* next;  // fetched into L2 meanwhile, a vector's width a pixel; any readable place if nothing comes
+  T* c;           // [rows][nv * lanes]
   bool accumulate;
 };
 

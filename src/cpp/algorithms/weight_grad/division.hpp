@@ -10,7 +10,9 @@ struct Division {
   int parts, rows, columns;
 
   CONVKIT_INLINE int size() const { return parts * rows * columns; }
-  CONVKIT_INLINE Share part(std::int64_t count, int index) const { return share(count, index / (rows * columns), parts); }
+  CONVKIT_INLINE Share part(std::int64_t count, int index) const {
+    return share(count, index / (rows * columns), parts);
+  }
   CONVKIT_INLINE Share row(std::int64_t count, int index) const { return share(count, index / columns % rows, rows); }
   CONVKIT_INLINE Share column(std::int64_t count, int index) const { return share(count, index % columns, columns); }
   // The busiest member's share of all work, times the size of the team.

@@ -29,9 +29,9 @@ struct Strips {
   const ConvProblem& p;
   std::int64_t channels, outputs;  // of a group
   bool narrow;
-  std::int64_t block, blocks;  // channels in a block, blocks in a group
+  std::int64_t block, blocks;   // channels in a block, blocks in a group
   std::int64_t filter_columns;  // taps of a filter row that are products of their own
-  std::int64_t block_rows;      // rows of dW that one of them adds to: channels of a block, padded; narrow: kw * channels
+  std::int64_t block_rows;  // rows of dW that one of them adds to: channels of a block, padded; narrow: kw * channels
   std::int64_t row_step, tap_step;    // stored rows from output row to output row, from tap to tap
   std::int64_t planes, plane_step;    // see `column`
   std::int64_t columns, rows;         // most columns of a plane and most stored rows

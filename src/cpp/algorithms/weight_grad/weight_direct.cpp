@@ -128,16 +128,8 @@ void multiply_block(const Context<T>& c, const Scratch<T>& scratch, std::int64_t
     std::int64_t row = 0;
     for (std::int64_t tile = 0; tile < split.big + split.small; ++tile) {
       const int rows = split.rows + (tile < split.big);
-      const OuterProduct<T> product{strip + row,
-                                    c.s.pixel_step(),
-                                    scratch.panel,
-                                    width,
-                                    Vec<T>::lanes,
-                                    runs,
-                                    found[tap].count,
-                                    found[tap].steps,
-                                    strip,
-                                    sums + row * width,
+      const OuterProduct<T> product{strip + row, c.s.pixel_step(), scratch.panel,    width, Vec<T>::lanes,
+                                    runs,        found[tap].count, found[tap].steps, strip, sums + row * width,
                                     accumulate};
       outer_tiles<T>().tile[vectors][rows](product);
       row += rows;
@@ -169,7 +161,7 @@ void accumulate_share(const Context<T>& c, const Scratch<T>& scratch, const Shar
           if (width != last_width) {
             for (std::int64_t tap = 0; tap < taps; ++tap) {
               scratch.found[tap] = find_runs(s, chunk, tap / s.filter_columns, tap % s.filter_columns, width,
-                                     scratch.runs + tap * s.chunk_rows);
+                                             scratch.runs + tap * s.chunk_rows);
             }
             last_width = width;
           }
@@ -196,8 +188,9 @@ void direct_run(const Arguments& args) {
   Carver sizes{nullptr};
   carve(c.s, *args.parameters, sizes);
   const bool once = one_pass(c.s, c.parts);
-  char* const own = static_cast<char*>(args.workspace) +
-                    (once ? 0 : round_up(c.parts * accumulated_elements(c.s) * static_cast<std::int64_t>(sizeof(T)), 64));
+  char* const own =
+      static_cast<char*>(args.workspace) +
+      (once ? 0 : round_up(c.parts * accumulated_elements(c.s) * static_cast<std::int64_t>(sizeof(T)), 64));
   const std::int64_t panels = c.p.groups * c.panels.count();
   auto member = [&](int index, int size) {
     Carver carver{own + sizes.used * index};

@@ -39,7 +39,8 @@ struct Sizes {
   Geometry g, dy;  // dy: the gradients, as an input stage sees them
   int points, taps;
   std::int64_t blocks, block_tiles, parts;
-  std::int64_t vectors, groups, panels;  // vectors and groups of channels, panels of outputs, of one group of the problem
+  std::int64_t vectors, groups,
+      panels;  // vectors and groups of channels, panels of outputs, of one group of the problem
   std::ptrdiff_t d_vector, d_point;
 
   Sizes(const ConvProblem& p, const Parameters& parameters, const WinogradTile<T>& tile)
@@ -69,9 +70,13 @@ struct Sizes {
     return static_cast<int>(ceil_div(smaller<std::int64_t>(g.o - p * panel, panel), lanes));
   }
   // dU of one panel and one group of channels.
-  static CONVKIT_INLINE std::int64_t u_point(int panel_vectors) { return group_vectors * lanes * panel_vectors * lanes; }
+  static CONVKIT_INLINE std::int64_t u_point(int panel_vectors) {
+    return group_vectors * lanes * panel_vectors * lanes;
+  }
   CONVKIT_INLINE std::int64_t u_elements() const { return points * u_point(TileShape<T>::vectors); }
-  CONVKIT_INLINE std::int64_t part_elements() const { return one_pass() ? 0 : g.groups * panels * groups * u_elements(); }
+  CONVKIT_INLINE std::int64_t part_elements() const {
+    return one_pass() ? 0 : g.groups * panels * groups * u_elements();
+  }
 };
 
 // What one member needs for itself; `vectors` of channels are the most that it may own.
@@ -142,8 +147,7 @@ void store_vector(const Context<T>& c, const Scratch<T>& scratch, const T* u, st
   const std::int64_t panel = item % s.panels, valid = smaller<std::int64_t>(s.g.c - channel, s.lanes);
   const int vectors = s.panel_vectors(panel);
   for (int j = 0; j < vectors; ++j) {
-    c.adjoint.weights(
-        {u + j * s.lanes, point_stride, vectors * s.lanes, scratch.weights, s.taps * s.lanes, valid});
+    c.adjoint.weights({u + j * s.lanes, point_stride, vectors * s.lanes, scratch.weights, s.taps * s.lanes, valid});
     const std::int64_t o = panel * s.panel + j * s.lanes;
     transpose_block(scratch.weights, s.lanes, valid * s.taps, smaller<std::int64_t>(s.g.o - o, s.lanes),
                     c.weights(item, channel) + j * s.lanes * s.g.c * s.taps, s.g.c * s.taps);
@@ -193,15 +197,15 @@ void accumulate_share(const Context<T>& c, const Scratch<T>& scratch, const Shar
         const int panel_vectors = s.panel_vectors(panel);
         if (problem_group != filled) {
           const T* const x = static_cast<const T*>(c.args.x) + problem_group * s.g.c * s.g.x.channel;
-          const InputStage<T> stage{s.g,           c.tile, x, scratch.v - vectors.begin * v_block, s.v_point(own), v_block,
-                                    scratch.stage};
+          const InputStage<T> stage{s.g,     c.tile,       x, scratch.v - vectors.begin * v_block, s.v_point(own),
+                                    v_block, scratch.stage};
           stage.run(tiles.begin, tiles.end, 0, vectors);
           filled = problem_group;
         }
         const std::int64_t first = panel * TileShape<T>::vectors;
         const T* const dy = static_cast<const T*>(c.args.dy) + problem_group * s.g.o * s.g.y.channel;
-        const InputStage<T> stage{s.dy,          c.adjoint.gradient, dy, scratch.d - first * s.d_vector, s.d_point, s.d_vector,
-                                  scratch.stage};
+        const InputStage<T> stage{s.dy,      c.adjoint.gradient, dy,           scratch.d - first * s.d_vector,
+                                  s.d_point, s.d_vector,         scratch.stage};
         stage.run(tiles.begin, tiles.end, 0, {first, first + panel_vectors});
         for (std::int64_t group = groups.begin; group < groups.end; ++group) {
           T* const u = s.one_pass() ? scratch.u : c.panel_sums(part, item, group);
@@ -277,8 +281,7 @@ int weight_candidates(const ConvProblem& p, const Machine& machine, const Winogr
     const Sizes<T> s(p, candidate, tile);
     // Parts give small filters something to share out; each costs a pass over a dU.
     const std::int64_t products = s.groups * s.panels * s.g.groups;
-    candidate.value[1] =
-        static_cast<std::int32_t>(smaller(smaller(s.blocks, most_parts), ceil_div(16, products)));
+    candidate.value[1] = static_cast<std::int32_t>(smaller(smaller(s.blocks, most_parts), ceil_div(16, products)));
     for (int i = 0; i < count; ++i) {
       if (out[i].value[0] == candidate.value[0] && out[i].value[1] == candidate.value[1]) return;
     }
@@ -347,10 +350,14 @@ struct Entry {
 template <class T, class FY, class FX>
 constexpr Kernel kernel(const char* family, const char* name, float rms_ratio) {
   using E = Entry<T, FY, FX>;
-  return {family,        name,
-          Isa::CONVKIT_ISA, Op::weight_grad,
-          dtype_of<T>,   dtype_of<T>,
-          dtype_of<T>,   dtype_of<T>,
+  return {family,
+          name,
+          Isa::CONVKIT_ISA,
+          Op::weight_grad,
+          dtype_of<T>,
+          dtype_of<T>,
+          dtype_of<T>,
+          dtype_of<T>,
           layout_nchw | layout_nhwc,
           1,
           {false, rms_ratio},
