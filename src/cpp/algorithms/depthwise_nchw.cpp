@@ -23,7 +23,7 @@ constexpr int most_vectors(int k) {
 }
 
 template <class T>
-using RowSlide = void (*)(const RowsIn<T>&, std::int64_t, const SlideOut<T>&, std::ptrdiff_t);
+using RowSlide = void (*)(const Planes&, const RowsIn<T>&, std::int64_t, const SlideOut<T>&, std::ptrdiff_t);
 
 // [filter 3, 5, 7][stride][vectors], and for pairs of planes.
 template <class T>
@@ -239,12 +239,13 @@ struct Member {
     return {y + at, residual, g.groups.dilation * p.ow, 1, finish.lo, finish.hi, finish.clamp, V::lanes};
   }
 
-  // One plane, strip by strip.
-  void run_plane(const Rows& rows, std::int64_t o) const {
+  // `count` planes from output o on, strip by strip.
+  void run_planes(const Rows& rows, std::int64_t o, std::int64_t count) const {
     const T zero = 0;
     const T* const source = x + plane(rows.image, o) + (rows.input + rows.begin * rows.step) * p.w;
     const T* const bias = finish.bias ? finish.bias + o : &zero;
     const T* const filter = w + o * p.kh * p.kw;
+    const Planes planes{count, p.h * p.w, p.kh * p.kw, finish.bias ? 1 : 0, p.oh * p.ow};
     const bool sliding = slides_over(p), copying = copies<T>(p);
     const std::ptrdiff_t row = rows.step * p.w;
     const std::int64_t exist = rows.end - rows.begin;
@@ -266,7 +267,7 @@ struct Member {
           in.row = g.pitch;
           in.offset = offset;
         }
-        slides<T>.strip[p.kh / 2 - 1][p.stride_h - 1][vectors - 1](in, rows.rows, out, 0);
+        slides<T>.strip[p.kh / 2 - 1][p.stride_h - 1][vectors - 1](planes, in, rows.rows, out, 0);
       } else {
         const auto any = vectors == 2 ? any_rows<T, 2> : any_rows<T, 1>;
         any(copy, g.pitch, exist, p.kw, filter + rows.begin * p.kw, offset, *bias, out);
@@ -277,14 +278,11 @@ struct Member {
     }
   }
 
-  // Planes o and o + 1 of one image, half a vector each.
-  void run_pair(const Rows& rows, std::int64_t o) const {
-    alignas(64) T filter[49 * V::lanes], bias[V::lanes];
-    const std::int64_t taps = p.kh * p.kw;
-    const T* first = w + o * taps;
-    for (std::int64_t t = 0; t < taps; ++t) V::store(filter + t * V::lanes, halves(first + t, first + taps + t));
-    V::store(bias, finish.bias ? halves(finish.bias + o, finish.bias + o + 1) : V::zero());
-    const std::ptrdiff_t at = plane(rows.image, o);
+  // `pairs` pairs of planes from output o on, half a vector for each plane.
+  void run_pairs(const Rows& rows, std::int64_t o, std::int64_t pairs) const {
+    const T zeros[2] = {0, 0};
+    const std::ptrdiff_t at = plane(rows.image, o), size = p.h * p.w;
+    const Planes planes{pairs, 2 * size, 2 * p.kh * p.kw, finish.bias ? 2 : 0, 2 * p.oh * p.ow};
     const RowsIn<T> in{x + at + (rows.input + rows.begin * rows.step) * p.w,
                        rows.step * p.w,
                        nullptr,
@@ -294,18 +292,33 @@ struct Member {
                        p.dilation_w,
                        rows.begin,
                        rows.end - rows.begin,
-                       filter,
-                       bias};
+                       w + o * p.kh * p.kw,
+                       finish.bias ? finish.bias + o : zeros};
     SlideOut<T> out = out_of(rows.image, o, rows);
     out.valid = static_cast<int>(p.ow);
-    slides<T>.pair[p.kh / 2 - 1][p.stride_h - 1](in, rows.rows, out, p.oh * p.ow);
+    slides<T>.pair[p.kh / 2 - 1][p.stride_h - 1](planes, in, rows.rows, out, p.oh * p.ow);
   }
 
-  static CONVKIT_INLINE typename V::Reg halves(const T* low, const T* high) {
-    alignas(64) T number[V::lanes];
-    CONVKIT_UNROLL
-    for (int l = 0; l < V::lanes; ++l) number[l] = static_cast<T>(l);
-    return V::load(number) < V::set1(V::lanes / 2) ? V::broadcast(low) : V::broadcast(high);
+  // Planes [begin, end), as many at once as stay in L1 from strip to strip.
+  void run(const Rows& rows, std::int64_t begin, std::int64_t end) const {
+    const bool together = multiplier == 1 && !finish.after;
+    const std::int64_t strips = g.strips.big + g.strips.small;
+    for (std::int64_t o = begin; o < end;) {
+      const std::int64_t left = end - o;
+      std::int64_t done = 1;
+      if (g.planes == 2 && left > 1) {
+        done = together ? left / 2 * 2 : 2;
+        run_pairs(rows, o, done / 2);
+      } else {
+        if (together && !copies<T>(p) && strips == 1) done = left;
+        run_planes(rows, o, done);
+      }
+      for (std::int64_t s = o; finish.after && s < o + done; ++s) {
+        const SlideOut<T> out = out_of(rows.image, s, rows);
+        activate_rows(out.y, rows.rows, out.row, p.ow, *finish.after);
+      }
+      o += done;
+    }
   }
 };
 
@@ -335,18 +348,7 @@ void run(const Arguments& args) {
       const Rows rows(p, g.groups, item / sets, groups);
       const std::int64_t first = item % sets, last = smaller(sets, first + mine.end - item);
       item += last - first;
-      for (std::int64_t o = first * g.planes; o < smaller(last * g.planes, p.o); o += g.planes) {
-        const bool pair = g.planes == 2 && o + 1 < p.o;
-        if (pair) {
-          self.run_pair(rows, o);
-        } else {
-          self.run_plane(rows, o);
-        }
-        for (std::int64_t s = o; finish.after && s < o + (pair ? 2 : 1); ++s) {
-          const SlideOut<T> out = self.out_of(rows.image, s, rows);
-          activate_rows(out.y, rows.rows, out.row, p.ow, *finish.after);
-        }
-      }
+      self.run(rows, first * g.planes, smaller(last * g.planes, p.o));
     }
   };
   team(team_size(p, args.threads), member);

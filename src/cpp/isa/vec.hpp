@@ -32,7 +32,8 @@ struct VecBase {
 // Every specialisation adds
 //   registers                       how many the instruction set has
 //   masks                           whether any set of lanes can be loaded and stored at full speed; if so,
-//                                   Mask, between(begin, end), load_masked(p, m[, other]), store_masked(p, v, m)
+//                                   Mask, between(begin, end), load_masked(p, m[, other]), store_masked(p, v, m) and
+//                                   load_splat(p, m, other), which is broadcast(p) in the lanes of m
 //   load(p, n), store(p, v, n)      the first n lanes, 0 <= n <= lanes; the rest reads as 0, memory beyond is untouched
 //   broadcast(p)                    one load-broadcast of *p (an arithmetic splat of a scalar costs an extra shuffle)
 //   set1(x)                         a constant in all lanes

@@ -25,6 +25,9 @@ struct Vec<float> : VecBase<float, 64> {
   static CONVKIT_INLINE Reg load_masked(const float* p, Mask m, Reg other) {
     return (Reg)_mm512_mask_loadu_ps((__m512)other, m, p);
   }
+  static CONVKIT_INLINE Reg load_splat(const float* p, Mask m, Reg other) {
+    return (Reg)_mm512_mask_mov_ps((__m512)other, m, _mm512_set1_ps(*p));
+  }
   static CONVKIT_INLINE void store_masked(float* p, Reg v, Mask m) { _mm512_mask_storeu_ps(p, m, (__m512)v); }
   static CONVKIT_INLINE Reg broadcast(const float* p) { return (Reg)_mm512_set1_ps(*p); }
   static CONVKIT_INLINE Reg set1(float x) { return (Reg)_mm512_set1_ps(x); }
@@ -100,6 +103,9 @@ struct Vec<double> : VecBase<double, 64> {
   static CONVKIT_INLINE Reg load_masked(const double* p, Mask m) { return (Reg)_mm512_maskz_loadu_pd(m, p); }
   static CONVKIT_INLINE Reg load_masked(const double* p, Mask m, Reg other) {
     return (Reg)_mm512_mask_loadu_pd((__m512d)other, m, p);
+  }
+  static CONVKIT_INLINE Reg load_splat(const double* p, Mask m, Reg other) {
+    return (Reg)_mm512_mask_mov_pd((__m512d)other, m, _mm512_set1_pd(*p));
   }
   static CONVKIT_INLINE void store_masked(double* p, Reg v, Mask m) { _mm512_mask_storeu_pd(p, m, (__m512d)v); }
   static CONVKIT_INLINE Reg broadcast(const double* p) { return (Reg)_mm512_set1_pd(*p); }

@@ -233,8 +233,14 @@ struct RowsIn {
   std::ptrdiff_t plane;                // paired: from plane to plane
   std::int64_t left, width, dilation;  // masked, paired: pixel of lane 0 under the first filter column; pixels in a row
   std::int64_t before, existing;
-  const T* w;     // [K][K]; paired: [K][K][lanes]
-  const T* bias;  // one value; paired: [lanes]
+  const T* w;     // [K][K], the second plane's behind it
+  const T* bias;  // one value a plane
+};
+
+// How many planes, or pairs of planes, and the steps between them.
+struct Planes {
+  std::int64_t count;
+  std::ptrdiff_t x, w, bias, y;
 };
 
 template <class T, int K, int S, int NV, Pixels From>
@@ -334,14 +340,23 @@ struct PixelLoads<T, K, 2, 1, Pixels::paired> {
   }
 };
 
-// `second` leads from an output of the first plane to that of the second (paired only).
+// One plane or, paired, two of them.
 template <class T, int K, int S, int NV, Pixels From>
-void slide_rows(const RowsIn<T>& in, std::int64_t outputs, const SlideOut<T>& out, std::ptrdiff_t second) {
+CONVKIT_INLINE void slide_plane(const RowsIn<T>& in, const PixelLoads<T, K, S, NV, From>& pixels, std::int64_t outputs,
+                                const SlideOut<T>& sink, std::ptrdiff_t second) {
   using V = Vec<T>;
   using Reg = typename V::Reg;
   constexpr int live = Window<K, S>::live;
   constexpr bool held = V::registers == 32 && K == 3, paired = From == Pixels::paired;
-  const Reg bias = paired ? V::load(in.bias) : V::broadcast(in.bias);
+  // One value a plane: of the first in the lower half, of the second in the upper.
+  const auto spread = [](const T* low, const T* high) CONVKIT_LAMBDA {
+    if constexpr (paired) {
+      return V::load_splat(high, V::between(V::lanes / 2, V::lanes), V::broadcast(low));
+    } else {
+      return V::broadcast(low);
+    }
+  };
+  const Reg bias = spread(in.bias, in.bias + 1);
   Reg a[live][NV];
   CONVKIT_UNROLL
   for (int t = 0; t < live; ++t) {
@@ -349,17 +364,14 @@ void slide_rows(const RowsIn<T>& in, std::int64_t outputs, const SlideOut<T>& ou
     for (int v = 0; v < NV; ++v) a[t][v] = bias;
   }
   const T* const w = in.w;
-  const auto tap = [w](int i) CONVKIT_LAMBDA { return paired ? V::load(w + i * V::lanes) : V::broadcast(w + i); };
+  const auto tap = [&](int i) CONVKIT_LAMBDA { return spread(w + i, w + K * K + i); };
   Reg k[held ? K * K : 1];
   if constexpr (held) {
     CONVKIT_UNROLL
     for (int i = 0; i < K * K; ++i) k[i] = tap(i);
   }
-  // Local copies: stores of T through `out` could change what is behind a reference.
   const T* const x = in.x;
   const std::ptrdiff_t row = in.row;
-  const SlideOut<T> sink = out;
-  const PixelLoads<T, K, S, NV, From> pixels(in);
   const auto feed = [&](auto phase, std::int64_t step) CONVKIT_LAMBDA {
     const T* p = x + step * row;
     CONVKIT_UNROLL
@@ -399,6 +411,25 @@ void slide_rows(const RowsIn<T>& in, std::int64_t outputs, const SlideOut<T>& ou
     }
   };
   slide<K, S>(outputs, in.before, in.existing, feed, emit);
+}
+
+// Several planes, or pairs of planes, one after the other. `second` leads from an output of a pair's first plane to that
+// of the second.
+template <class T, int K, int S, int NV, Pixels From>
+void slide_rows(const Planes& planes, const RowsIn<T>& in, std::int64_t outputs, const SlideOut<T>& out,
+                std::ptrdiff_t second) {
+  // Local copies: stores of T through `out` could change what is behind a reference.
+  RowsIn<T> source = in;
+  SlideOut<T> sink = out;
+  const PixelLoads<T, K, S, NV, From> pixels(in);
+  for (std::int64_t left = planes.count; left > 0; --left) {
+    slide_plane<T, K, S, NV, From>(source, pixels, outputs, sink, second);
+    source.x += planes.x;
+    source.w += planes.w;
+    source.bias += planes.bias;
+    sink.y += planes.y;
+    if (sink.residual) sink.residual += planes.y;
+  }
 }
 
 // One output row of any window. Columns near the edges are done one by one with the taps that exist.
