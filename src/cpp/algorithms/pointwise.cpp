@@ -1,9 +1,9 @@
 // 1x1 convolution, stride 1, no padding: a matrix product on the tensors as they are.
 //
 // NHWC: rows of pixels times packed panels of outputs. NCHW: the weights' rows times columns of pixels, which stay
-// unpacked: a panel of B is touched once per tile of outputs and its rows are contiguous, so packing never pays. NCHW with
-// images too small to fill vectors with pixels: packed panels of outputs again, walking down the columns, and a transpose
-// of an L1 scratch on the way to y.
+// unpacked: a panel of B is touched once per tile of outputs and its rows are contiguous, so packing never pays. Pixels
+// that fill no vector, or all pixels of a small image, go with packed panels of outputs instead, walking down the columns,
+// and through a transpose of an L1 scratch on the way to y.
 #include "algorithms/entries.hpp"
 
 namespace convkit::CONVKIT_ISA {
@@ -79,48 +79,126 @@ void rows_run(const Arguments& args) {
 
 // --- NCHW -------------------------------------------------------------------------------------------------------------
 
+constexpr std::int64_t scratch_pixels = 48;
+template <class T>
+constexpr std::int64_t scratch_elements = scratch_pixels * TileShape<T>::panel;
+
+// NCHW with lanes on outputs: pixels [block.begin, block.end), at most scratch_pixels, of one image times one panel.
+template <class T>
+void multiply_block(const Arguments& args, const Finish<T>& finish, const T* packed, std::int64_t image,
+                    std::int64_t group, std::int64_t panel, const Share& block, T* scratch) {
+  const ConvProblem& p = *args.problem;
+  const std::int64_t pixels = p.oh * p.ow, channels = p.c / p.groups;
+  const Panels<T> panels{p.o / p.groups};
+  const std::int64_t o = group * panels.outputs + panel * Panels<T>::width;
+  const int nv = panels.vectors(panel), width = nv * Vec<T>::lanes;
+  const T* x = static_cast<const T*>(args.x) + (image * p.c + group * channels) * pixels + block.begin;
+  const T* b = packed + group * panels.padded() * channels + panels.offset(panel, channels);
+  for_row_tiles(
+      block.end - block.begin, TileShape<T>::rows(nv),
+      [&](int height, std::int64_t tiles_, std::int64_t row) CONVKIT_LAMBDA {
+        const TileOut<T> out{
+            scratch + row * width, width, finish.bias ? finish.bias + o : nullptr, nullptr, finish.lo, finish.hi,
+            panels.tail(panel),    false, finish.clamp && !finish.residual};
+        tiles<T>().strided[nv][height](tiles_, channels, x + row, 1, pixels, b, out);
+      });
+  const std::int64_t y = (image * p.o + o) * pixels + block.begin;
+  store_panel(finish, scratch, width, block.end - block.begin, panels.valid(panel), static_cast<T*>(args.y) + y,
+              finish.residual ? finish.residual + y : nullptr, pixels);
+}
+
 int one_candidate(const ConvProblem&, const Machine&, int, Parameters* out, int) {
   out[0] = {};
   return 1;
 }
 
+// Pixels of an image that fill no vector. With packed weights they go with lanes on outputs, else into a masked vector.
+template <class T>
+CONVKIT_INLINE std::int64_t odd_pixels(const ConvProblem& p) {
+  return p.packed && p.oh * p.ow > Vec<T>::lanes ? p.oh * p.ow % Vec<T>::lanes : 0;
+}
+
 template <class T>
 void columns_cost(const ConvProblem& p, const Parameters&, const Machine&, int threads, Cost* out) {
-  const std::int64_t pixels = p.oh * p.ow;
-  const PixelPanels<T> panels(larger<std::int64_t>(pixels, 1));
+  const std::int64_t odd = odd_pixels<T>(p), pixels = p.oh * p.ow - odd, k = p.c / p.groups;
+  const PixelPanels<T> panels(pixels);
+  const double outputs = static_cast<double>(p.n * p.o);
   *out = {};
-  out->fmas = static_cast<double>(p.n * p.o * (p.c / p.groups)) * static_cast<double>(round_up(pixels, Vec<T>::lanes));
-  out->efficiency = tile_efficiency<T>(panels.split.rows) * (pixels % Vec<T>::lanes ? 0.97 : 1.0);
-  out->vector_ops = static_cast<double>(p.n * p.o) * static_cast<double>(ceil_div(pixels, Vec<T>::lanes)) * 2;
-  out->bytes_l2 = static_cast<double>(p.n * panels.count() * p.o * (p.c / p.groups)) * sizeof(T);
+  // A row of odd pixels is one row of a tile, whose height is often less than the best.
+  out->fmas = outputs * static_cast<double>(k * (round_up(pixels, Vec<T>::lanes) + odd)) +
+              (odd ? outputs * static_cast<double>(2 * k) : 0.0);
+  out->efficiency = tile_efficiency<T>(panels.split.big ? panels.split.rows + 1 : panels.split.rows) *
+                    (pixels % Vec<T>::lanes ? 0.97 : 1.0);
+  out->vector_ops = outputs * static_cast<double>(ceil_div(pixels, Vec<T>::lanes)) * 2;
+  out->bytes_l2 = static_cast<double>(p.n * panels.count() * p.o * k) * sizeof(T);
   out->bytes_dram = tensor_bytes(p, sizeof(T));
   out->imbalance = grid_imbalance(p.n * panels.count(), p.groups * ceil_div(p.o / p.groups, 6), threads);
 }
 
-std::int64_t columns_workspace(const ConvProblem&, const Parameters&, int) { return 0; }
+// Where there are odd pixels, rows of weights as they are, then panels of them.
+template <class T>
+CONVKIT_INLINE std::int64_t rows_elements(const ConvProblem& p) {
+  return round_up(p.o * (p.c / p.groups), 64);
+}
+
+template <class T>
+void columns_packing(const ConvProblem& p, const Parameters& parameters, Packing* out) {
+  if (!odd_pixels<T>(p)) return no_packing(p, parameters, out);
+  constexpr char id[] = "rows_and_panels_" CONVKIT_ISA_NAME;
+  __builtin_memcpy(out->id, id, sizeof id);
+  out->bytes = rows_elements<T>(p) * static_cast<std::int64_t>(sizeof(T)) + panels_bytes<T>(p);
+}
+
+template <class T>
+void columns_pack(const ConvProblem& p, const Parameters& parameters, const WeightView& w, void* out, int threads) {
+  T* const rows = static_cast<T*>(out);
+  const std::int64_t channels = p.c / p.groups, outputs = p.o / p.groups;
+  for (std::int64_t o = 0; o < p.o; ++o) {
+    const T* from = static_cast<const T*>(w.data) + o / outputs * w.stride_group + o % outputs * w.stride_o;
+    for (std::int64_t c = 0; c < channels; ++c) rows[o * channels + c] = from[c * w.stride_c];
+  }
+  pack_panels<T>(p, parameters, w, rows + rows_elements<T>(p), threads);
+}
+
+template <class T>
+std::int64_t columns_workspace(const ConvProblem& p, const Parameters&, int threads) {
+  return odd_pixels<T>(p) ? threads * scratch_elements<T> * static_cast<std::int64_t>(sizeof(T)) : 0;
+}
 
 template <class T>
 void columns_run(const Arguments& args) {
   const ConvProblem& p = *args.problem;
-  const std::int64_t pixels = p.oh * p.ow, channels = p.c / p.groups, outputs = p.o / p.groups;
-  const PixelPanels<T> panels(pixels);
+  const std::int64_t image_pixels = p.oh * p.ow, channels = p.c / p.groups, outputs = p.o / p.groups;
+  const std::int64_t odd = odd_pixels<T>(p);
+  const T* const rows = static_cast<const T*>(args.packed ? args.packed : args.w.data);
+  const PixelPanels<T> pixels(image_pixels - odd);
+  const Panels<T> panels{outputs};
   const Finish<T> finish(args.epilogue);
   const ReductionPart whole{0, channels, channels};
-  const std::int64_t tall = TileShape<T>::rows(TileShape<T>::vectors);
+  const std::int64_t items = pixels.count() + (odd ? 1 : 0);
   auto member = [&](int index, int size) {
-    const Grid grid = make_grid(p.n * panels.count(), ceil_div(outputs, tall), size);
-    const Share mine = share(p.n * panels.count(), index / grid.columns, grid.rows);
+    const Grid grid = make_grid(p.n * items, ceil_div(outputs, 6), size);
+    const Share mine = share(p.n * items, index / grid.columns, grid.rows);
     const Share o = share(outputs, index % grid.columns, grid.columns);
-    for (std::int64_t item = mine.begin; item < mine.end && o.begin < o.end; ++item) {
-      const std::int64_t image = item / panels.count(), panel = item % panels.count();
-      const std::int64_t first = panels.begin(panel), count = panels.begin(panel + 1) - first;
+    const Share which = share(panels.count(), index % grid.columns, grid.columns);
+    for (std::int64_t item = mine.begin; item < mine.end; ++item) {
+      const std::int64_t image = item / items, panel = item % items;
       for (std::int64_t group = 0; group < p.groups; ++group) {
-        const std::int64_t y = (image * p.o + group * outputs) * pixels + first;
-        spread_product<T>(o, whole, static_cast<const T*>(args.w.data) + group * outputs * channels, channels,
-                          static_cast<const T*>(args.x) + (image * p.c + group * channels) * pixels + first, pixels,
-                          false, static_cast<int>(count), finish, static_cast<T*>(args.y) + y,
-                          finish.bias ? finish.bias + group * outputs : nullptr,
-                          finish.residual ? finish.residual + y : nullptr, pixels);
+        if (panel == pixels.count()) {
+          for (std::int64_t i = which.begin; i < which.end; ++i) {
+            multiply_block(args, finish, rows + rows_elements<T>(p), image, group, i,
+                           {image_pixels - odd, image_pixels},
+                           static_cast<T*>(args.workspace) + index * scratch_elements<T>);
+          }
+        } else if (o.begin < o.end) {
+          const std::int64_t first = pixels.begin(panel), count = pixels.begin(panel + 1) - first;
+          const std::int64_t y = (image * p.o + group * outputs) * image_pixels + first;
+          spread_product<T>(o, whole, rows + group * outputs * channels, channels,
+                            static_cast<const T*>(args.x) + (image * p.c + group * channels) * image_pixels + first,
+                            image_pixels, false, static_cast<int>(count), finish, static_cast<T*>(args.y) + y,
+                            finish.bias ? finish.bias + group * outputs : nullptr,
+                            finish.residual ? finish.residual + y : nullptr, image_pixels);
+        }
       }
     }
   };
@@ -128,8 +206,6 @@ void columns_run(const Arguments& args) {
 }
 
 // --- NCHW, lanes on outputs -------------------------------------------------------------------------------------------
-
-constexpr std::int64_t scratch_pixels = 48;
 
 template <class T>
 void outputs_cost(const ConvProblem& p, const Parameters&, const Machine&, int threads, Cost* out) {
@@ -142,13 +218,8 @@ void outputs_cost(const ConvProblem& p, const Parameters&, const Machine&, int t
 }
 
 template <class T>
-CONVKIT_INLINE std::int64_t scratch_bytes() {
-  return scratch_pixels * TileShape<T>::panel * static_cast<std::int64_t>(sizeof(T));
-}
-
-template <class T>
 std::int64_t outputs_workspace(const ConvProblem& p, const Parameters&, int threads) {
-  return threads * scratch_bytes<T>() + (p.packed ? 0 : panels_bytes<T>(p));
+  return threads * scratch_elements<T> * static_cast<std::int64_t>(sizeof(T)) + (p.packed ? 0 : panels_bytes<T>(p));
 }
 
 template <class T>
@@ -157,39 +228,22 @@ void outputs_run(const Arguments& args) {
   T* const workspace = static_cast<T*>(args.workspace);
   const T* packed = static_cast<const T*>(args.packed);
   if (!packed) {
-    T* fresh = workspace + args.threads * scratch_pixels * TileShape<T>::panel;
+    T* fresh = workspace + args.threads * scratch_elements<T>;
     pack_panels<T>(p, *args.parameters, args.w, fresh, args.threads);
     packed = fresh;
   }
-  const std::int64_t pixels = p.oh * p.ow, channels = p.c / p.groups;
-  const Panels<T> panels{p.o / p.groups};
-  const std::int64_t blocks = ceil_div(pixels, scratch_pixels), count = panels.count();
+  const std::int64_t pixels = p.oh * p.ow, blocks = ceil_div(pixels, scratch_pixels);
+  const std::int64_t count = Panels<T>{p.o / p.groups}.count();
   const Finish<T> finish(args.epilogue);
   auto member = [&](int index, int size) {
-    T* const scratch = workspace + index * scratch_pixels * TileShape<T>::panel;
     const Grid grid = make_grid(p.n * blocks, p.groups * count, size);
     const Share mine = share(p.n * blocks, index / grid.columns, grid.rows);
     const Share columns = share(p.groups * count, index % grid.columns, grid.columns);
     for (std::int64_t item = mine.begin; item < mine.end; ++item) {
-      const std::int64_t image = item / blocks;
       const Share block = share(pixels, static_cast<int>(item % blocks), static_cast<int>(blocks));
       for (std::int64_t column = columns.begin; column < columns.end; ++column) {
-        const std::int64_t group = column / count, panel = column % count;
-        const std::int64_t o = group * panels.outputs + panel * Panels<T>::width;
-        const int nv = panels.vectors(panel), width = nv * Vec<T>::lanes;
-        const T* x = static_cast<const T*>(args.x) + (image * p.c + group * channels) * pixels + block.begin;
-        const T* b = packed + group * panels.padded() * channels + panels.offset(panel, channels);
-        for_row_tiles(
-            block.end - block.begin, TileShape<T>::rows(nv),
-            [&](int height, std::int64_t tiles_, std::int64_t row) CONVKIT_LAMBDA {
-              const TileOut<T> out{
-                  scratch + row * width, width, finish.bias ? finish.bias + o : nullptr, nullptr, finish.lo, finish.hi,
-                  panels.tail(panel),    false, finish.clamp && !finish.residual};
-              tiles<T>().strided[nv][height](tiles_, channels, x + row, 1, pixels, b, out);
-            });
-        const std::int64_t y = (image * p.o + o) * pixels + block.begin;
-        store_panel(finish, scratch, width, block.end - block.begin, panels.valid(panel), static_cast<T*>(args.y) + y,
-                    finish.residual ? finish.residual + y : nullptr, pixels);
+        multiply_block(args, finish, packed, item / blocks, column / count, column % count, block,
+                       workspace + index * scratch_elements<T>);
       }
     }
   };
@@ -206,10 +260,16 @@ constexpr Kernel rows_entry(const char* name) {
 
 template <class T>
 constexpr Kernel columns_entry(const char* name) {
-  return {"pointwise",      name,          Isa::CONVKIT_ISA,  Op::forward,   dtype_of<T>,
-          dtype_of<T>,      dtype_of<T>,   dtype_of<T>,       layout_nchw,   1,
-          direct_summation, no_parameters, pointwise_applies, one_candidate, columns_cost<T>,
-          no_packing,       nullptr,       columns_workspace, columns_run<T>};
+  return {"pointwise",       name,
+          Isa::CONVKIT_ISA,  Op::forward,
+          dtype_of<T>,       dtype_of<T>,
+          dtype_of<T>,       dtype_of<T>,
+          layout_nchw,       1,
+          direct_summation,  no_parameters,
+          pointwise_applies, one_candidate,
+          columns_cost<T>,   columns_packing<T>,
+          columns_pack<T>,   columns_workspace<T>,
+          columns_run<T>};
 }
 
 template <class T>
