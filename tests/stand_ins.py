@@ -129,7 +129,7 @@ class QuietGuard:
     def __init__(self, trouble: str | None = None) -> None:
         self.trouble = trouble
 
-    def undisturbed(self, sample: Callable[[], float], tries: int) -> float:
+    def undisturbed(self, sample: Callable[[], float], tries: int, *, alone: bool) -> float:
         return sample()
 
     def end_round(self) -> None:

@@ -121,15 +121,23 @@ def test_a_disturbed_sample_is_taken_again() -> None:
     switches = iter([0, 1, 1, 1])
     samples = iter([9.0, 2.0])
     guard = ContentionGuard(lambda: 1.0, lambda: next(switches))
-    assert guard.undisturbed(lambda: next(samples), tries=3) == 2.0
+    assert guard.undisturbed(lambda: next(samples), tries=3, alone=False) == 2.0
     assert guard.reason() is None
+
+
+def test_cpu_time_stands_in_for_a_disturbed_sample_of_one_thread() -> None:
+    for alone, seconds in ((True, 1.0), (False, 5.0)):
+        count, cpu = itertools.count(), itertools.count()
+        guard = ContentionGuard(lambda: 1.0, lambda count=count: next(count), lambda cpu=cpu: float(next(cpu)))
+        assert guard.undisturbed(lambda: 5.0, tries=2, alone=alone) == seconds
+        assert guard.reason() is not None
 
 
 def test_contention_is_told_by_disturbed_samples_and_by_the_canary() -> None:
     count = itertools.count()
     guard = ContentionGuard(lambda: 1.0, lambda: next(count))
     samples = iter([3.0, 2.0, 5.0])
-    assert guard.undisturbed(lambda: next(samples), tries=3) == 2.0
+    assert guard.undisturbed(lambda: next(samples), tries=3, alone=False) == 2.0
     assert "1 of 1 samples" in (guard.reason() or "")
     times = iter([1.0, 1.0, 1.0] + [1.5] * 5)
     guard = ContentionGuard(lambda: next(times), lambda: 0)

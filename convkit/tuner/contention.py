@@ -35,29 +35,38 @@ class ContentionGuard:
 
     Parameters
     ----------
-    canary, switches : callable
+    canary, switches, cpu_clock : callable
         Injected in tests.
     """
 
     def __init__(
-        self, canary: Callable[[], float] = run_canary, switches: Callable[[], int] = involuntary_switches
+        self,
+        canary: Callable[[], float] = run_canary,
+        switches: Callable[[], int] = involuntary_switches,
+        cpu_clock: Callable[[], float] = time.thread_time,
     ) -> None:
         self._canary = canary
         self._switches = switches
+        self._cpu_clock = cpu_clock
         self._times = [canary() for _ in range(3)]
         self._samples = 0
         self._disturbed = 0
 
-    def undisturbed(self, sample: Callable[[], float], tries: int) -> float:
-        """Take a sample, again while it was disturbed and tries are left; the shortest where none was undisturbed."""
+    def undisturbed(self, sample: Callable[[], float], tries: int, *, alone: bool) -> float:
+        """Take a sample, again while it was disturbed and tries are left; the shortest where none was undisturbed.
+
+        Where the calling thread works `alone`, a disturbed sample counts with the thread's CPU time: it leaves out the
+        wait, though not what the neighbours did to the caches. Teams have no such clock, for their members wait for
+        each other by spinning.
+        """
         shortest = float("inf")
         for _ in range(max(tries, 1)):
-            before = self._switches()
+            before, cpu = self._switches(), self._cpu_clock()
             seconds = sample()
             if self._switches() == before:
                 self._samples += 1
                 return seconds
-            shortest = min(shortest, seconds)
+            shortest = min(shortest, seconds, self._cpu_clock() - cpu if alone else seconds)
         self._samples += 1
         self._disturbed += 1
         return shortest

@@ -36,7 +36,7 @@ _APPLICATION_ID = 0x434B5431
 _SCHEMA_VERSION = 1
 _MAGIC = b"SQLite format 3\x00"
 _LONGEST_VALUE = 65536
-_HEADER = '{"convkit": "trials", "version": 1}'
+EXPORT_HEADER = '{"convkit": "trials", "version": 1}'
 
 _SCHEMA = (
     "CREATE TABLE session(uuid TEXT PRIMARY KEY, machine TEXT NOT NULL, isa TEXT NOT NULL, threads INTEGER NOT NULL, "
@@ -190,7 +190,7 @@ class Database:
         trials: list[Trial] = []
         for number, line in enumerate(_lines(stream), 1):
             if number == 1:
-                if line.strip() != _HEADER:
+                if line.strip() != EXPORT_HEADER:
                     raise DatabaseError("foreign", "this is not an export of convkit trials of version 1")
                 continue
             try:
@@ -206,7 +206,7 @@ class Database:
 
     def export(self, stream: TextIO, *, contended: bool = False) -> Merged:
         """Write records as JSON lines; sessions of a contended machine stay behind unless they are asked for."""
-        stream.write(_HEADER + "\n")
+        stream.write(EXPORT_HEADER + "\n")
         kept = {session.uuid: session for session in self.sessions() if contended or not session.contended}
         for session in kept.values():
             stream.write(to_line(session) + "\n")

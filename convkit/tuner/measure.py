@@ -105,6 +105,8 @@ class Race:
         Seconds. Candidates are screened in order until the larger part of it is spent; at least two are.
     record : callable
         Called with each `Result` as soon as it is final.
+    threads : int
+        Team size of the candidates.
     anchor : callable
         Called once with the candidate that the ratios refer to, before the first record.
     """
@@ -121,8 +123,10 @@ class Race:
         clock: Callable[[], float] = time.perf_counter,
         seed: int = 0,
         progress: Progress | None = None,
+        threads: int = 1,
     ) -> None:
         self._bench = bench
+        self._threads = threads
         self._budget = budget
         self._record = record
         self._tell_anchor = anchor
@@ -198,7 +202,6 @@ class Race:
         self._deferred.clear()
 
     def _prepare(self, candidate: Candidate) -> _Entrant | None:
-        global _samples
         try:
             workspace = self._bench.workspace(candidate)
             runner = self._bench.runner(candidate)
@@ -213,23 +216,24 @@ class Race:
             recorded = error if math.isfinite(error) else None
             self._deferred.append(Result(candidate, "failed", error=recorded, workspace=workspace, reason=reason))
             return None
-        _samples += 1
-        once = max(runner.time(1), 1e-9)
-        repeats = max(1, math.ceil(self._policy.sample_seconds / once))
-        entrant = _Entrant(candidate, runner, repeats, once, error, workspace)
-        if repeats > 1:
+        entrant = _Entrant(candidate, runner, 1, 0.0, error, workspace)
+        entrant.first = self._sample(entrant)
+        for _ in range(2):
+            repeats = max(1, math.ceil(self._policy.sample_seconds / entrant.first))
+            if repeats <= entrant.repeats:
+                break
+            entrant.repeats = repeats
             entrant.first = self._sample(entrant)
-            entrant.repeats = max(1, math.ceil(self._policy.sample_seconds / entrant.first))
         return entrant
 
     def _sample(self, entrant: _Entrant) -> float:
         global _samples
 
-        def once() -> float:
-            return max(entrant.runner.time(entrant.repeats) / entrant.repeats, 1e-9)
-
         _samples += 1
-        return self._guard.undisturbed(once, self._policy.tries)
+        seconds = self._guard.undisturbed(
+            lambda: entrant.runner.time(entrant.repeats), self._policy.tries, alone=self._threads == 1
+        )
+        return max(seconds / entrant.repeats, 1e-9)
 
     def _rounds(self, entrants: list[_Entrant], begin: float) -> None:
         round_number = 0

@@ -373,12 +373,14 @@ def selector() -> Selector:
 
 def _default_selector() -> Selector:
     from convkit.tuner.locations import paths
+    from convkit.tuner.shipped import ShippedTier
     from convkit.tuner.tiers import FileTier
 
     found = paths()
     memory = MemoryTier()
     tiers: list[Tier] = [memory if found.user is None else FileTier("user", found.user, exact=True)]
     tiers += [FileTier("site", path, exact=False) for path in found.sites]
+    tiers.append(ShippedTier())
     return Selector(core_inventory(), tiers, memory=memory, constants=_stored_constants(found.user))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -99,7 +100,7 @@ class Tuner:
         bench: Callable[[Problem, int, int], Bench] = Workbench,
         guard: Callable[[], ContentionGuard] = ContentionGuard,
         policy: Policy | None = None,
-        clock: Callable[[], float] | None = None,
+        clock: Callable[[], float] = time.perf_counter,
         facts: Callable[[], tuple[dict[str, str], dict[str, object]]] | None = None,
     ) -> None:
         self._selector = selector
@@ -176,7 +177,7 @@ class Tuner:
 
         race = Race(
             self._bench(problem, threads, seed), budget=seconds, record=record, anchor=anchored, policy=self._policy,
-            guard=guard, seed=seed, progress=progress, **({} if self._clock is None else {"clock": self._clock}),
+            guard=guard, seed=seed, progress=progress, threads=threads, clock=self._clock,
         )  # fmt: skip
         try:
             race.run(candidates)

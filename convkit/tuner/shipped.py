@@ -1,0 +1,140 @@
+"""Trials that come with the package: export files, one for each class of machine, named after what must match."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING
+
+from convkit.tuner.machine import Context, MachineClass
+from convkit.tuner.notices import notice_once
+from convkit.tuner.tiers import Evidence, counts_here
+
+if TYPE_CHECKING:
+    from convkit.tuner.database import Database, Merged
+
+DIRECTORY = os.path.join(os.path.dirname(os.path.dirname(__file__)), "data")
+_LONGEST = 2**26
+_TRIAL = re.compile(r'^\{"trial": .*"problem": "([^"]+)".*"session": "([0-9a-f]{32})"', re.MULTILINE)
+
+
+def file_name(machine: MachineClass) -> str:
+    """The name of the file for machines like this one."""
+    return f"{machine.vendor}-{machine.family}-{machine.model}-{machine.isa}-l2{machine.l2 // 1024}k.jsonl"
+
+
+class ShippedTier:
+    """Trials of the package's data files. Lines are parsed only where they are asked for.
+
+    Parameters
+    ----------
+    directory : str
+        Where the files are; injected in tests.
+    """
+
+    name = "shipped"
+
+    def __init__(self, directory: str = DIRECTORY) -> None:
+        self._directory = directory
+        self._texts: dict[str, str] = {}
+        self._outcome = "no file for machines like this"
+
+    def evidence(self, problem: str, context: Context) -> Evidence:
+        """Trials of a problem, given by its text, that count in this context."""
+        from convkit.tuner.records import RecordError, Session, Trial, from_line
+
+        text = self._text(context.machine)
+        sessions: dict[str, Session] = {}
+        found: Evidence = []
+        for line in _lines_with(text, f'"problem": "{problem}"'):
+            try:
+                trial = from_line(line)
+                if not isinstance(trial, Trial) or trial.problem != problem:
+                    continue
+                if trial.session not in sessions:
+                    for candidate in _lines_with(text, f'"uuid": "{trial.session}"'):
+                        session = from_line(candidate)
+                        if isinstance(session, Session):
+                            sessions[trial.session] = session
+                session_ = sessions[trial.session]
+            except (RecordError, KeyError) as error:
+                notice_once(f"shipped {line[:200]}", f"a shipped trial is ignored: {error}")
+                continue
+            if counts_here(session_, context, exact=False):
+                found.append((session_, trial))
+        return found
+
+    def problems(self, context: Context) -> list[tuple[str, int]]:
+        """Problems with trials for machines like this one, as (text, threads)."""
+        from convkit.tuner.records import RecordError, Session, from_line
+
+        text = self._text(context.machine)
+        threads: dict[str, int] = {}
+        for line in _lines_with(text, '{"session": '):
+            try:
+                session = from_line(line)
+            except RecordError:
+                continue
+            if isinstance(session, Session):
+                threads[session.uuid] = session.threads
+        return sorted({(m[1], threads[m[2]]) for m in _TRIAL.finditer(text) if m[2] in threads})
+
+    def outcome(self) -> str:
+        """What `explain` says of it."""
+        return self._outcome
+
+    def _text(self, machine: MachineClass) -> str:
+        name = file_name(machine)
+        known = self._texts.get(name)
+        if known is None:
+            known = ""
+            path = os.path.join(self._directory, name)
+            try:
+                if os.path.getsize(path) <= _LONGEST:
+                    with open(path, encoding="utf-8") as stream:
+                        known = stream.read()
+                    self._outcome = name
+            except FileNotFoundError:
+                pass
+            except (OSError, UnicodeError) as error:
+                notice_once(f"shipped {path}", f"shipped trials are ignored: {path}: {error}")
+            self._texts[name] = known
+        return known
+
+
+def write(database: Database, machine: MachineClass, directory: str = DIRECTORY) -> Merged:
+    """Write what a database has measured on machines like this one to a file for the package.
+
+    Contended sessions stay behind, and so do the facts of a session, which may name a host's parts.
+    """
+    from dataclasses import replace
+
+    from convkit.tuner.database import EXPORT_HEADER, Merged
+    from convkit.tuner.records import BEST_OF, to_line
+    from convkit.tuner.tiers import machine_counts
+
+    kept = {
+        session.uuid: replace(session, facts={})
+        for session in database.sessions()
+        if not session.contended and machine_counts(session.machine, machine, False)
+    }
+    trials = [t for t in database.trials() if t.session in kept and not t.problem.startswith(BEST_OF)]
+    used = {trial.session for trial in trials}
+    sessions = [session for uuid, session in kept.items() if uuid in used]
+    os.makedirs(directory, exist_ok=True)
+    with open(os.path.join(directory, file_name(machine)), "w", encoding="utf-8") as stream:
+        stream.write(EXPORT_HEADER + "\n")
+        stream.writelines(to_line(session) + "\n" for session in sessions)
+        stream.writelines(to_line(trial) + "\n" for trial in trials)
+    return Merged(len(sessions), len(trials))
+
+
+def _lines_with(text: str, needle: str) -> list[str]:
+    found = []
+    at = text.find(needle)
+    while at >= 0:
+        begin, end = text.rfind("\n", 0, at) + 1, text.find("\n", at)
+        end = len(text) if end < 0 else end
+        found.append(text[begin:end])
+        at = text.find(needle, end)
+    return found

@@ -1,0 +1,70 @@
+"""Trials that come with the package: written from a database, found again by machines like it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from stand_ins import MACHINE, StandInCore, context_of, selector_over
+from test_database import make_session, make_trial
+
+from convkit.problem import Problem
+from convkit.tuner.database import Database
+from convkit.tuner.machine import Context
+from convkit.tuner.shipped import ShippedTier, file_name, write
+
+PROBLEM = Problem(n=1, c=8, h=16, w=16, o=8, kh=3, kw=3)
+CORE = StandInCore(gemm={"seconds": 2e-3}, other={"seconds": 1e-3})
+
+
+def shipped(directory: Path) -> ShippedTier:
+    database = Database(directory / "trials")
+    for number, changes in enumerate(({}, {"contended": True}, {"machine": str(replace(MACHINE, model=1))}), 1):
+        session = make_session(number, facts={"host": "secret"}, **changes)
+        trials = [
+            make_trial(
+                session, kernel=f"f32_{family}__avx2", parameters=(8,), ratio=ratio, ratio_low=None, ratio_high=None
+            )
+            for family, ratio in (("gemm", 1.0), ("other", 2.0))
+        ]
+        database.append(session, trials)
+    merged = write(database, MACHINE, str(directory))
+    assert (merged.sessions, merged.trials) == (1, 2)
+    assert "secret" not in (directory / file_name(MACHINE)).read_text()
+    return ShippedTier(str(directory))
+
+
+def test_machines_like_it_find_the_trials(tmp_path: Path) -> None:
+    tier = shipped(tmp_path)
+    for machine in (MACHINE, replace(MACHINE, stepping=9, l3=0, l1d=65536)):
+        selector = selector_over(CORE, tier, context_of=lambda threads, m=machine: Context(m, threads, "cores"))
+        choice = selector.choose(PROBLEM, 1)
+        assert (choice.tier, choice.family) == ("shipped", "gemm")
+    assert tier.problems(context_of(1)) == [(str(PROBLEM), 1)]
+    assert tier.outcome() == file_name(MACHINE)
+
+
+def test_other_machines_and_problems_do_not(tmp_path: Path) -> None:
+    tier = shipped(tmp_path)
+    for machine in (replace(MACHINE, model=1), replace(MACHINE, isa="avx512"), replace(MACHINE, l2=1)):
+        selector = selector_over(CORE, tier, context_of=lambda threads, m=machine: Context(m, threads, "unpinned"))
+        assert selector.choose(PROBLEM, 1).tier == "model"
+    assert tier.evidence(str(PROBLEM.replace(c=800)), context_of(1)) == []
+
+
+def test_a_damaged_file_is_ignored(tmp_path: Path) -> None:
+    tier = shipped(tmp_path)
+    path = tmp_path / file_name(MACHINE)
+    whole = path.read_text()
+    for text in (
+        whole[: len(whole) // 2],
+        whole.replace('"ratio"', '"tario"'),
+        "\0" * 99,
+        whole.replace("session", "s"),
+    ):
+        path.write_text(text)
+        tier = ShippedTier(str(tmp_path))
+        assert len(tier.evidence(str(PROBLEM), context_of(1))) <= 1
+        tier.problems(context_of(1))
+    path.write_bytes(b"\xff\xfe" * 50)
+    assert ShippedTier(str(tmp_path)).evidence(str(PROBLEM), context_of(1)) == []
