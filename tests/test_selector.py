@@ -160,15 +160,15 @@ def test_a_neighbour_corrects_the_cost_model() -> None:
     own = session()
     pairs = [
         (own, trial(own, "modest", 1.0, parameters=(16,))),
-        (own, trial(own, "modest", 1.1)),
+        (own, trial(own, "modest", 1.2)),
         (own, trial(own, "gemm", 2.0)),
         (own, trial(own, "praised", 9.0)),
     ]
     selector = selector_over(core, memory_of(*pairs))
-    near = PROBLEM.replace(c=16, h=20)
+    near = PROBLEM.replace(h=18, w=18)
     choice = selector.choose(near, 1)
     assert (choice.tier, choice.family, choice.parameters, choice.measured) == ("neighbour", "modest", (16,), False)
-    assert choice.seconds == pytest.approx(1e-3, rel=0.01)
+    assert 1e-3 < choice.seconds < 1.5e-3
     text = str(explain_problem(near, 1, choosing=selector))
     assert "doublings away" in text
     assert "times the fastest estimate" in text

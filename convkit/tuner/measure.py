@@ -139,6 +139,8 @@ class Race:
         self._final = 0
         self._total = 0
         self._deferred: list[Result] = []
+        # Kernels that lost with their default parameters: no other set makes up for so much.
+        self._hopeless: set[str] = set()
 
     def run(self, candidates: Sequence[Candidate]) -> None:
         """Race. Every result goes to `record`; on KeyboardInterrupt those with enough samples do, and it propagates."""
@@ -159,6 +161,8 @@ class Race:
         for number, candidate in enumerate(candidates):
             if number >= 2 and self._clock() - begin > 0.6 * self._budget:
                 break
+            if candidate.kernel.name in self._hopeless:
+                continue
             entrant = self._prepare(candidate)
             if entrant is None:
                 continue
@@ -167,6 +171,8 @@ class Race:
             if entrant.first > self._policy.screen * best:
                 # One slow sample may be an accident of the machine; a candidate leaves for being slow twice.
                 entrant.first = min(entrant.first, self._sample(entrant))
+            if entrant.first > self._policy.screen * best:
+                self._hopeless.add(candidate.kernel.name)
             self._cut_screened(entrants)
         self._choose_anchor(entrants)
 
@@ -231,7 +237,10 @@ class Race:
 
         _samples += 1
         seconds = self._guard.undisturbed(
-            lambda: entrant.runner.time(entrant.repeats), self._policy.tries, alone=self._threads == 1
+            lambda: entrant.runner.time(entrant.repeats),
+            # CPU time is good enough for one thread not to insist.
+            min(self._policy.tries, 2) if self._threads == 1 else self._policy.tries,
+            alone=self._threads == 1,
         )
         return max(seconds / entrant.repeats, 1e-9)
 

@@ -17,8 +17,12 @@ from convkit.tuner.ranking import Ranking
 # In doublings: a neighbour differs by this much over all sizes together at most.
 CUT_OFF = 2.0
 NEIGHBOURS = 4
-# Weight of a neighbour falls to a half at this distance.
+# Weight of a neighbour falls to a half at this distance. The bare cost model weighs as much as one at twice of it.
 _HALF_WEIGHT = 0.5
+_MODEL_WEIGHT = 0.25
+# The neighbour's best parameters are taken over from this near, where they gained this much over its default ones.
+_TAKE_OVER = 1.0
+_GAIN = 1.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +100,7 @@ def estimates(
         The cost model.
     """
     corrections: dict[str, list[tuple[float, float]]] = {}
-    winners: dict[str, tuple[float, tuple[int, ...]]] = {}
+    winners: dict[str, tuple[int, ...]] = {}
     errors: dict[str, float] = {}
     for neighbour in neighbours:
         weight = 0.5 ** (neighbour.distance / _HALF_WEIGHT)
@@ -111,18 +115,28 @@ def estimates(
         for name, (seconds, candidate) in best_of_kernel.items():
             expected = predict(candidate, neighbour.problem, neighbour.threads)
             corrections.setdefault(name, []).append((weight, math.log(seconds / expected)))
-            if name not in winners or neighbour.distance < winners[name][0]:
-                winners[name] = neighbour.distance, candidate.parameters
+            if name not in winners and neighbour.distance <= _TAKE_OVER and _gained(neighbour, candidate):
+                winners[name] = candidate.parameters
     found = []
     for name, pairs in corrections.items():
         sets = parameter_sets(name)
         if not sets:
             continue
-        # What won next door wins here, where it is one of the sets worth trying at all.
-        candidate = next((c for c in sets if c.parameters == winners[name][1]), sets[0])
-        mean = sum(weight * value for weight, value in pairs) / sum(weight for weight, _ in pairs)
+        candidate = next((c for c in sets if c.parameters == winners.get(name)), sets[0])
+        mean = sum(weight * value for weight, value in pairs) / (_MODEL_WEIGHT + sum(weight for weight, _ in pairs))
         found.append(Estimate(candidate, predict(candidate, problem, threads) * math.exp(mean), errors.get(name)))
     return sorted(found, key=lambda e: (e.seconds, e.candidate.kernel.index))
+
+
+def _gained(neighbour: Neighbour, best: Candidate) -> bool:
+    """Whether a kernel's best parameters clearly beat the others that were measured there."""
+    others = [
+        row.low
+        for row in neighbour.ranking.ranked
+        if row.candidate.kernel is best.kernel and row.candidate.parameters != best.parameters
+    ]
+    own = next(row.high for row in neighbour.ranking.ranked if row.candidate == best)
+    return bool(others) and min(others) > _GAIN * own
 
 
 def _scale(neighbour: Neighbour) -> float:
