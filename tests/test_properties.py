@@ -102,6 +102,12 @@ def test_impossible_parameters_are_refused(kernel: Any) -> None:
                 run(kernel, problem, (*default[:i], value, *default[i + 1 :]), 1, operands)
 
 
+def test_an_empty_batch_runs_no_kernel() -> None:
+    for kernel in KERNELS:
+        for problem in sample_problems(kernel, 1):
+            assert not _core.applies(kernel["index"], problem.replace(n=0).to_core())
+
+
 def test_the_check_refuses_zeros() -> None:
     kernel = KERNELS[0]
     problem = Problem(op="forward", dtype=kernel["dtypes"][0], n=1, c=64, h=9, w=9, o=64, kh=3, kw=3)

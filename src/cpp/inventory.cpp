@@ -65,7 +65,7 @@ int kernel_count() { return static_cast<int>(kernels().size()); }
 const Kernel& kernel(int index) { return *kernels()[index]; }
 
 bool applies(const Kernel& kernel, const ConvProblem& problem) {
-  return kernel.op == problem.op && kernel.dtype_x == problem.dtype &&
+  return problem.n > 0 && kernel.op == problem.op && kernel.dtype_x == problem.dtype &&
          ((kernel.layouts >> static_cast<int>(problem.layout)) & 1u) && kernel.applies(problem);
 }
 

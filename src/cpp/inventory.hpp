@@ -129,7 +129,7 @@ struct KernelTable {
 // All kernels that this CPU can run (or that the forced ISA allows), best ISA first, in order of declaration.
 int kernel_count();
 const Kernel& kernel(int index);
-// True if the kernel takes the problem: op, dtype, layout and its own predicate.
+// True if the kernel takes the problem: op, dtype, layout and its own predicate. An empty batch runs no kernel.
 bool applies(const Kernel& kernel, const ConvProblem& problem);
 // This machine's caches as CPUID tells them.
 const Machine& machine();
