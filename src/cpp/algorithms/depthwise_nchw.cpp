@@ -173,7 +173,7 @@ struct Copy {
       const Copy odd{x, to + block, rows, x_row, to_row, block};
       clear(0, smaller(i + 1, width));
       odd.clear(0, smaller(i + 1, width));
-      if (j < 0) {
+      if (j < 0 && i < width) {
         for (std::int64_t r = 0; r < rows; ++r) to[r * to_row + block + i] = x[r * x_row];
         ++i;
         j += 2;
