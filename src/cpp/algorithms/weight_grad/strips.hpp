@@ -38,12 +38,14 @@ struct Strips {
   std::int64_t pieces, chunk_rows;    // of an output row; of a chunk
   std::int64_t chunks, chunk_pixels;  // in all; most in one
 
-  CONVKIT_INLINE Strips(const ConvProblem& problem, std::int64_t pixels)
+  // `vector`: a block is one vector, whatever the channels.
+  CONVKIT_INLINE Strips(const ConvProblem& problem, std::int64_t pixels, bool vector = false)
       : p(problem), channels(problem.c / problem.groups), outputs(problem.o / problem.groups) {
-    narrow = channels < 6 && p.kw > 1 && p.dilation_w == 1;
-    block = smaller<std::int64_t>(channels, channel_block<T>);
-    blocks = narrow ? 1 : ceil_div(channels, block);
-    if (narrow) block = channels;
+    narrow = !vector && channels < 6 && p.kw > 1 && p.dilation_w == 1;
+    block = vector   ? Vec<T>::lanes
+            : narrow ? channels
+                     : smaller<std::int64_t>(channels, channel_block<T>);
+    blocks = ceil_div(channels, block);
     filter_columns = narrow ? 1 : p.kw;
     block_rows = narrow ? p.kw * channels : block;
     // Taps that reach into the next output pixel's inputs share them; others store what they read, and only that.
@@ -262,23 +264,44 @@ CONVKIT_INLINE Share columns_inside(const Strips<T>& s, std::int64_t first, std:
   return {begin, larger(begin, end)};
 }
 
+// Calls visit(segment, r) for the rows of a chunk that read the image through filter row ky.
+template <class T, class Visit>
+CONVKIT_INLINE void for_rows_inside(const Strips<T>& s, std::int64_t chunk, std::int64_t ky, const Visit& visit) {
+  const ConvProblem& p = s.p;
+  s.for_segments(chunk, [&](const Segment& segment) CONVKIT_LAMBDA {
+    for (std::int64_t r = 0; r < segment.rows; ++r) {
+      const std::int64_t y = (segment.row + r) * p.stride_h + ky * p.dilation_h - p.pad_top;
+      if (y >= 0 && y < p.h) visit(segment, r);
+    }
+  });
+}
+
+// Fills `runs` (room for chunk_rows) for filter row ky of strips that hold the padding of their columns.
+template <class T>
+CONVKIT_INLINE Runs find_padded_runs(const Strips<T>& s, std::int64_t chunk, std::int64_t ky, int width,
+                                     OuterRun* runs) {
+  Runs found{0, 0};
+  for_rows_inside(s, chunk, ky, [&](const Segment& segment, std::int64_t r) CONVKIT_LAMBDA {
+    found.steps = segment.count;
+    runs[found.count++] = {(segment.stored + r * s.row_step + ky * s.tap_step) * s.row_elements(),
+                           (segment.pixel + r * s.p.ow) * width};
+  });
+  return found;
+}
+
 // Fills `runs` (room for chunk_rows) for filter row ky and filter column kx, offsets from block and panel starts. Runs
 // that meet are one.
 template <class T>
 CONVKIT_INLINE Runs find_runs(const Strips<T>& s, std::int64_t chunk, std::int64_t ky, std::int64_t kx, int width,
                               OuterRun* runs) {
-  const ConvProblem& p = s.p;
   Runs found{0, 0};
-  s.for_segments(chunk, [&](const Segment& segment) CONVKIT_LAMBDA {
+  for_rows_inside(s, chunk, ky, [&](const Segment& segment, std::int64_t r) CONVKIT_LAMBDA {
     const Share inside = columns_inside(s, segment.first, segment.count, kx);
+    if (inside.begin == inside.end) return;
     found.steps = inside.end - inside.begin;
-    for (std::int64_t r = 0; r < segment.rows && found.steps > 0; ++r) {
-      const std::int64_t y = (segment.row + r) * p.stride_h + ky * p.dilation_h - p.pad_top;
-      if (y < 0 || y >= p.h) continue;
-      runs[found.count++] = {(segment.stored + r * s.row_step + ky * s.tap_step) * s.row_elements() + s.tap_offset(kx) +
-                                 inside.begin * s.pixel_step(),
-                             (segment.pixel + r * p.ow + inside.begin) * width};
-    }
+    runs[found.count++] = {(segment.stored + r * s.row_step + ky * s.tap_step) * s.row_elements() + s.tap_offset(kx) +
+                               inside.begin * s.pixel_step(),
+                           (segment.pixel + r * s.p.ow + inside.begin) * width};
   });
   if (found.count > 1) {
     const std::int64_t a = found.steps * s.pixel_step(), b = found.steps * width;
