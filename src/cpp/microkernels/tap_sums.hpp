@@ -17,10 +17,10 @@ template <class T>
 struct TapRow {
   const T* x;
   const T* dy;
-  const OuterRun* runs;             // a: of x, b: of dy
-  std::int64_t count, steps;        // runs, pixels in each
+  const OuterRun* runs;              // a: of x, b: of dy
+  std::int64_t count, steps;         // runs, pixels in each
   std::ptrdiff_t offset[most_taps];  // of a tap's first pixel in x
-  T* sums;                          // [tap][lanes]
+  T* sums;                           // [tap][lanes]
 };
 
 // `taps` from 1 to most_taps; `sliding`: offsets are 0, lanes, 2 * lanes ...

@@ -42,9 +42,7 @@ struct Strips {
   CONVKIT_INLINE Strips(const ConvProblem& problem, std::int64_t pixels, bool vector = false)
       : p(problem), channels(problem.c / problem.groups), outputs(problem.o / problem.groups) {
     narrow = !vector && channels < 6 && p.kw > 1 && p.dilation_w == 1;
-    block = vector   ? Vec<T>::lanes
-            : narrow ? channels
-                     : smaller<std::int64_t>(channels, channel_block<T>);
+    block = vector ? Vec<T>::lanes : narrow ? channels : smaller<std::int64_t>(channels, channel_block<T>);
     blocks = ceil_div(channels, block);
     filter_columns = narrow ? 1 : p.kw;
     block_rows = narrow ? p.kw * channels : block;

@@ -113,9 +113,7 @@ void fill_lanes(const Strips<T>& s, const Segment& segment, const Lanes& lanes, 
         CONVKIT_UNROLL
         for (int i = 0; i < V::lanes; ++i) {
           const T* from = row + lanes.channel[i] * image + x0 + q;
-          r[i] = i >= lanes.valid    ? V::zero()
-                 : width == V::lanes ? V::load(from)
-                                     : V::load(from, width);
+          r[i] = i >= lanes.valid ? V::zero() : width == V::lanes ? V::load(from) : V::load(from, width);
         }
         V::transpose(r);
         CONVKIT_UNROLL
@@ -182,8 +180,8 @@ void accumulate_chunk(const Strips<T>& s, const Arguments& args, const Scratch<T
         for (std::int64_t i = 0; i < stored; ++i) {
           const std::int64_t y = s.input_row(segment, i);
           if (y < 0 || y >= p.h) continue;
-          const std::int64_t row = p.layout == Layout::nhwc ? (segment.image * p.h + y) * p.w * p.c
-                                                            : (segment.image * p.c * p.h + y) * p.w;
+          const std::int64_t row =
+              p.layout == Layout::nhwc ? (segment.image * p.h + y) * p.w * p.c : (segment.image * p.c * p.h + y) * p.w;
           fill_lanes(s, segment, lanes, static_cast<const T*>(args.x) + row,
                      scratch.strip + (segment.stored + i) * s.row_elements());
         }
