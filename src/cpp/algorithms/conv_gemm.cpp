@@ -4,6 +4,7 @@
 // NHWC packs a block of pixel rows and multiplies it with packed panels of weights; NCHW packs a panel of pixel columns and
 // multiplies the weights' rows, as they are, with it. The reduction is cut into chunks so that what was packed stays in L2;
 // chunks depend on the problem alone, so results do not depend on the team.
+#include "algorithms/adjoint.hpp"
 #include "algorithms/columns.hpp"
 #include "algorithms/entries.hpp"
 
@@ -193,6 +194,6 @@ constexpr Kernel kernels[] = {
 }  // namespace
 
 extern const KernelTable conv_gemm_table;
-constexpr KernelTable conv_gemm_table = {kernels, sizeof kernels / sizeof kernels[0]};
+constexpr KernelTable conv_gemm_table = WithAdjoints<kernels>::table;
 
 }  // namespace convkit::CONVKIT_ISA

@@ -8,7 +8,7 @@
 // L1 scratch of one panel, and transposes that back on the way to y.
 //
 // Reductions longer than half of L2 for one panel are cut into chunks of whole runs that accumulate through y or scratch.
-#include "algorithms/entries.hpp"
+#include "algorithms/adjoint.hpp"
 
 namespace convkit::CONVKIT_ISA {
 
@@ -483,6 +483,6 @@ constexpr Kernel kernels[] = {
 }  // namespace
 
 extern const KernelTable direct_table;
-constexpr KernelTable direct_table = {kernels, sizeof kernels / sizeof kernels[0]};
+constexpr KernelTable direct_table = WithAdjoints<kernels>::table;
 
 }  // namespace convkit::CONVKIT_ISA

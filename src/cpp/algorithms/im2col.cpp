@@ -1,5 +1,6 @@
 // im2col + GEMM as the published systems describe it: the whole matrix of one image (and group) is written, then
 // multiplied. The baseline that the other algorithms are measured against.
+#include "algorithms/adjoint.hpp"
 #include "algorithms/columns.hpp"
 #include "algorithms/entries.hpp"
 
@@ -157,6 +158,6 @@ constexpr Kernel kernels[] = {
 }  // namespace
 
 extern const KernelTable im2col_table;
-constexpr KernelTable im2col_table = {kernels, sizeof kernels / sizeof kernels[0]};
+constexpr KernelTable im2col_table = WithAdjoints<kernels>::table;
 
 }  // namespace convkit::CONVKIT_ISA

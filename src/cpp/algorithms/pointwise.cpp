@@ -4,7 +4,7 @@
 // unpacked: a panel of B is touched once per tile of outputs and its rows are contiguous, so packing never pays. Pixels
 // that fill no vector, or all pixels of a small image, go with packed panels of outputs instead, walking down the columns,
 // and through a transpose of an L1 scratch on the way to y.
-#include "algorithms/entries.hpp"
+#include "algorithms/adjoint.hpp"
 
 namespace convkit::CONVKIT_ISA {
 
@@ -292,6 +292,6 @@ constexpr Kernel kernels[] = {
 }  // namespace
 
 extern const KernelTable pointwise_table;
-constexpr KernelTable pointwise_table = {kernels, sizeof kernels / sizeof kernels[0]};
+constexpr KernelTable pointwise_table = WithAdjoints<kernels>::table;
 
 }  // namespace convkit::CONVKIT_ISA
