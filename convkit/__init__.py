@@ -20,8 +20,9 @@ except ImportError as _error:
         f"outside of the source tree so that the installed package is found. ({_error})"
     ) from _error
 
-from convkit.functional import clear_workspaces, conv2d
-from convkit.layers import Conv2d
+from convkit import grad
+from convkit.functional import clear_workspaces, conv2d, conv_transpose2d
+from convkit.layers import Conv2d, ConvTranspose2d
 
 if TYPE_CHECKING:
     from convkit.tuner import BestOf, UnsupportedAlgorithmError, explain, reload, show_config, tuning
@@ -31,11 +32,14 @@ __version__: str = _core.build_info()["version"]
 __all__ = [
     "BestOf",
     "Conv2d",
+    "ConvTranspose2d",
     "UnsupportedAlgorithmError",
     "__version__",
     "clear_workspaces",
     "conv2d",
+    "conv_transpose2d",
     "explain",
+    "grad",
     "reload",
     "show_config",
     "tuning",

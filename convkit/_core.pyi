@@ -44,6 +44,42 @@ def conv2d(
     workspace_limit: int | None = None,
 ) -> Any: ...
 
+def conv2d_input(
+    input_size: Sequence[int],
+    weight: _ArrayLike,
+    grad_output: _ArrayLike,
+    stride: _Pair = 1,
+    padding: _Padding = 0,
+    dilation: _Pair = 1,
+    groups: int = 1,
+    *,
+    layout: _Layout = "NCHW",
+    out: _ArrayLike | None = None,
+    algorithm: Any = None,
+    num_threads: int | None = None,
+    accuracy: Literal["strict", "standard", "fast"] | float | None = None,
+    workspace_limit: int | None = None,
+) -> Any: ...
+def conv_transpose2d(
+    x: _ArrayLike,
+    w: _ArrayLike,
+    bias: _ArrayLike | None = None,
+    stride: _Pair = 1,
+    padding: _Pair | tuple[tuple[int, int], tuple[int, int]] = 0,
+    output_padding: _Pair = 0,
+    groups: int = 1,
+    dilation: _Pair = 1,
+    *,
+    layout: _Layout = "NCHW",
+    activation: _Activation = None,
+    residual: _ArrayLike | None = None,
+    out: _ArrayLike | None = None,
+    algorithm: Any = None,
+    num_threads: int | None = None,
+    accuracy: Literal["strict", "standard", "fast"] | float | None = None,
+    workspace_limit: int | None = None,
+) -> Any: ...
+
 class Conv2d:
     def __new__(
         cls,
@@ -61,6 +97,36 @@ class Conv2d:
         accuracy: Literal["strict", "standard", "fast"] | float | None = None,
         workspace_limit: int | None = None,
     ) -> Conv2d: ...
+    def __call__(self, x: _ArrayLike, out: _ArrayLike | None = None, residual: _ArrayLike | None = None) -> Any: ...
+    def update(self, w: _ArrayLike, bias: _ArrayLike | None = None) -> None: ...
+    def __getnewargs_ex__(self) -> tuple[tuple[_Array, _Array | None], dict[str, Any]]: ...
+    @property
+    def weight(self) -> Any: ...
+    @property
+    def bias(self) -> Any: ...
+    @property
+    def nbytes(self) -> int: ...
+    @property
+    def packed_nbytes(self) -> int: ...
+
+class ConvTranspose2d:
+    def __new__(
+        cls,
+        w: _ArrayLike,
+        bias: _ArrayLike | None = None,
+        stride: _Pair = 1,
+        padding: _Pair | tuple[tuple[int, int], tuple[int, int]] = 0,
+        output_padding: _Pair = 0,
+        groups: int = 1,
+        dilation: _Pair = 1,
+        *,
+        layout: _Layout = "NCHW",
+        activation: _Activation = None,
+        algorithm: Any = None,
+        num_threads: int | None = None,
+        accuracy: Literal["strict", "standard", "fast"] | float | None = None,
+        workspace_limit: int | None = None,
+    ) -> ConvTranspose2d: ...
     def __call__(self, x: _ArrayLike, out: _ArrayLike | None = None, residual: _ArrayLike | None = None) -> Any: ...
     def update(self, w: _ArrayLike, bias: _ArrayLike | None = None) -> None: ...
     def __getnewargs_ex__(self) -> tuple[tuple[_Array, _Array | None], dict[str, Any]]: ...

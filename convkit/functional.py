@@ -1,13 +1,13 @@
-"""The calls users make: `conv2d`, and what belongs to the process that it runs in."""
+"""The calls users make: `conv2d`, `conv_transpose2d`, and what belongs to the process that it runs in."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from convkit import _core
-from convkit._core import conv2d
+from convkit._core import conv2d, conv_transpose2d
 
-__all__ = ["clear_workspaces", "conv2d"]
+__all__ = ["clear_workspaces", "conv2d", "conv_transpose2d"]
 
 
 def clear_workspaces() -> None:

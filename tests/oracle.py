@@ -67,8 +67,9 @@ class Operands:
         first = problem.y_shape if problem.op == "input_grad" else problem.x_shape
         second = problem.y_shape if problem.op == "weight_grad" else problem.w_shape
         self.x, self.w = normal("x", first), normal("w", second)
-        self.bias = normal("bias", (problem.o,)) if problem.bias else None
-        self.residual = normal("residual", problem.y_shape) if problem.residual else None
+        result, channels = (problem.y_shape, problem.o) if problem.op == "forward" else (problem.x_shape, problem.c)
+        self.bias = normal("bias", (channels,)) if problem.bias else None
+        self.residual = normal("residual", result) if problem.residual else None
         self.activation: Any = None
         self.arguments: dict[str, Any] = {}
         if problem.epilogue == "clamp":
@@ -103,7 +104,10 @@ class Operands:
         pads = ((p.pad_top, p.pad_bottom), (p.pad_left, p.pad_right))
         geometry: Any = ((p.stride_h, p.stride_w), pads, (p.dilation_h, p.dilation_w), p.groups)
         if p.op == "input_grad":
-            return reference.conv2d_input(p.x_shape, w, x, *geometry, layout=p.layout)
+            dx = reference.conv2d_input(p.x_shape, w, x, *geometry, layout=p.layout)
+            if bias is not None:
+                dx += np.asarray(bias, np.float64).reshape((-1, 1, 1) if p.layout == "NCHW" else (-1,))
+            return reference.activate(dx if residual is None else dx + residual, activation)
         if p.op == "weight_grad":
             return reference.conv2d_weight(x, p.w_shape, w, *geometry, layout=p.layout)
         return reference.conv2d(x, w, bias, *geometry, layout=p.layout, activation=activation, residual=residual)

@@ -103,9 +103,9 @@ def make_problem(source: Source, kernel: Mapping[str, Any], family: Family) -> P
         dilation_h=dilation_h,
         dilation_w=dilation_w,
         groups=groups,
-        epilogue=source.choice(("none", "clamp", "other")) if kernel["op"] == "forward" else "none",
-        bias=source.choice((False, True)) if kernel["op"] == "forward" else False,
-        residual=source.choice((False, True)) if kernel["op"] == "forward" else False,
+        epilogue=source.choice(("none", "clamp", "other")) if kernel["op"] != "weight_grad" else "none",
+        bias=source.choice((False, True)) if kernel["op"] != "weight_grad" else False,
+        residual=source.choice((False, True)) if kernel["op"] != "weight_grad" else False,
         packed=source.choice((True, False)),
     )
 

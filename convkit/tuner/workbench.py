@@ -69,7 +69,8 @@ class Workbench:
         self.result_shape = result
         self.x = _fill(noise, first, 0)
         self.w = _fill(noise * scale, second, 500_009)
-        self.bias = _fill(noise, (problem.o,), 250_007) if problem.bias else None
+        channels = problem.c if problem.op == "input_grad" else problem.o
+        self.bias = _fill(noise, (channels,), 250_007) if problem.bias else None
         self.residual = _fill(noise, result, 750_019) if problem.residual else None
         self.activation = {"none": "none", "clamp": "clamp", "other": "silu"}[problem.epilogue]
         self.limits = (0.0, 6.0) if problem.epilogue == "clamp" else (-np.inf, np.inf)

@@ -2,6 +2,7 @@
 //
 // x is read as it is where a vector of outputs meets a vector of channels. The last, partial vector and a channel
 // multiplier go through a copy of the rows, one vector of outputs wide.
+#include "algorithms/adjoint.hpp"
 #include "algorithms/depthwise.hpp"
 #include "microkernels/depthwise.hpp"
 
@@ -334,6 +335,6 @@ constexpr Kernel kernels[] = {
 }  // namespace
 
 extern const KernelTable depthwise_nhwc_table;
-constexpr KernelTable depthwise_nhwc_table = {kernels, sizeof kernels / sizeof kernels[0]};
+constexpr KernelTable depthwise_nhwc_table = WithAdjoints<kernels>::table;
 
 }  // namespace convkit::CONVKIT_ISA

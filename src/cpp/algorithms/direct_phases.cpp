@@ -51,9 +51,7 @@ struct Axis {
   CONVKIT_INLINE std::int64_t taps_of_a_phase() const { return ceil_div(taps, tap_step); }
 };
 
-CONVKIT_INLINE Axis rows_axis(const ConvProblem& p) {
-  return {p.h, p.oh, p.kh, p.stride_h, p.dilation_h, p.pad_top};
-}
+CONVKIT_INLINE Axis rows_axis(const ConvProblem& p) { return {p.h, p.oh, p.kh, p.stride_h, p.dilation_h, p.pad_top}; }
 CONVKIT_INLINE Axis columns_axis(const ConvProblem& p) {
   return {p.w, p.ow, p.kw, p.stride_w, p.dilation_w, p.pad_left};
 }
@@ -85,7 +83,8 @@ int phases_candidates(const ConvProblem& p, const Machine& machine, int threads,
   if (p.layout == Layout::nhwc) {
     const std::int64_t sizes[] = {pieces.rows, 4 * pieces.rows, 16 * pieces.rows};
     for (const std::int64_t rows : sizes) {
-      const std::int32_t block = static_cast<std::int32_t>(smaller<std::int64_t>(rows, larger<std::int64_t>(p.n * p.h / threads, 1)));
+      const std::int32_t block =
+          static_cast<std::int32_t>(smaller<std::int64_t>(rows, larger<std::int64_t>(p.n * p.h / threads, 1)));
       if (count < capacity && (count == 0 || out[count - 1].value[0] != block)) out[count++] = {{block}};
     }
     return count;
@@ -114,20 +113,23 @@ void phases_cost(const ConvProblem& p, const Parameters& parameters, const Machi
   *out = {};
   out->fmas = pixels * taps * depth * lanes;
   out->efficiency = tile_efficiency<T>(panels.vectors(0)) * depth / (depth + 4.0);
-  out->vector_ops = 4.0 * pixels * lanes / Vec<T>::lanes + 5.0 * pixels * taps * static_cast<double>(q.groups * panels.count());
+  out->vector_ops =
+      4.0 * pixels * lanes / Vec<T>::lanes + 5.0 * pixels * taps * static_cast<double>(q.groups * panels.count());
   const Pieces pieces(p);
   const double pieces_count = pixels / static_cast<double>(pieces.rows * pieces.columns);
   const double weights = static_cast<double>(panels_bytes<T>(q));
   (weights > 0.7 * static_cast<double>(machine.l2) ? out->bytes_l3 : out->bytes_l2) += pieces_count * weights;
   if (p.layout == Layout::nchw) {
     const Axis axis = rows_axis(p);
-    const double again = static_cast<double>(most_needed_rows(axis, parameters.value[0]) * ceil_div(p.h, parameters.value[0])) /
-                         static_cast<double>(p.oh);
-    out->vector_ops += 6.0 * again * static_cast<double>(p.n * p.o * p.oh * p.ow) / Vec<T>::lanes + 4.0 * pixels * lanes / Vec<T>::lanes;
+    const double again =
+        static_cast<double>(most_needed_rows(axis, parameters.value[0]) * ceil_div(p.h, parameters.value[0])) /
+        static_cast<double>(p.oh);
+    out->vector_ops += 6.0 * again * static_cast<double>(p.n * p.o * p.oh * p.ow) / Vec<T>::lanes +
+                       4.0 * pixels * lanes / Vec<T>::lanes;
   }
   out->bytes_dram = tensor_bytes(p, sizeof(T));
-  const std::int64_t blocks = p.layout == Layout::nhwc ? ceil_div(p.n * p.h, parameters.value[0])
-                                                       : p.n * ceil_div(p.h, parameters.value[0]);
+  const std::int64_t blocks =
+      p.layout == Layout::nhwc ? ceil_div(p.n * p.h, parameters.value[0]) : p.n * ceil_div(p.h, parameters.value[0]);
   out->imbalance = grid_imbalance(blocks, q.groups * panels.count(), threads);
   if (!p.packed) {
     out->vector_ops += 4 * weights / static_cast<double>(sizeof(T)) / Vec<T>::lanes;
@@ -309,7 +311,8 @@ void compute_phase(const Context<T>& c, const Scratch<T>& s, const Gradient<T>& 
 
 // Copies one row of a piece from its pixels in scratch to dx, channels last.
 template <class T>
-void store_row_nhwc(const Context<T>& c, const T* const* from, std::int64_t pixels, int valid, T* y, const T* residual) {
+void store_row_nhwc(const Context<T>& c, const T* const* from, std::int64_t pixels, int valid, T* y,
+                    const T* residual) {
   using V = Vec<T>;
   const std::int64_t stride = c.p.c;
   const auto lo = V::set1(c.finish.lo), hi = V::set1(c.finish.hi);
@@ -335,7 +338,8 @@ void store_row_nhwc(const Context<T>& c, const T* const* from, std::int64_t pixe
 
 // The same with channels in planes: squares of pixels x channels are transposed in registers.
 template <class T>
-void store_row_nchw(const Context<T>& c, const T* const* from, std::int64_t pixels, int valid, T* y, const T* residual) {
+void store_row_nchw(const Context<T>& c, const T* const* from, std::int64_t pixels, int valid, T* y,
+                    const T* residual) {
   using V = Vec<T>;
   const std::int64_t stride = c.p.h * c.p.w;
   const auto lo = V::set1(c.finish.lo), hi = V::set1(c.finish.hi);

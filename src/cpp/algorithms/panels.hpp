@@ -74,6 +74,27 @@ void pack_panel(const ConvProblem& p, const T* w, const WeightView& view, std::i
       }
       continue;
     }
+    const bool rotated = view.stride_kw == -1 && view.stride_kh == -p.kw;
+    if (taps > 1 && (rotated || (view.stride_kw == 1 && view.stride_kh == p.kw))) {
+      // Only the taps of a filter lie together: so in the views of input gradients, last tap first.
+      for (std::int64_t c = 0; c < channels; ++c) {
+        const T* from = first + c * view.stride_c - (rotated ? taps - 1 : 0);
+        for (std::int64_t t = 0; t < taps; t += V::lanes) {
+          const int count = static_cast<int>(smaller<std::int64_t>(taps - t, V::lanes));
+          typename V::Reg r[V::lanes];
+          CONVKIT_UNROLL
+          for (int i = 0; i < V::lanes; ++i) {
+            r[i] = i < valid ? V::load(from + i * view.stride_o + t, count) : V::zero();
+          }
+          V::transpose(r);
+          CONVKIT_UNROLL
+          for (int i = 0; i < V::lanes; ++i) {
+            if (i < count) V::store(column + ((rotated ? taps - 1 - t - i : t + i) * channels + c) * width, r[i]);
+          }
+        }
+      }
+      continue;
+    }
     for (std::int64_t kh = 0; kh < p.kh; ++kh) {
       for (std::int64_t kw = 0; kw < p.kw; ++kw) {
         for (std::int64_t c = 0; c < channels; ++c) {

@@ -59,30 +59,7 @@ struct Call {
 PyObject* conv2d(PyObject*, PyObject* const* arguments, Py_ssize_t given, PyObject* keyword_names) {
   return guarded([&] {
     const Call call(arguments, given, keyword_names);
-    const Operands& operands = call.operands;
-    const int threads = resolve_threads(call.options);
-    Key key;
-    key.add(threads | context_token() << 32);
-    key.add(operands.x);
-    key.add(operands.w);
-    key.add(operands.bias);
-    key.add(operands.residual);
-    key.add(operands.out);
-    key.add(call.options);
-    ++counters().calls;
-    PlanPointer plan;
-    if (PlanPointer* const found = plan_cache().find(key)) {
-      ++counters().plan_hits;
-      plan = *found;
-    } else {
-      ++counters().plan_misses;
-      const std::uint64_t generation = plan_generation();
-      plan = make_plan(operands, call.options, threads, false);
-      // What was chosen before a clear_plans() meanwhile must not outlive it.
-      if (!plan->settle && generation == plan_generation()) plan_cache().insert(key, plan);
-    }
-    check_out_operands(operands, false);
-    return run_plan(*plan, operands, call.options, nullptr, call.out_object);
+    return run_call(call.operands, call.options, call.out_object);
   });
 }
 

@@ -109,6 +109,122 @@ array([[4., 6., 4.],
        [4., 6., 4.]], dtype=float32)
 )";
 
+const char conv2d_input_doc[] =
+    R"(conv2d_input(input_size, weight, grad_output, stride=1, padding=0, dilation=1, groups=1, *, layout='NCHW', out=None, algorithm=None, num_threads=None, accuracy=None, workspace_limit=None)
+--
+
+Gradient of `convkit.conv2d` with respect to its input.
+
+Names and order of the arguments are those of torch.nn.grad.conv2d_input. Numbers
+given as `accuracy` mean here what they mean in `convkit.conv2d`: with stride 1 the
+gradient is a convolution of `grad_output` with the rotated filters, which Winograd
+kernels may compute.
+
+Parameters
+----------
+input_size : sequence of int
+    Shape of the input: (N, C, H, W), or (N, H, W, C) for ``layout="NHWC"``; without
+    N where `grad_output` has no batch dimension.
+weight : array
+    Filters of the convolution, (O, C / groups, KH, KW) in both layouts, any strides.
+grad_output : array
+    Gradient with respect to the convolution's result: (N, O, OH, OW), or
+    (N, OH, OW, O) for ``layout="NHWC"``.
+stride, padding, dilation, groups, layout
+    As they were given to `convkit.conv2d`.
+out : array, optional
+    Where to put the result; it must not overlap an input.
+algorithm, num_threads, accuracy, workspace_limit
+    As in `convkit.conv2d`.
+
+Returns
+-------
+array
+    Shape `input_size`, dtype and memory order of `grad_output`.
+
+Raises
+------
+TypeError, ValueError, UnsupportedAlgorithmError, MemoryError
+    As in `convkit.conv2d`; ValueError also where a convolution of `input_size` would
+    not have a result of the shape of `grad_output`.
+
+See Also
+--------
+convkit.conv_transpose2d : the same computation as a layer's forward pass.
+
+Examples
+--------
+>>> import numpy as np
+>>> import convkit as ck
+>>> w = np.ones((1, 1, 2, 2), dtype=np.float32)
+>>> dy = np.ones((1, 1, 2, 2), dtype=np.float32)
+>>> ck.grad.conv2d_input((1, 1, 3, 3), w, dy)[0, 0]
+array([[1., 2., 1.],
+       [2., 4., 2.],
+       [1., 2., 1.]], dtype=float32)
+)";
+
+const char conv_transpose2d_doc[] =
+    R"(conv_transpose2d(x, w, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1, *, layout='NCHW', activation=None, residual=None, out=None, algorithm=None, num_threads=None, accuracy=None, workspace_limit=None)
+--
+
+2-D transposed convolution: the input gradient of a convolution, as a forward pass.
+
+Every pixel of `x` adds a copy of the filters, scaled by its value, to a window of
+the result; windows are `stride` apart. Names and order of the arguments are those
+of torch.nn.functional.conv_transpose2d.
+
+Parameters
+----------
+x : array
+    Input of shape (N, C, H, W), or (N, H, W, C) for ``layout="NHWC"``; the batch
+    dimension may be left out.
+w : array
+    Filters of shape (C, O / groups, KH, KW) in both layouts, any strides: inputs
+    first, unlike those of `conv2d`.
+bias : array, optional
+    O values.
+stride, dilation : int or (int, int), optional
+    Height and width, at least 1.
+padding : int or pair, optional
+    Pixels cut off the result: one number, ``(height, width)``, or
+    ``((top, bottom), (left, right))``.
+output_padding : int or (int, int), optional
+    Rows and columns added at the end of the result, fewer than the stride or the
+    dilation: several sizes of an input have the same size of output, and this tells
+    which is meant.
+groups : int, optional
+    Blocks of channels that are convolved apart.
+layout, activation, residual, out, algorithm, num_threads, accuracy, workspace_limit
+    As in `conv2d`.
+
+Returns
+-------
+array
+    Shape (N, O, OH, OW), or (N, OH, OW, O) for ``layout="NHWC"``, where OH =
+    (H - 1) * stride - top - bottom + dilation * (KH - 1) + 1 + output_padding. Of the
+    dtype and memory order of `x`.
+
+Raises
+------
+TypeError, ValueError, UnsupportedAlgorithmError, MemoryError
+    As in `conv2d`.
+
+See Also
+--------
+ConvTranspose2d : the same with weights that are packed once.
+convkit.grad.conv2d_input : the same as a gradient.
+
+Examples
+--------
+>>> import numpy as np
+>>> import convkit as ck
+>>> x = np.ones((1, 1, 2, 2), dtype=np.float32)
+>>> w = np.ones((1, 1, 2, 2), dtype=np.float32)
+>>> ck.conv_transpose2d(x, w, stride=2).shape
+(1, 1, 4, 4)
+)";
+
 const char layer_doc[] =
     R"(Conv2d(w, bias=None, stride=1, padding=0, dilation=1, groups=1, *, layout='NCHW', activation=None, algorithm=None, num_threads=None, accuracy=None, workspace_limit=None)
 --
@@ -156,6 +272,46 @@ Examples
 >>> conv = ck.Conv2d(np.ones((8, 3, 3, 3), dtype=np.float32), padding=1, activation="relu")
 >>> conv(np.ones((2, 3, 16, 16), dtype=np.float32)).shape
 (2, 8, 16, 16)
+)";
+
+const char transposed_layer_doc[] =
+    R"(ConvTranspose2d(w, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1, *, layout='NCHW', activation=None, algorithm=None, num_threads=None, accuracy=None, workspace_limit=None)
+--
+
+A transposed convolution with weights of its own, packed once for the kernel that uses them.
+
+To `conv_transpose2d` what `Conv2d` is to `conv2d`.
+
+Parameters
+----------
+w : array
+    Filters of shape (C, O / groups, KH, KW), float32 or float64, any strides.
+bias : array, optional
+    O values.
+stride, padding, output_padding, groups, dilation, layout, activation, algorithm, num_threads, accuracy, workspace_limit
+    As in `conv_transpose2d`.
+
+Attributes
+----------
+weight, bias : array
+    The layer's own copies, read-only; `bias` may be None.
+nbytes : int
+    Bytes of the weights, the bias and all packings made so far.
+packed_nbytes : int
+    Bytes of the packings alone.
+
+Raises
+------
+TypeError, ValueError
+    As in `conv_transpose2d`.
+
+Examples
+--------
+>>> import numpy as np
+>>> import convkit as ck
+>>> up = ck.ConvTranspose2d(np.ones((8, 4, 2, 2), dtype=np.float32), stride=2)
+>>> up(np.ones((1, 8, 5, 5), dtype=np.float32)).shape
+(1, 4, 10, 10)
 )";
 
 const char layer_update_doc[] = R"(update($self, w, bias=None)

@@ -1,4 +1,5 @@
-// The type Conv2d. It is itself the fast one: Python 3.11 gives no vectorcall to subclasses made in Python.
+// The types Conv2d and ConvTranspose2d. They are themselves the fast ones: Python 3.11 gives no vectorcall to subclasses
+// made in Python.
 #include <algorithm>
 #include <cstddef>
 #include <memory>
@@ -13,38 +14,45 @@
 namespace convkit::bindings {
 namespace {
 
-constexpr const char* names[] = {"w",      "bias",       "stride",    "padding",     "dilation", "groups",
-                                 "layout", "activation", "algorithm", "num_threads", "accuracy", "workspace_limit"};
-enum Position {
-  at_w,
-  at_bias,
-  at_stride,
-  at_padding,
-  at_dilation,
-  at_groups,
-  at_layout,
-  at_activation,
-  at_algorithm,
-  at_num_threads,
-  at_accuracy,
-  at_workspace_limit,
-  argument_count
+// What distinguishes the types. Arguments are w, bias, and then those that a copy repeats.
+constexpr int at_w = 0, at_bias = 1, at_options = 2;
+struct LayerType {
+  const char* name;
+  const char* const* names;
+  int argument_count, positional;
+  OptionPositions positions;
+  int output_padding;  // position, or -1
+  PyTypeObject* type;
+  const ArgumentNames* argument_names;
 };
-constexpr OptionPositions positions{at_stride,     at_padding,   at_dilation,    at_groups,   at_layout,
-                                    at_activation, at_algorithm, at_num_threads, at_accuracy, at_workspace_limit};
+
+constexpr const char* convolution_names[] = {"w",         "bias",        "stride",   "padding",
+                                             "dilation",  "groups",      "layout",   "activation",
+                                             "algorithm", "num_threads", "accuracy", "workspace_limit"};
+constexpr const char* transposed_names[] = {"w",           "bias",     "stride",         "padding",    "output_padding",
+                                            "groups",      "dilation", "layout",         "activation", "algorithm",
+                                            "num_threads", "accuracy", "workspace_limit"};
+constexpr int most_arguments = 13;
+
+PyTypeObject convolution_object{}, transposed_object{};
+LayerType convolution_type{"Conv2d", convolution_names,   12,     6, {2, 3, 4, 5, 6, 7, 8, 9, 10, 11},
+                           -1,       &convolution_object, nullptr};
+LayerType transposed_type{"ConvTranspose2d",  transposed_names, 13, 7, {2, 3, 6, 5, 7, 8, 9, 10, 11, 12}, 4,
+                          &transposed_object, nullptr};
+
+const LayerType& type_of(PyTypeObject* type) {
+  return PyType_IsSubtype(type, &transposed_object) ? transposed_type : convolution_type;
+}
+
 constexpr const char* call_names[] = {"x", "out", "residual"};
 constexpr const char* update_names[] = {"w", "bias"};
 
-const ArgumentNames& argument_names() {
-  static const ArgumentNames instance("Conv2d", names, argument_count, at_layout, 1);
-  return instance;
-}
 const ArgumentNames& call_argument_names() {
-  static const ArgumentNames instance("Conv2d.__call__", call_names, 3, 3, 1);
+  static const ArgumentNames instance("__call__", call_names, 3, 3, 1);
   return instance;
 }
 const ArgumentNames& update_argument_names() {
-  static const ArgumentNames instance("Conv2d.update", update_names, 2, 2, 1);
+  static const ArgumentNames instance("update", update_names, 2, 2, 1);
   return instance;
 }
 
@@ -59,7 +67,7 @@ using LayerPlanPointer = std::shared_ptr<const LayerPlan>;
 struct Layer {
   explicit Layer() : plans(64) {}
   Options options;
-  Reference given[argument_count];  // the constructor's arguments, null where left out; w and bias stay null
+  Reference given[most_arguments];  // the constructor's arguments, null where left out; w and bias stay null
   std::shared_ptr<LayerWeights> weights;
   PlanCache<LayerPlanPointer> plans;
   std::uint64_t generation = 0;
@@ -73,8 +81,16 @@ struct LayerObject {
 
 Layer& layer_of(PyObject* self) { return *reinterpret_cast<LayerObject*>(self)->layer; }
 
-void check_weights(const ArrayArgument& w, const ArrayArgument& bias) {
-  if (w.ndim() != 4) raise(PyExc_ValueError, "w has shape " + shape_text(w) + ", expected (O, C/groups, KH, KW)");
+// Channels of the result.
+npy_intp channels(const ArrayArgument& w, const Options& options) {
+  return options.transposed ? w.shape()[1] * options.groups : w.shape()[0];
+}
+
+void check_weights(const ArrayArgument& w, const ArrayArgument& bias, const Options& options) {
+  if (w.ndim() != 4) {
+    raise(PyExc_ValueError, "w has shape " + shape_text(w) + ", expected " +
+                                (options.transposed ? "(C, O/groups, KH, KW)" : "(O, C/groups, KH, KW)"));
+  }
   for (int i = 0; i < 4; ++i) {
     if (w.shape()[i] == 0) raise(PyExc_ValueError, "w has shape " + shape_text(w) + ": no size may be 0");
   }
@@ -83,15 +99,16 @@ void check_weights(const ArrayArgument& w, const ArrayArgument& bias) {
     raise(PyExc_TypeError, std::string("w has dtype ") + dtype_name(w.dtype()) + " and bias has dtype " +
                                dtype_name(bias.dtype()) + "; convkit never casts: give all arrays one dtype");
   }
-  if (bias.ndim() != 1 || bias.shape()[0] != w.shape()[0]) {
+  if (bias.ndim() != 1 || bias.shape()[0] != channels(w, options)) {
     raise(PyExc_ValueError, "bias has shape " + shape_text(bias) + ", w of shape " + shape_text(w) + " needs (" +
-                                std::to_string(w.shape()[0]) + ",)");
+                                std::to_string(channels(w, options)) + ",)");
   }
 }
 
 void check_options(const ArrayArgument& w, const Options& options) {
   if (w.shape()[0] % options.groups != 0) {
-    raise(PyExc_ValueError, "the " + std::to_string(w.shape()[0]) + " output channels of w, of shape " + shape_text(w) +
+    raise(PyExc_ValueError, "the " + std::to_string(w.shape()[0]) + (options.transposed ? " input" : " output") +
+                                " channels of w, of shape " + shape_text(w) +
                                 ", are not divisible by groups=" + std::to_string(options.groups));
   }
   if (options.padding == Padding::same && (options.stride[0] != 1 || options.stride[1] != 1)) {
@@ -104,18 +121,21 @@ ArrayArgument optional_array(PyObject* object, const char* name) {
 }
 
 // torch.nn.Conv2d(in_channels, out_channels, kernel_size) is what many will type first.
-void explain_torch(PyObject* arguments, PyObject* keywords) {
+void explain_torch(const char* name, PyObject* arguments, PyObject* keywords) {
   const bool number_first = PyTuple_GET_SIZE(arguments) > 0 && PyLong_Check(PyTuple_GET_ITEM(arguments, 0));
   bool torch_name = false;
-  for (const char* name : {"in_channels", "out_channels", "kernel_size"}) {
-    torch_name = torch_name || (keywords && PyDict_GetItemString(keywords, name));
+  for (const char* keyword : {"in_channels", "out_channels", "kernel_size"}) {
+    torch_name = torch_name || (keywords && PyDict_GetItemString(keywords, keyword));
   }
   if (number_first || torch_name) {
+    const bool transposed = name == transposed_type.name;
     raise(
         PyExc_TypeError,
-        "convkit.Conv2d takes the weights themselves, unlike torch.nn.Conv2d(in_channels, out_channels, kernel_size), "
-        "which makes its own: pass an array of shape (out_channels, in_channels/groups, KH, KW), for instance "
-        "convkit.Conv2d(module.weight.detach().numpy(), module.bias.detach().numpy(), stride=1)");
+        std::string("convkit.") + name + " takes the weights themselves, unlike torch.nn." + name +
+            "(in_channels, out_channels, kernel_size), which makes its own: pass an array of shape " +
+            (transposed ? "(in_channels, out_channels/groups, KH, KW)" : "(out_channels, in_channels/groups, KH, KW)") +
+            ", for instance convkit." + name +
+            "(module.weight.detach().numpy(), module.bias.detach().numpy(), stride=1)");
   }
 }
 
@@ -123,7 +143,8 @@ PyObject* layer_vectorcall(PyObject* self, PyObject* const* arguments, std::size
 
 PyObject* layer_new(PyTypeObject* type, PyObject* arguments, PyObject* keywords) {
   return guarded([&] {
-    explain_torch(arguments, keywords);
+    const LayerType& kind = type_of(type);
+    explain_torch(kind.name, arguments, keywords);
     // Names and values as a vectorcall has them.
     const Py_ssize_t given = PyTuple_GET_SIZE(arguments), named = keywords ? PyDict_GET_SIZE(keywords) : 0;
     const Reference keyword_names(checked(PyTuple_New(named)));
@@ -135,18 +156,25 @@ PyObject* layer_new(PyTypeObject* type, PyObject* arguments, PyObject* keywords)
       values[static_cast<std::size_t>(given + i)] = value;
     }
     PyObject* bound[ArgumentNames::most];
-    argument_names().bind(values.data(), given, keyword_names.get(), bound);
+    kind.argument_names->bind(values.data(), given, keyword_names.get(), bound);
 
     auto layer = std::make_unique<Layer>();
     const ArrayArgument w(bound[at_w], "w");
     const ArrayArgument bias = optional_array(bound[at_bias], "bias");
-    check_weights(w, bias);
-    parse_options(bound, positions, layer->options);
+    if (&kind == &transposed_type) {
+      layer->options.op = Op::input_grad;
+      layer->options.transposed = true;
+    }
+    parse_options(bound, kind.positions, layer->options);
+    if (kind.output_padding >= 0 && bound[kind.output_padding]) {
+      parse_pair(bound[kind.output_padding], "output_padding", 0, layer->options.extent);
+    }
+    check_weights(w, bias, layer->options);
     check_options(w, layer->options);
-    for (int i = at_stride; i < argument_count; ++i) layer->given[i] = Reference::borrow(bound[i]);
+    for (int i = at_options; i < kind.argument_count; ++i) layer->given[i] = Reference::borrow(bound[i]);
     // An interned string need not be the object that was given: the layer keeps what its options point to.
     Opaque* const opaques[] = {&layer->options.algorithm, &layer->options.accuracy};
-    const int places[] = {at_algorithm, at_accuracy};
+    const int places[] = {kind.positions.algorithm, kind.positions.accuracy};
     for (int i = 0; i < 2; ++i) {
       if (opaques[i]->kind != Opaque::none) layer->given[places[i]] = Reference::borrow(opaques[i]->value);
     }
@@ -226,18 +254,19 @@ PyObject* layer_update(PyObject* self, PyObject* const* arguments, Py_ssize_t gi
     PyObject* values[ArgumentNames::most];
     update_argument_names().bind(arguments, given, keyword_names, values);
     const ArrayArgument w(values[0], "w"), bias = optional_array(values[1], "bias");
-    check_weights(w, bias);
     Layer& layer = layer_of(self);
+    check_weights(w, bias, layer.options);
+    const std::string self_name = std::string("this ") + type_of(Py_TYPE(self)).name;
     const ArrayArgument old(layer.weights->w(), "w");
     if (w.dtype() != old.dtype()) {
       raise(PyExc_TypeError,
-            std::string("w has dtype ") + dtype_name(w.dtype()) + ", this Conv2d has " + dtype_name(old.dtype()));
+            std::string("w has dtype ") + dtype_name(w.dtype()) + ", " + self_name + " has " + dtype_name(old.dtype()));
     }
     if (!std::equal(w.shape(), w.shape() + 4, old.shape())) {
-      raise(PyExc_ValueError, "w has shape " + shape_text(w) + ", this Conv2d has " + shape_text(old));
+      raise(PyExc_ValueError, "w has shape " + shape_text(w) + ", " + self_name + " has " + shape_text(old));
     }
     if (static_cast<bool>(bias) != (layer.weights->bias() != nullptr)) {
-      raise(PyExc_ValueError, bias ? "this Conv2d was made without a bias" : "this Conv2d has a bias: update it too");
+      raise(PyExc_ValueError, self_name + (bias ? " was made without a bias" : " has a bias: update it too"));
     }
     layer.weights = std::make_shared<LayerWeights>(w, bias);
     // The plans stay; the packings of the old weights go now and not at each plan's next call.
@@ -251,17 +280,20 @@ PyObject* layer_repr(PyObject* self) {
   return guarded([&] {
     const Layer& layer = layer_of(self);
     const ArrayArgument w(layer.weights->w(), "w");
-    std::string text = "<convkit.Conv2d " + std::to_string(w.shape()[1] * layer.options.groups) + " -> " +
-                       std::to_string(w.shape()[0]) + ", " + std::to_string(w.shape()[2]) + "x" +
-                       std::to_string(w.shape()[3]) + ", " + dtype_name(w.dtype()) +
+    const LayerType& kind = type_of(Py_TYPE(self));
+    const npy_intp first = w.shape()[0], second = w.shape()[1] * layer.options.groups;
+    const bool transposed = layer.options.transposed;
+    std::string text = std::string("<convkit.") + kind.name + " " + std::to_string(transposed ? first : second) +
+                       " -> " + std::to_string(transposed ? second : first) + ", " + std::to_string(w.shape()[2]) +
+                       "x" + std::to_string(w.shape()[3]) + ", " + dtype_name(w.dtype()) +
                        (layer.weights->bias() ? ", bias" : "");
-    for (int i = at_stride; i < argument_count; ++i) {
+    for (int i = at_options; i < kind.argument_count; ++i) {
       PyObject* value = layer.given[i].get();
       if (!value || value == Py_None) continue;
       const Reference value_text(checked(PyObject_Repr(value)));
       const char* utf8 = PyUnicode_AsUTF8(value_text.get());
       if (!utf8) throw PythonError{};
-      text += std::string(", ") + names[i] + "=" + utf8;
+      text += std::string(", ") + kind.names[i] + "=" + utf8;
     }
     text += "; " + std::to_string(layer.weights->weight_bytes()) + " bytes of weights, " +
             std::to_string(layer.weights->packed_bytes()) + " packed>";
@@ -273,9 +305,10 @@ PyObject* layer_repr(PyObject* self) {
 PyObject* layer_getnewargs(PyObject* self, PyObject*) {
   return guarded([&] {
     const Layer& layer = layer_of(self);
+    const LayerType& kind = type_of(Py_TYPE(self));
     const Reference keywords(checked(PyDict_New()));
-    for (int i = at_stride; i < argument_count; ++i) {
-      if (layer.given[i] && PyDict_SetItemString(keywords.get(), names[i], layer.given[i].get()) < 0)
+    for (int i = at_options; i < kind.argument_count; ++i) {
+      if (layer.given[i] && PyDict_SetItemString(keywords.get(), kind.names[i], layer.given[i].get()) < 0)
         throw PythonError{};
     }
     PyObject* bias = layer.weights->bias();
@@ -314,29 +347,34 @@ PyGetSetDef properties[] = {
     {nullptr, nullptr, nullptr, nullptr, nullptr},
 };
 
-PyTypeObject layer_type{};
+void add_type(PyObject* module, LayerType& kind, const char* full_name, const char* documentation) {
+  // Outlives the interpreter's last call, as the type does.
+  kind.argument_names = new ArgumentNames(kind.name, kind.names, kind.argument_count, kind.positional, 1);
+  PyTypeObject& type = *kind.type;
+  Py_SET_REFCNT(reinterpret_cast<PyObject*>(&type), 1);  // a static type lives as long as the process
+  type.tp_name = full_name;
+  type.tp_doc = documentation;
+  type.tp_basicsize = sizeof(LayerObject);
+  type.tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_VECTORCALL;
+  type.tp_vectorcall_offset = offsetof(LayerObject, vectorcall);
+  type.tp_weaklistoffset = offsetof(LayerObject, weak_references);
+  type.tp_call = PyVectorcall_Call;
+  type.tp_new = layer_new;
+  type.tp_dealloc = layer_dealloc;
+  type.tp_repr = layer_repr;
+  type.tp_methods = methods;
+  type.tp_getset = properties;
+  if (PyType_Ready(&type) < 0) throw PythonError{};
+  if (PyModule_AddObjectRef(module, kind.name, reinterpret_cast<PyObject*>(&type)) < 0) throw PythonError{};
+}
 
 }  // namespace
 
 void add_layer(PyObject* module) {
-  argument_names();
   call_argument_names();
   update_argument_names();
-  Py_SET_REFCNT(reinterpret_cast<PyObject*>(&layer_type), 1);  // a static type lives as long as the process
-  layer_type.tp_name = "convkit.Conv2d";
-  layer_type.tp_doc = layer_doc;
-  layer_type.tp_basicsize = sizeof(LayerObject);
-  layer_type.tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_VECTORCALL;
-  layer_type.tp_vectorcall_offset = offsetof(LayerObject, vectorcall);
-  layer_type.tp_weaklistoffset = offsetof(LayerObject, weak_references);
-  layer_type.tp_call = PyVectorcall_Call;
-  layer_type.tp_new = layer_new;
-  layer_type.tp_dealloc = layer_dealloc;
-  layer_type.tp_repr = layer_repr;
-  layer_type.tp_methods = methods;
-  layer_type.tp_getset = properties;
-  if (PyType_Ready(&layer_type) < 0) throw PythonError{};
-  if (PyModule_AddObjectRef(module, "Conv2d", reinterpret_cast<PyObject*>(&layer_type)) < 0) throw PythonError{};
+  add_type(module, convolution_type, "convkit.Conv2d", layer_doc);
+  add_type(module, transposed_type, "convkit.ConvTranspose2d", transposed_layer_doc);
 }
 
 }  // namespace convkit::bindings

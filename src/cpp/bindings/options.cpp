@@ -108,6 +108,15 @@ void parse_padding(PyObject* object, Options& options) {
   }
 }
 
+void parse_transposed_padding(PyObject* object, Options& options) {
+  if (PyUnicode_Check(object)) {
+    raise(PyExc_ValueError,
+          "padding of a transposed convolution must be an int, a pair or ((top, bottom), (left, right)), not " +
+              repr(object));
+  }
+  parse_padding(object, options);
+}
+
 Layout parse_layout(PyObject* object) {
   static constexpr const char* names[] = {"NCHW", "NHWC"};
   const int which = position_in(object, names, 2);
@@ -196,11 +205,14 @@ void parse_options(PyObject* const* values, const OptionPositions& at, Options& 
     return value == Py_None ? nullptr : value;
   };
   if (values[at.stride]) parse_pair(values[at.stride], "stride", 1, options.stride);
-  if (values[at.padding]) parse_padding(values[at.padding], options);
+  if (values[at.padding]) {
+    options.transposed ? parse_transposed_padding(values[at.padding], options)
+                       : parse_padding(values[at.padding], options);
+  }
   if (values[at.dilation]) parse_pair(values[at.dilation], "dilation", 1, options.dilation);
   if (values[at.groups]) options.groups = parse_integer(values[at.groups], "groups", 1);
   if (values[at.layout]) options.layout = parse_layout(values[at.layout]);
-  if (PyObject* value = given(at.activation)) parse_activation(value, options);
+  if (PyObject* value = at.activation < 0 ? nullptr : given(at.activation)) parse_activation(value, options);
   if (PyObject* value = given(at.num_threads)) options.threads = parse_integer(value, "num_threads", 1);
   if (PyObject* value = given(at.algorithm)) options.algorithm = parse_opaque(value);
   if (PyObject* value = given(at.accuracy)) options.accuracy = parse_opaque(value);

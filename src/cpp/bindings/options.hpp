@@ -19,6 +19,9 @@ struct Opaque {
 };
 
 struct Options {
+  Op op = Op::forward;
+  bool transposed = false;          // input_grad: called as a transposed convolution
+  std::int32_t extent[2] = {0, 0};  // input_grad: height and width of the result, or what output_padding adds to them
   std::int32_t stride[2] = {1, 1};
   std::int32_t dilation[2] = {1, 1};
   std::int32_t pads[4] = {0, 0, 0, 0};  // top, bottom, left, right, where padding is `sides`
@@ -35,12 +38,14 @@ struct Options {
 void parse_pair(PyObject* object, const char* name, std::int32_t least, std::int32_t out[2]);
 void parse_padding(PyObject* object, Options& options);
 std::int32_t parse_integer(PyObject* object, const char* name, std::int32_t least);
+// Refuses what a transposed convolution cannot have: its result's size follows from numbers.
+void parse_transposed_padding(PyObject* object, Options& options);
 Layout parse_layout(PyObject* object);
 void parse_activation(PyObject* object, Options& options);
 Opaque parse_opaque(PyObject* object);
 Opaque parse_workspace_limit(PyObject* object);
 
-// Positions of the options that conv2d and Conv2d share, within an array of argument values.
+// Positions of the options that all calls share, within an array of argument values; a gradient has no activation (-1).
 struct OptionPositions {
   int stride, padding, dilation, groups, layout, activation, algorithm, num_threads, accuracy, workspace_limit;
 };

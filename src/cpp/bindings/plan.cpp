@@ -55,18 +55,26 @@ Layout memory_layout(const Geometry& x, Layout declared, int element, bool& dens
   return stride(1) < stride(3) ? Layout::nhwc : Layout::nchw;
 }
 
-[[noreturn]] void mismatch(const Operands& o, const std::string& reason) {
-  raise(PyExc_ValueError,
-        "x of shape " + shape_text(o.x) + " and w of shape " + shape_text(o.w) + " do not go together: " + reason);
+// What the caller knows the first two operands by.
+struct Names {
+  std::string x, w;
+  explicit Names(const Options& options)
+      : x(options.op == Op::forward || options.transposed ? "x" : "grad_output"),
+        w(options.op == Op::forward || options.transposed ? "w" : "weight") {}
+};
+
+[[noreturn]] void mismatch(const Operands& o, const Names& names, const std::string& reason) {
+  raise(PyExc_ValueError, names.x + " of shape " + shape_text(o.x) + " and " + names.w + " of shape " +
+                              shape_text(o.w) + " do not go together: " + reason);
 }
 
-void check_dtypes(const Operands& o) {
+void check_dtypes(const Operands& o, const Names& operands) {
   const ArrayArgument* others[] = {&o.w, &o.bias, &o.residual, &o.out};
-  const char* names[] = {"w", "bias", "residual", "out"};
+  const std::string names[] = {operands.w, "bias", "residual", "out"};
   for (int i = 0; i < 4; ++i) {
     if (*others[i] && others[i]->dtype() != o.x.dtype()) {
-      raise(PyExc_TypeError, std::string("x has dtype ") + dtype_name(o.x.dtype()) + " and " + names[i] +
-                                 " has dtype " + dtype_name(others[i]->dtype()) +
+      raise(PyExc_TypeError, operands.x + " has dtype " + dtype_name(o.x.dtype()) + " and " + names[i] + " has dtype " +
+                                 dtype_name(others[i]->dtype()) +
                                  "; convkit never casts: give all arrays one dtype, float32 or float64");
     }
   }
@@ -105,42 +113,61 @@ void check_same_shape(const ArrayArgument& array, const char* name, const Plan& 
 }
 
 // Refuses what 64-bit byte offsets could not address: broadcast inputs may have any product of sizes.
-void check_bytes(const Operands& o, const std::int64_t sizes[4], int element) {
+void check_bytes(const Operands& o, const Names& names, const std::int64_t sizes[4], int element) {
   __int128 bytes = element;
   for (int i = 0; i < 4; ++i) bytes *= sizes[i];
-  if (bytes > largest_bytes) mismatch(o, "the tensors would not fit into memory");
+  if (bytes > largest_bytes) mismatch(o, names, "the tensors would not fit into memory");
+}
+
+// Length of a transposed convolution's result along one dimension. Extra pixels that could also be had by padding less are
+// had that way, for a convolution of the result would otherwise have more outputs than x has pixels.
+std::int64_t transposed_length(std::int64_t size, std::int64_t taps, std::int64_t stride, std::int64_t dilation,
+                               std::int64_t extra, std::int64_t pad_begin, std::int64_t& pad_end) {
+  if (extra >= std::max(stride, dilation)) {
+    raise(PyExc_ValueError, "output_padding must be smaller than stride or dilation, not " + std::to_string(extra) +
+                                " with stride " + std::to_string(stride) + " and dilation " + std::to_string(dilation));
+  }
+  const std::int64_t length = (size - 1) * stride - pad_begin - pad_end + dilation * (taps - 1) + 1 + extra;
+  if (extra >= stride) {
+    const std::int64_t less = std::min(extra, pad_end);
+    pad_end -= less;
+    if (extra - less >= stride) {
+      raise(PyExc_ValueError, "output_padding exceeds padding by a stride or more: " + std::to_string(extra) +
+                                  " with stride " + std::to_string(stride));
+    }
+  }
+  return length;
 }
 
 // Shapes, problem and result of a call; everything but the kernel. Returns whether x is dense.
 bool describe(const Operands& o, const Options& options, bool packed, Plan& plan) {
-  check_dtypes(o);
-  const bool nchw = options.layout == Layout::nchw;
+  const Names names(options);
+  check_dtypes(o, names);
+  const bool forward = options.op == Op::forward, nchw = options.layout == Layout::nchw;
   if (o.x.ndim() != 3 && o.x.ndim() != 4) {
-    raise(PyExc_ValueError, std::string("x has shape ") + shape_text(o.x) + ", expected " +
+    raise(PyExc_ValueError, names.x + " has shape " + shape_text(o.x) + ", expected " +
                                 (nchw ? "(N, C, H, W) or (C, H, W)" : "(N, H, W, C) or (H, W, C)") + " for layout " +
                                 (nchw ? "'NCHW'" : "'NHWC'"));
   }
   if (o.w.ndim() != 4) {
-    raise(PyExc_ValueError, "w has shape " + shape_text(o.w) + ", expected (O, C/groups, KH, KW)");
+    raise(PyExc_ValueError, names.w + " has shape " + shape_text(o.w) + ", expected " +
+                                (options.transposed ? "(C, O/groups, KH, KW)" : "(O, C/groups, KH, KW)"));
   }
   const int element = element_bytes(o.x.dtype());
   const Geometry x = geometry(o.x, options.layout);
   const npy_intp* w = o.w.shape();
   for (int i = 0; i < 4; ++i) {
-    if ((i > 0 && x.sizes[i] == 0) || w[i] == 0) mismatch(o, "only the batch may be empty");
-    if (x.sizes[i] > largest_size || w[i] > largest_size) mismatch(o, "every size must be below 2**31");
+    if ((i > 0 && x.sizes[i] == 0) || w[i] == 0) mismatch(o, names, "only the batch may be empty");
+    if (x.sizes[i] > largest_size || w[i] > largest_size) mismatch(o, names, "every size must be below 2**31");
   }
   const std::int64_t w_sizes[4] = {w[0], w[1], w[2], w[3]};
-  check_bytes(o, x.sizes, element);
-  check_bytes(o, w_sizes, element);
+  check_bytes(o, names, x.sizes, element);
+  check_bytes(o, names, w_sizes, element);
   ConvProblem& p = plan.problem;
   p = ConvProblem{};
-  p.op = Op::forward;
+  p.op = options.op;
   p.dtype = o.x.dtype();
   p.n = std::max<std::int64_t>(1, x.sizes[0]);
-  p.c = x.sizes[1];
-  p.h = x.sizes[2];
-  p.w = x.sizes[3];
   p.o = w[0];
   p.kh = w[2];
   p.kw = w[3];
@@ -153,25 +180,49 @@ bool describe(const Operands& o, const Options& options, bool packed, Plan& plan
   p.bias = o.bias ? 1 : 0;
   p.residual = o.residual ? 1 : 0;
   p.packed = packed ? 1 : 0;
-  if (w[1] * p.groups != p.c) {
-    mismatch(o, "with groups=" + std::to_string(p.groups) + " w takes " + std::to_string(w[1] * p.groups) +
-                    " input channels, x has " + std::to_string(p.c) + (nchw ? " (layout 'NCHW')" : " (layout 'NHWC')"));
+  p.c = w[1] * p.groups;
+  if (const std::int64_t takes = forward ? p.c : p.o; takes != x.sizes[1]) {
+    mismatch(o, names,
+             "with groups=" + std::to_string(p.groups) + " " + names.w + " takes " + std::to_string(takes) +
+                 " input channels, " + names.x + " has " + std::to_string(x.sizes[1]) +
+                 (nchw ? " (layout 'NCHW')" : " (layout 'NHWC')"));
   }
   if (p.o % p.groups != 0) {
-    mismatch(o, "the " + std::to_string(p.o) +
-                    " output channels of w are not divisible by groups=" + std::to_string(p.groups));
+    mismatch(o, names,
+             "the " + std::to_string(p.o) + (options.transposed ? " input" : " output") + " channels of " + names.w +
+                 " are not divisible by groups=" + std::to_string(p.groups));
+  }
+  if (forward) {
+    p.h = x.sizes[2];
+    p.w = x.sizes[3];
+  } else if (!options.transposed) {
+    p.h = options.extent[0];
+    p.w = options.extent[1];
   }
   fill_pads(options, p);
+  if (options.transposed) {
+    p.h = transposed_length(x.sizes[2], p.kh, p.stride_h, p.dilation_h, options.extent[0], p.pad_top, p.pad_bottom);
+    p.w = transposed_length(x.sizes[3], p.kw, p.stride_w, p.dilation_w, options.extent[1], p.pad_left, p.pad_right);
+    if (p.h < 1 || p.w < 1) {
+      mismatch(o, names, "the result would be " + std::to_string(p.h) + " x " + std::to_string(p.w) + " pixels");
+    }
+  }
   bool dense;
   p.layout = memory_layout(x, options.layout, element, dense);
-  if (const char* reason = complete(p)) mismatch(o, reason);
-  if (o.bias && (o.bias.ndim() != 1 || o.bias.shape()[0] != p.o)) {
+  if (const char* reason = complete(p)) mismatch(o, names, reason);
+  if (!forward && (p.oh != x.sizes[2] || p.ow != x.sizes[3])) {
+    mismatch(o, names,
+             "an input of " + std::to_string(p.h) + " x " + std::to_string(p.w) + " pixels has outputs of " +
+                 std::to_string(p.oh) + " x " + std::to_string(p.ow));
+  }
+  const std::int64_t channels = result_channels(p);
+  if (o.bias && (o.bias.ndim() != 1 || o.bias.shape()[0] != channels)) {
     raise(PyExc_ValueError, "bias has shape " + shape_text(o.bias) + ", w of shape " + shape_text(o.w) + " needs (" +
-                                std::to_string(p.o) + ",)");
+                                std::to_string(channels) + ",)");
   }
 
-  const std::int64_t sizes[4] = {x.sizes[0], p.o, p.oh, p.ow};
-  check_bytes(o, sizes, element);
+  const std::int64_t sizes[4] = {x.sizes[0], channels, forward ? p.oh : p.h, forward ? p.ow : p.w};
+  check_bytes(o, names, sizes, element);
   std::int64_t strides[4];
   dense_strides(sizes, p.layout, element, strides);
   plan.y_bytes = element * sizes[0] * sizes[1] * sizes[2] * sizes[3];
@@ -207,11 +258,12 @@ void bring_tensor(Plan& plan, Bring& bring, const ArrayArgument& array, Layout d
 
 void bring_bias(Plan& plan, const ArrayArgument& bias) {
   const int element = element_bytes(plan.problem.dtype);
-  plan.bias.tensor = {{1, 1, 1, plan.problem.o}, {0, 0, 0, bias.strides()[0]}};
-  plan.bias.copied = bias.misaligned() || (plan.problem.o > 1 && bias.strides()[0] != element);
+  const std::int64_t channels = result_channels(plan.problem);
+  plan.bias.tensor = {{1, 1, 1, channels}, {0, 0, 0, bias.strides()[0]}};
+  plan.bias.copied = bias.misaligned() || (channels > 1 && bias.strides()[0] != element);
   if (!plan.bias.copied) return;
   dense_strides(plan.bias.tensor.sizes, Layout::nchw, element, plan.bias.dense);
-  plan.bias.offset = reserve(plan, element * plan.problem.o);
+  plan.bias.offset = reserve(plan, element * channels);
 }
 
 void bring_weights(Plan& plan, const ArrayArgument& w) {
@@ -261,12 +313,14 @@ void Key::add(const Options& o) {
     return static_cast<std::int64_t>(a) << 32 | static_cast<std::int64_t>(b);
   };
   add(static_cast<int>(o.padding) | static_cast<int>(o.layout) << 4 | static_cast<int>(o.activation) << 8 |
-      o.algorithm.kind << 12 | o.accuracy.kind << 16 | o.workspace_limit.kind << 20);
+      o.algorithm.kind << 12 | o.accuracy.kind << 16 | o.workspace_limit.kind << 20 | static_cast<int>(o.op) << 24 |
+      static_cast<int>(o.transposed) << 26);
   add(two(o.stride[0], o.stride[1]));
   add(two(o.dilation[0], o.dilation[1]));
   add(two(o.pads[0], o.pads[1]));
   add(two(o.pads[2], o.pads[3]));
   add(o.groups);
+  if (o.op != Op::forward) add(two(o.extent[0], o.extent[1]));
   if (o.algorithm.kind) add(o.algorithm.bits);
   if (o.accuracy.kind) add(o.accuracy.bits);
   if (o.workspace_limit.kind) add(o.workspace_limit.bits);

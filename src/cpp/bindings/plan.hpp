@@ -81,6 +81,9 @@ std::shared_ptr<const Plan> make_plan(const Operands& operands, const Options& o
 // The problem alone; raises ValueError for an empty batch, of which there is nothing to choose.
 ConvProblem describe_problem(const Operands& operands, const Options& options, bool packed);
 
+// Channels of a problem's result.
+inline std::int64_t result_channels(const ConvProblem& p) { return p.op == Op::input_grad ? p.c : p.o; }
+
 // Plans by key, bounded: when full it starts anew, which costs each shape still in use one miss.
 template <class Value>
 class PlanCache {

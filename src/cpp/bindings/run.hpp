@@ -1,5 +1,6 @@
 // Runs a plan on the arrays of one call.
 #pragma once
+#include "chooser.hpp"
 #include "plan.hpp"
 
 namespace convkit::bindings {
@@ -20,6 +21,33 @@ inline void check_out_operands(const Operands& operands, bool own_weights) {
   if (!own_weights) check_overlap(operands.out, operands.w, "w", false);
   if (operands.bias && !own_weights) check_overlap(operands.out, operands.bias, "bias", false);
   if (operands.residual) check_overlap(operands.out, operands.residual, "residual", true);
+}
+
+// Finds or makes the plan of a call that brings its own weights, and runs it.
+inline PyObject* run_call(const Operands& operands, const Options& options, PyObject* out_object) {
+  const int threads = resolve_threads(options);
+  Key key;
+  key.add(threads | context_token() << 32);
+  key.add(operands.x);
+  key.add(operands.w);
+  key.add(operands.bias);
+  key.add(operands.residual);
+  key.add(operands.out);
+  key.add(options);
+  ++counters().calls;
+  PlanPointer plan;
+  if (PlanPointer* const found = plan_cache().find(key)) {
+    ++counters().plan_hits;
+    plan = *found;
+  } else {
+    ++counters().plan_misses;
+    const std::uint64_t generation = plan_generation();
+    plan = make_plan(operands, options, threads, false);
+    // What was chosen before a clear_plans() meanwhile must not outlive it.
+    if (!plan->settle && generation == plan_generation()) plan_cache().insert(key, plan);
+  }
+  check_out_operands(operands, false);
+  return run_plan(*plan, operands, options, nullptr, out_object);
 }
 
 }  // namespace convkit::bindings

@@ -59,9 +59,10 @@ class Trial {
     } else {
       take_weights(w, threads);
     }
-    arguments_.epilogue = {optional(bias, {1, {problem_.o}}, problem_.bias, "bias"),
-                           optional(residual, output_shape(problem_), problem_.residual, "residual"),
-                           activation_from(activation), lo, hi};
+    const Shape result = op == Op::input_grad ? input_shape(problem_) : output_shape(problem_);
+    arguments_.epilogue = {optional(bias, {1, {op == Op::input_grad ? problem_.c : problem_.o}}, problem_.bias, "bias"),
+                           optional(residual, result, problem_.residual, "residual"), activation_from(activation), lo,
+                           hi};
     allocate_output();
     workspace_bytes_ = kernel_->workspace_bytes(problem_, parameters_, threads);
     workspace_ = Block(workspace_bytes_);

@@ -48,6 +48,15 @@ struct FilterStage {
       gather_rows(from, outputs, channels * taps);
       return;
     }
+    const bool rotated = w.stride_kw == -1 && w.stride_kh == -tile.rx;
+    if (rotated || (w.stride_kw == 1 && w.stride_kh == tile.rx)) {
+      // Only the taps of a filter lie together: so in the views of input gradients, last tap first.
+      for (std::int64_t k = 0; k < channels; ++k) {
+        gather_taps(from + k * w.stride_c - (rotated ? taps - 1 : 0), outputs, taps, rotated,
+                    scratch + k * taps * lanes);
+      }
+      return;
+    }
     T* out = scratch;
     for (std::int64_t k = 0; k < channels; ++k) {
       for (int i = 0; i < tile.ry; ++i) {
@@ -59,6 +68,20 @@ struct FilterStage {
             for (int l = 0; l < lanes; ++l) out[l] = l < outputs ? in[l * w.stride_o] : T(0);
           }
         }
+      }
+    }
+  }
+
+  void gather_taps(const T* from, int outputs, std::int64_t taps, bool rotated, T* out) const {
+    for (std::int64_t t = 0; t < taps; t += lanes) {
+      typename V::Reg r[lanes];
+      const int n = static_cast<int>(smaller<std::int64_t>(lanes, taps - t));
+      CONVKIT_UNROLL
+      for (int l = 0; l < lanes; ++l) r[l] = l < outputs ? V::load(from + t + l * w.stride_o, n) : V::zero();
+      V::transpose(r);
+      CONVKIT_UNROLL
+      for (int l = 0; l < lanes; ++l) {
+        if (l < n) V::store(out + (rotated ? taps - 1 - t - l : t + l) * lanes, r[l]);
       }
     }
   }

@@ -126,9 +126,9 @@ std::int64_t winograd_workspace(const ConvProblem& p, const Parameters& paramete
   return carver.used;
 }
 
-inline WeightView group_weights(const WeightView& w, std::int64_t first_output, std::size_t element) {
+inline WeightView group_weights(const WeightView& w, std::int64_t group, std::size_t element) {
   WeightView view = w;
-  view.data = static_cast<const char*>(w.data) + first_output * w.stride_o * static_cast<std::ptrdiff_t>(element);
+  view.data = static_cast<const char*>(w.data) + group * w.stride_group * static_cast<std::ptrdiff_t>(element);
   return view;
 }
 
@@ -140,7 +140,7 @@ void pack_filters(const Sizes<T>& s, const WinogradTile<T>& tile, const WeightVi
   for (std::int64_t i = share_.begin; i < share_.end; ++i) {
     const std::int64_t group = i / (s.panels * s.c_blocks), p = i / s.c_blocks % s.panels, block = i % s.c_blocks;
     const int vectors = s.vectors(p);
-    const FilterStage<T> stage{tile, group_weights(w, group * s.g.o, sizeof(T)), s.g.o, s.g.c, scratch};
+    const FilterStage<T> stage{tile, group_weights(w, group, sizeof(T)), s.g.o, s.g.c, scratch};
     T* const u = out + group * s.packed_group + p * s.points * s.g.c * s.panel + block * s.lanes * vectors * s.lanes;
     stage.run(p * s.panel, vectors, block * s.lanes, smaller(s.g.c, (block + 1) * s.lanes), u,
               s.g.c * vectors * s.lanes);
@@ -202,7 +202,7 @@ struct WinogradMember {
           products(u, s.g.c * vectors * s.lanes, 0, s.g.c, vectors, from, to, p + 1 < panels.end, ahead,
                    fetch_from - p * s.points, pace);
         } else {
-          const FilterStage<T> filters{tile, group_weights(args.w, group * s.g.o, sizeof(T)), s.g.o, s.g.c,
+          const FilterStage<T> filters{tile, group_weights(args.w, group, sizeof(T)), s.g.o, s.g.c,
                                        area.filter_scratch};
           for (std::int64_t c = 0; c < s.g.c; c += s.kc) {
             const std::int64_t c_end = smaller(s.g.c, c + s.kc);

@@ -1,4 +1,5 @@
 // Winograd convolution: the entries. How it works is in schedule.hpp, which tiles there are is in the list below.
+#include "algorithms/adjoint.hpp"
 #include "algorithms/winograd/predict.hpp"
 #include "algorithms/winograd/schedule.hpp"
 
@@ -95,6 +96,6 @@ constexpr Kernel kernels[] = {
 }  // namespace
 
 extern const KernelTable winograd_table;
-constexpr KernelTable winograd_table = {kernels, sizeof kernels / sizeof kernels[0]};
+constexpr KernelTable winograd_table = WithAdjoints<kernels>::table;
 
 }  // namespace convkit::CONVKIT_ISA
