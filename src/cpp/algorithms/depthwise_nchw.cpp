@@ -394,6 +394,6 @@ constexpr Kernel kernels[] = {
 }  // namespace
 
 extern const KernelTable depthwise_nchw_table;
-constexpr KernelTable depthwise_nchw_table = {kernels, sizeof kernels / sizeof kernels[0]};
+constexpr KernelTable depthwise_nchw_table = WithAdjoints<kernels>::table;
 
 }  // namespace convkit::CONVKIT_ISA
