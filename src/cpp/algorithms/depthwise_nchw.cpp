@@ -4,6 +4,7 @@
 // row fills half of one at most. Without masks, and for windows that do not slide, a strip is first copied to a block in
 // L1 that holds the padding as zeros, with stride S as S blocks of every S-th pixel, so that all loads of the window are
 // whole vectors of neighbours; strips inside the image are read as they are if the stride is 1.
+#include "algorithms/adjoint.hpp"
 #include "algorithms/depthwise.hpp"
 #include "microkernels/depthwise.hpp"
 
