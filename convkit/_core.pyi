@@ -43,7 +43,6 @@ def conv2d(
     accuracy: Literal["strict", "standard", "fast"] | float | None = None,
     workspace_limit: int | None = None,
 ) -> Any: ...
-
 def conv2d_input(
     input_size: Sequence[int],
     weight: _ArrayLike,
