@@ -66,6 +66,22 @@ def test_arrays_on_other_devices() -> None:
     refused(TypeError, "x is on another device than the CPU", OnGpu(), W)
 
 
+def test_what_dlpack_exporters_and_numpy_raise() -> None:
+    class Exporter:
+        def __init__(self, error: Exception) -> None:
+            self.error = error
+
+        def __dlpack_device__(self) -> tuple[int, int]:
+            return 1, 0
+
+        def __dlpack__(self, **_: Any) -> Any:
+            raise self.error
+
+    # NumPy raises RuntimeError for a dtype that it has not.
+    refused(TypeError, "supports float32 and float64", Exporter(RuntimeError("Unsupported dtype in DLTensor.")), W)
+    refused(BufferError, "requires grad", Exporter(BufferError("requires grad")), W)
+
+
 def test_counts_and_names_of_arguments() -> None:
     refused(TypeError, "missing its argument 'x'")
     refused(TypeError, "missing its argument 'w'", X)

@@ -65,7 +65,14 @@ void ArrayArgument::convert(PyObject* object, const char* name) {
     }
   }
   static PyObject* const from_dlpack = imported("numpy", "from_dlpack");
-  owned_ = Reference(checked(PyObject_CallOneArg(from_dlpack, object)));
+  owned_ = Reference(PyObject_CallOneArg(from_dlpack, object));
+  if (!owned_) {
+    // NumPy's word for a dtype that it has not, such as bfloat16; what the exporter itself raises is left alone.
+    if (!PyErr_ExceptionMatches(PyExc_RuntimeError)) throw PythonError{};
+    PyErr_Clear();
+    raise(PyExc_TypeError,
+          std::string(name) + " has a dtype that NumPy does not know; convkit supports float32 and float64");
+  }
   array_ = reinterpret_cast<PyArrayObject*>(owned_.get());
 }
 

@@ -167,7 +167,7 @@ Opaque parse_opaque(PyObject* object) {
     opaque.value = object;
     opaque.kind = Opaque::interned;
     opaque.bits = reinterpret_cast<std::intptr_t>(object);
-  } else if (PyFloat_CheckExact(object)) {
+  } else if (PyFloat_Check(object)) {
     opaque.kind = Opaque::real;
     const double value = PyFloat_AS_DOUBLE(object);
     std::memcpy(&opaque.bits, &value, sizeof value);

@@ -29,6 +29,10 @@ void copy_row(char* to, std::int64_t to_stride, const char* from, std::int64_t f
     std::memcpy(to, from, static_cast<std::size_t>(count * width));
     return;
   }
+  if (to_stride == width && from_stride == -width) {  // constant strides, so that the compiler reverses whole vectors
+    for (std::int64_t i = 0; i < count; ++i) std::memcpy(to + i * width, from - i * width, width);
+    return;
+  }
   for (std::int64_t i = 0; i < count; ++i) std::memcpy(to + i * to_stride, from + i * from_stride, width);
 }
 
