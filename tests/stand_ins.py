@@ -58,6 +58,9 @@ class StandInCore:
         seconds = self.details[index].get("predicted", self.details[index]["seconds"])
         return {**cost, "vector_ops": 6e9 * seconds, "efficiency": 1.0, "imbalance": 1.0 * threads}
 
+    def workspace_limit(self) -> int:
+        return 2**30
+
     def workspace_bytes(self, index: int, problem: tuple[int, ...], parameters: tuple[int, ...], threads: int) -> int:
         return int(self.details[index].get("workspace", 0))
 

@@ -131,7 +131,11 @@ def test_accuracy_of_a_block_reaches_the_choice(database: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "value", "allowed"),
-    [("CONVKIT_MODE", "fastest", "replay, online, tune"), ("CONVKIT_ACCURACY", "-1", "strict, standard, fast")],
+    [
+        ("CONVKIT_MODE", "fastest", "replay, online, tune"),
+        ("CONVKIT_ACCURACY", "-1", "strict, standard, fast"),
+        ("CONVKIT_VERBOSE", "yes", "0, 1, 2"),
+    ],
 )
 def test_bad_environment_raises_at_first_use(name: str, value: str, allowed: str) -> None:
     result = run("import convkit as ck; print('imported')\n" + textwrap.dedent(CONVOLVE), **{name: value})
@@ -237,3 +241,34 @@ def test_children_of_a_fork_choose_and_write(database: Path) -> None:
     """
     result = run(code)
     assert result.returncode == 0, result.stderr
+
+
+def test_verbosity_tells_choices(tmp_path: Path) -> None:
+    lines = [
+        len(run(CONVOLVE, CONVKIT_VERBOSE=level, CONVKIT_DB=str(tmp_path / "none")).stderr.splitlines())
+        for level in ("0", "1", "2")
+    ]
+    assert lines[:2] == [0, 1]
+    assert lines[2] > 5
+
+
+def test_site_databases_and_frozen_choices(tmp_path: Path, database: Path) -> None:
+    choice = tune_problem(PROBLEM, 1, budget=0.2)
+    frozen = tmp_path / "frozen.sqlite"
+    from convkit.tuner.database import open_user
+
+    open_user().freeze(frozen)
+    code = f"""
+        from convkit.problem import Problem
+        from convkit.tuner import choose, tune_problem
+        problem = Problem.parse({str(PROBLEM)!r})
+        first = choose(problem, 1)
+        tune_problem(problem.replace(h=12), 1, budget=0.05)
+        print(first.tier, first.kernel, ",".join(map(str, first.parameters)))
+    """
+    before = frozen.read_bytes()
+    for paths, tier in ((f":memory:{os.pathsep}{frozen}", "site"), (f"{tmp_path}/new{os.pathsep}{frozen}", "site")):
+        result = run(code, CONVKIT_DB=paths)
+        assert result.stdout.split()[:2] == [tier, choice.kernel], result.stderr
+    assert (tmp_path / "new").exists()
+    assert frozen.read_bytes() == before

@@ -13,7 +13,9 @@ from stand_ins import StandInBench, StandInCore, selector_over, tuner_over
 import convkit as ck
 from convkit.problem import Problem
 from convkit.tuner import calibration, report, tune_problem
+from convkit.tuner.comparison import agreement, layer_times, static_table, total
 from convkit.tuner.machine import machine_class
+from convkit.tuner.recorder import Recorder
 from convkit.tuner.regret import regrets, summary
 from convkit.tuner.selector import selector
 
@@ -37,6 +39,43 @@ def test_regret_of_model_and_neighbours() -> None:
     assert "cost model" in text
     assert "praised" in text
     assert "2 problems measured, 0 stale" in report.text(selector_)
+
+
+def test_the_selector_against_static_choices() -> None:
+    core = StandInCore(
+        gemm={"seconds": 3e-3},
+        small={"seconds": 1e-3, "applies": lambda p: p.c < 10},
+        large={"seconds": 2e-3, "applies": lambda p: p.c >= 10},
+    )
+    selector_ = selector_over(core)
+    layers = [("first", 1, PROBLEM), ("second", 2, PROBLEM.replace(c=16))]
+    for _, _, problem in layers:
+        tuner_over(selector_, StandInBench(core)).tune(problem, 1, budget=60)
+    times = layer_times(layers, 1, selector_)
+    assert [layer.chosen for layer in times] == ["small", "large"]
+    assert total(times, "gemm") == pytest.approx(9e-3, rel=0.05)
+    assert total(times, "large") == pytest.approx(7e-3, rel=0.05)
+    table = static_table(times)
+    assert "selector" in table
+    assert "1.000" in table
+    assert "convkit tune" in static_table(layer_times(layers, 16, selector_))
+
+
+def test_two_tunings_agree_or_tell_where_not(tmp_path: Path) -> None:
+    paths = []
+    for number, fast in enumerate(("one", "two")):
+        core = StandInCore(one={"seconds": 1e-3}, two={"seconds": 1.2e-3}, third={"seconds": 0.9e-3})
+        slow = StandInCore(one={"seconds": 1e-3}, two={"seconds": 1.2e-3}, third={"seconds": 1.3e-3})
+        selector_ = selector_over(core)
+        paths.append(tmp_path / str(number))
+        recorder = Recorder(paths[-1], selector_.memory)
+        tuner_over(selector_, StandInBench(core, seed=number), recorder).tune(PROBLEM, 1, budget=60)
+        other = core if fast == "one" else slow
+        tuner_over(selector_, StandInBench(other), recorder).tune(PROBLEM.replace(c=16), 1, budget=60)
+    found = agreement(*paths, choosing=selector_)
+    assert (found.problems, found.same, found.tied) == (2, 1, 0)
+    assert found.slowest == pytest.approx(0.3, rel=0.1)
+    assert "third" in str(found)
 
 
 def test_stale_problems_are_listed() -> None:

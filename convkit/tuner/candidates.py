@@ -60,6 +60,7 @@ class Core(Protocol):
     def cost(
         self, index: int, problem: tuple[int, ...], parameters: tuple[int, ...], threads: int
     ) -> dict[str, float]: ...
+    def workspace_limit(self) -> int: ...
     def workspace_bytes(
         self, index: int, problem: tuple[int, ...], parameters: tuple[int, ...], threads: int
     ) -> int: ...
@@ -92,6 +93,11 @@ class Inventory:
             )
             for entry in core.kernels()
         )
+
+    @property
+    def workspace_limit(self) -> int:
+        """Bytes of workspace that a call may use where it does not say."""
+        return self._core.workspace_limit()
 
     @cached_property
     def by_name(self) -> dict[str, Kernel]:

@@ -181,7 +181,7 @@ def explain_problem(
 
         threads = _core.default_threads()
     choosing = choosing or selector()
-    constraints = Constraints.of_call(problem, accuracy, workspace_limit)
+    constraints = Constraints.of_call(choosing.inventory, problem, accuracy, workspace_limit)
     choice = choosing.choose(problem, threads, algorithm=algorithm, accuracy=accuracy, workspace_limit=workspace_limit)
     answers = choosing.answers(problem, threads)
     answering = next((a for a in answers if a.tier == choice.tier and a.ranking.ranked), None)

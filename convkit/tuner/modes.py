@@ -14,6 +14,7 @@ from typing import Any
 from convkit.problem import Problem
 from convkit.tuner.accuracy import Accuracy, parse_accuracy
 from convkit.tuner.disturbance import disturb
+from convkit.tuner.notices import narrate
 from convkit.tuner.selector import Choice, Constraints, reset, selector
 
 MODES = ("replay", "online", "tune", "require", "off")
@@ -162,21 +163,31 @@ def chooser(
     accuracy = now.accuracy if accuracy is None else accuracy
     if algorithm is None and problem.multiply_adds:
         if mode == "off":
-            return _plan(choosing.model_choice(problem, threads, accuracy=accuracy, workspace_limit=workspace_limit))
+            return _plan(
+                choosing.model_choice(problem, threads, accuracy=accuracy, workspace_limit=workspace_limit), mode
+            )
         if mode == "tune":
             _tune_unless_known(problem, threads)
     choice = choosing.choose(problem, threads, algorithm=algorithm, accuracy=accuracy, workspace_limit=workspace_limit)
     if mode == "online" and algorithm is None and problem.multiply_adds and choice.tier != "user":
-        return _explore(problem, threads, accuracy, workspace_limit) or _plan(choice)
+        return _explore(problem, threads, accuracy, workspace_limit) or _plan(choice, mode)
     if mode == "require" and algorithm is None and problem.multiply_adds and choice.tier not in _MEASURED_TIERS:
         raise NotMeasuredError(
             f"mode is require and no database knows {problem} with {threads} threads; run convkit tune"
         )
-    return _plan(choice)
+    return _plan(choice, mode)
 
 
-def _plan(choice: Choice) -> Chosen:
+def _plan(choice: Choice, mode: str) -> Chosen:
+    narrate(1, lambda: f"{choice.problem} with {choice.threads} threads: {choice} ({mode})")
+    narrate(2, lambda: _explained(choice))
     return selector().inventory.by_name[choice.kernel].index, choice.parameters, None
+
+
+def _explained(choice: Choice) -> str:
+    from convkit.tuner.explanation import explain_problem
+
+    return str(explain_problem(choice.problem, choice.threads))
 
 
 def _explore(problem: Problem, threads: int, accuracy: Any, workspace_limit: Any) -> Chosen | None:
@@ -187,7 +198,7 @@ def _explore(problem: Problem, threads: int, accuracy: Any, workspace_limit: Any
     state = _state()
     if _budget_left(state) == 0:
         return None
-    constraints = Constraints.of_call(problem, accuracy, workspace_limit)
+    constraints = Constraints.of_call(selector().inventory, problem, accuracy, workspace_limit)
     turn = online.next(selector(), recorder(), problem, threads, constraints)
     if turn is None:
         return None

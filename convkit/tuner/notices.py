@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import threading
+from collections.abc import Callable
 
 _lock = threading.Lock()
 _told: set[str] = set()
@@ -17,6 +19,28 @@ def notice_once(cause: str, text: str) -> None:
     import logging
 
     logging.getLogger("convkit").warning("%s", text)
+
+
+def verbosity() -> int:
+    """CONVKIT_VERBOSE: 0 tells trouble only, 1 each choice, 2 how it was made as well."""
+    text = os.environ.get("CONVKIT_VERBOSE") or "0"
+    if text not in ("0", "1", "2"):
+        raise ValueError(f"CONVKIT_VERBOSE must be one of 0, 1, 2, got {text!r}")
+    return int(text)
+
+
+def narrate(level: int, text: Callable[[], str]) -> None:
+    """Log a text as information where CONVKIT_VERBOSE asks for this level; to stderr where nobody listens."""
+    if verbosity() < level:
+        return
+    import logging
+
+    logger = logging.getLogger("convkit")
+    if not logger.hasHandlers():
+        logger.addHandler(logging.StreamHandler())
+    if logger.getEffectiveLevel() > logging.INFO:
+        logger.setLevel(logging.INFO)
+    logger.info("%s", text())
 
 
 def forget_notices() -> None:

@@ -43,7 +43,7 @@ def regrets(selector: Selector, measured: Iterable[tuple[Problem, int]]) -> list
         answer = next((a for a in selector.answers(problem, threads) if a.ranking.ranked), None)
         if answer is None or len(answer.ranking.ranked) < 2:
             continue
-        constraints = Constraints.of_call(problem, None, None)
+        constraints = Constraints.of_call(selector.inventory, problem, None, None)
         allowed = [
             row
             for row in answer.ranking.ranked

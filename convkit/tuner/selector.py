@@ -20,8 +20,6 @@ from convkit.tuner.tiers import Evidence, MemoryTier, Tier
 if TYPE_CHECKING:
     from pathlib import Path
 
-DEFAULT_WORKSPACE_LIMIT = 2**30
-
 
 class UnsupportedAlgorithmError(ValueError):
     """The algorithm that was asked for does not take this problem; the text lists those that do."""
@@ -85,11 +83,11 @@ class Constraints:
     workspace_limit: int
 
     @classmethod
-    def of_call(cls, problem: Problem, accuracy: Any, workspace_limit: Any) -> Constraints:
+    def of_call(cls, inventory: Inventory, problem: Problem, accuracy: Any, workspace_limit: Any) -> Constraints:
         """The constraints behind the arguments of a call, defaults filled in."""
         bound = default_accuracy(problem.dtype) if accuracy is None else parse_accuracy(accuracy)
         if workspace_limit is None:
-            return cls(bound, DEFAULT_WORKSPACE_LIMIT)
+            return cls(bound, inventory.workspace_limit)
         limit = int(workspace_limit)
         if limit < 0:
             raise ValueError(f"workspace_limit must be at least 0 bytes, got {workspace_limit!r}")
@@ -143,7 +141,7 @@ class Selector:
         workspace_limit: Any = None,
     ) -> Choice:
         """The fastest kernel that is known, or else predicted, and that satisfies the call's constraints."""
-        constraints = Constraints.of_call(problem, accuracy, workspace_limit)
+        constraints = Constraints.of_call(self.inventory, problem, accuracy, workspace_limit)
         if algorithm is not None:
             return self._forced(problem, threads, algorithm, constraints)
         for answer in self.answers(problem, threads):
@@ -160,7 +158,7 @@ class Selector:
         self, problem: Problem, threads: int, *, accuracy: Any = None, workspace_limit: Any = None
     ) -> Choice:
         """What the cost model alone would choose."""
-        constraints = Constraints.of_call(problem, accuracy, workspace_limit)
+        constraints = Constraints.of_call(self.inventory, problem, accuracy, workspace_limit)
         return self._predicted_choice(problem, threads, self.inventory.competitors(problem), constraints)
 
     def best(self, answer: TierAnswer, problem: Problem, constraints: Constraints) -> Ranked | None:

@@ -142,7 +142,7 @@ class Workbench:
         points = np.stack([random.integers(size, size=positions) for size in (p.n, rows, columns)], axis=1)
         corners = [(0, 0), (0, columns - 1), (rows - 1, 0), (rows - 1, columns - 1)]
         points[: len(corners), 1:] = corners
-        points[0, 0], points[1, 0] = 0, p.n - 1
+        points[0, 0], points[3, 0] = 0, p.n - 1
         wanted = _spread(channels, _CHANNELS)
         per_group = channels // p.groups
         exact = np.empty((len(points), len(wanted)))
@@ -186,7 +186,7 @@ class Workbench:
         x = np.moveaxis(self.x, 3, 1) if p.layout == "NHWC" else self.x
         dy = np.moveaxis(self.w, 3, 1) if p.layout == "NHWC" else self.w
         cg, og = p.c // p.groups, p.o // p.groups
-        count = max(6, min(_POSITIONS, _REFERENCE_TERMS // p.reduction))
+        count = max(6, min(_POSITIONS, _REFERENCE_TERMS // max(p.reduction, 1)))
         points = np.stack([random.integers(size, size=count) for size in (p.o, cg, p.kh, p.kw)], axis=1)
         points[:4] = [
             (0, 0, 0, 0),
