@@ -65,7 +65,16 @@ def tune(
     weights: Annotated[str, typer.Option(help="packed (Conv2d), cold (conv2d) or both.")] = "packed",
     activation: Annotated[str, typer.Option(help="relu, none or both: fused into the layers or not.")] = "relu",
     budget: Annotated[str, typer.Option(help="Time for all of it, such as 10m; empty: until all is settled.")] = "",
+    per_shape: Annotated[str, typer.Option(help="Time for each problem; empty: about a second.")] = "",
+    stale: Annotated[bool, typer.Option("--stale", help="What an upgrade or a busy machine left to measure.")] = False,
+    from_misses: Annotated[
+        Path | None, typer.Option(help="A log written with CONVKIT_VERBOSE=1: what it had to predict.", exists=True)
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume/--again", help="Leave out what the database answers, or measure it again.")
+    ] = True,
     shard: Annotated[str, typer.Option(help="Which share of the work is this machine's: 2/8.")] = "",
+    dask: Annotated[str, typer.Option(help="Address of a dask.distributed scheduler whose workers measure.")] = "",
 ) -> None:
     """Measure the kernels for a network's layers or a file of shapes, and remember the outcome.
 
@@ -73,8 +82,8 @@ def tune(
     """
     from convkit import _core
 
-    if not network and shapes is None:
-        raise typer.BadParameter("name a --network or a file of --shapes")
+    if not network and shapes is None and not stale and from_misses is None:
+        raise typer.BadParameter("name a --network, a file of --shapes, --stale or --from-misses")
     teams = arguments.counts(threads) if threads else (_core.default_threads(),)
     labelled: dict[Problem, str] = {}
     if shapes is not None:
@@ -85,13 +94,56 @@ def tune(
                 for problem in _variants(layer.problem(size, bias=layer.bias), layout, dtype, op, weights, activation):
                     labelled.setdefault(problem, f"{table.name} {layer.name} {_label(problem)}")
     jobs = [Job(label, problem, count) for problem, label in labelled.items() for count in teams]
-    tally = tune_all(_share(jobs, shard), arguments.duration(budget) if budget else None)
+    jobs += _listed(stale, from_misses)
+    jobs = _share(list(dict.fromkeys(jobs)), shard)
+    each = arguments.duration(per_shape) if per_shape else None
+    if dask:
+        _tune_with_dask(dask, jobs, each)
+        return
+    tally = tune_all(jobs, arguments.duration(budget) if budget else None, each=each, again=not resume)
     console.print(tally.text())
     if tally.pending:
         raise typer.Exit(130)
 
 
-def tune_all(jobs: Sequence[Job], budget: float | None = None, any_answer: bool = False) -> Tally:
+def _listed(stale: bool, from_misses: Path | None) -> list[Job]:
+    """Problems that the database or a log names, with their team sizes."""
+    from convkit.tuner.report import missed_problems, stale_problems
+
+    found = stale_problems() if stale else []
+    if from_misses is not None:
+        found += missed_problems(from_misses.read_text(errors="replace"))
+    return [Job(_label(problem), problem, threads) for problem, threads in found]
+
+
+def _tune_with_dask(address: str, jobs: Sequence[Job], each: float | None) -> None:
+    from convkit.tuner.fleet import tune_with_dask
+
+    with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), console=console) as progress:
+        task = progress.add_task("shards", total=None)
+        try:
+            found = tune_with_dask(
+                address,
+                [(job.problem, job.threads) for job in jobs],
+                budget=each,
+                progress=lambda done, total, text: progress.update(task, completed=done, total=total, description=text),
+            )
+        except (ImportError, OSError) as error:
+            console.print(str(error), style="red", highlight=False)
+            raise typer.Exit(1) from None
+    for reason in found.failed:
+        console.print(f"failed: {reason}", style="red", highlight=False)
+    console.print(f"{found.trials} trials in {found.sessions} sessions from {len(found.machines)} machine classes")
+
+
+def tune_all(
+    jobs: Sequence[Job],
+    budget: float | None = None,
+    any_answer: bool = False,
+    *,
+    each: float | None = None,
+    again: bool = False,
+) -> Tally:
     """Tune every job that the database does not answer yet, under a progress bar.
 
     Parameters
@@ -101,6 +153,10 @@ def tune_all(jobs: Sequence[Job], budget: float | None = None, any_answer: bool 
         Seconds for all of them.
     any_answer : bool
         Be content with any answer of the user's database, also one from a busy machine or from before an upgrade.
+    each : float, optional
+        Seconds for each of them.
+    again : bool
+        Measure also what the database answers.
 
     Returns
     -------
@@ -126,14 +182,16 @@ def tune_all(jobs: Sequence[Job], budget: float | None = None, any_answer: bool 
         try:
             for number, job in enumerate(jobs):
                 choice = tuner.choose(job.problem, job.threads)
-                if tuner.is_complete(job.problem, job.threads) or (any_answer and choice.tier == "user"):
+                known = tuner.is_complete(job.problem, job.threads) or (any_answer and choice.tier == "user")
+                if known and not again:
                     tally.reused += 1
                     source = "database"
                 else:
                     predicted = selector().model_choice(job.problem, job.threads)
-                    share = (
-                        None if deadline is None else max(0.05, (deadline - time.monotonic()) / (len(jobs) - number))
-                    )
+                    share = each
+                    if deadline is not None:
+                        left = max(0.05, (deadline - time.monotonic()) / (len(jobs) - number))
+                        share = left if each is None else min(each, left)
 
                     def sampled(done: int, total: int, text: str) -> None:
                         progress.update(part, completed=done, total=total, description=text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -38,6 +39,17 @@ def stale_problems(choosing: Selector | None = None) -> list[tuple[Problem, int]
             doubtful = all(row.doubtful for row in answer.ranking.ranked)
             stale.append((not doubtful, str(problem), threads, problem))
     return [(problem, threads) for _, _, threads, problem in sorted(stale, key=lambda item: item[:3])]
+
+
+def missed_problems(log: str) -> list[tuple[Problem, int]]:
+    """Problems that a log of CONVKIT_VERBOSE=1 says were predicted because nobody had measured them."""
+    found: dict[tuple[Problem, int], None] = {}
+    for match in re.finditer(r"(\S+) with (\d{1,5}) threads: .* from (?:model|neighbour)\b", log):
+        try:
+            found[Problem.parse(match[1]), int(match[2])] = None
+        except ValueError:
+            continue
+    return list(found)
 
 
 def winners(choosing: Selector, measured: Iterable[tuple[Problem, int]]) -> Counter[str]:
