@@ -122,6 +122,9 @@ class StandInBench:
     def tolerance(self, candidate: Candidate) -> float:
         return 1e-3
 
+    def footprint(self, candidate: Candidate) -> int:
+        return int(self.core.details[candidate.kernel.index].get("footprint", 0))
+
     def workspace(self, candidate: Candidate) -> int:
         return self.core.workspace_bytes(candidate.kernel.index, (), candidate.parameters, 1)
 

@@ -53,6 +53,14 @@ def test_the_best_of_each_accuracy_stays_to_the_end() -> None:
     assert complete == {"exact_too8", "good8", "coarse8"}
 
 
+def test_memory_bounds_the_candidates_that_are_kept_ready() -> None:
+    kernels = {f"kernel{i}": {"seconds": (2 + 0.01 * i) * 1e-3, "footprint": 2**29} for i in range(6)}
+    core = StandInCore(**kernels)
+    results = race(core, StandInBench(core, noise=0.0))
+    assert sorted(name for name, result in results.items() if result.n > 1) == ["kernel08", "kernel18"]
+    assert len(results) == 6
+
+
 def test_paired_ratios_survive_a_machine_that_slows_down() -> None:
     core = StandInCore(first={"seconds": 2.0e-3}, second={"seconds": 2.1e-3})
     bench = StandInBench(core, noise=0.002)

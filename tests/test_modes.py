@@ -272,3 +272,32 @@ def test_site_databases_and_frozen_choices(tmp_path: Path, database: Path) -> No
         assert result.stdout.split()[:2] == [tier, choice.kernel], result.stderr
     assert (tmp_path / "new").exists()
     assert frozen.read_bytes() == before
+
+
+def test_a_child_finds_no_lock_held(database: Path) -> None:
+    code = """
+        import os, threading, signal, warnings
+        warnings.simplefilter("ignore")  # newer Pythons warn about forking with threads, which is the point here
+        from convkit.problem import Problem
+        from convkit.tuner import tune_problem, choose, tune
+        from convkit.tuner.selector import selector
+        problem = Problem(n=1, c=4, h=10, w=10, o=6, kh=3, kw=3)
+        held, release = threading.Event(), threading.Event()
+        def hold():
+            from convkit.tuner.tune import _racing, recorder
+            with _racing, selector()._lock, selector().memory._lock, recorder()._lock:
+                held.set()
+                release.wait()
+        thread = threading.Thread(target=hold)
+        thread.start()
+        held.wait()
+        child = os.fork()
+        if not child:
+            signal.alarm(30)
+            tune_problem(problem, 1, budget=0.05)
+            os._exit(0 if choose(problem, 1).measured else 1)
+        release.set()
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    """
+    result = run(code)
+    assert result.returncode == 0, result.stderr

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from convkit import _core
 from convkit.problem import DTYPES, EPILOGUES, LAYOUTS, OPS, Problem
 
 
@@ -116,3 +117,22 @@ def test_from_call_refuses() -> None:
         Problem.from_call((1, 3, 8, 8), (5, 3, 3, 3), dtype="int8")
     with pytest.raises(ValueError, match="activation"):
         Problem.from_call((1, 3, 8, 8), (5, 3, 3, 3), activation="gelu")
+
+
+@given(problems())
+def test_from_call_reads_arguments_as_the_call_does(problem: Problem) -> None:
+    small = problem.replace(n=1, c=problem.groups, o=problem.groups, op="forward", packed=False, residual=False)
+    arguments = {
+        "bias": np.zeros(small.o, small.dtype) if small.bias else None,
+        "stride": (small.stride_h, small.stride_w),
+        "padding": ((small.pad_top, small.pad_bottom), (small.pad_left, small.pad_right)),
+        "dilation": (small.dilation_h, small.dilation_w),
+        "groups": small.groups,
+        "layout": small.layout,
+        "activation": {"none": None, "clamp": "relu", "other": "silu"}[small.epilogue],
+    }
+    x, w = np.zeros(small.x_shape, small.dtype), np.zeros(small.w_shape, small.dtype)
+    fields, _ = _core.problem_of(x, w, **arguments)
+    assert Problem.from_core(fields) == small
+    assert Problem.from_call(x, w, **arguments) == small
+    assert Problem.from_call(x.shape, w.shape, **arguments, dtype=small.dtype) == small

@@ -10,7 +10,6 @@ and the thread count decide which calls belong together. See `BestOf` for pipeli
 from __future__ import annotations
 
 import re
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
@@ -18,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from convkit.tuner.disturbance import Sample, current_sample, disturb
+from convkit.tuner.locks import ForkSafeLock
 from convkit.tuner.rounds import Rounds
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class BestOf:
         self._threads = threads
         self._store = store
         self._clock = clock
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
         self._problems: dict[Hashable, _Problem] = {}
         self._settled: dict[Hashable, Stage] = {}
         self._children: dict[str, dict[str, BestOf]] = {}

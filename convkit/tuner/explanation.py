@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from convkit.problem import Problem
+from convkit.problem import Layout, Problem
 from convkit.tuner.neighbours import Neighbour
 from convkit.tuner.ranking import Ranked
 from convkit.tuner.selector import Choice, Constraints, Selector, TierAnswer, selector
@@ -131,7 +131,7 @@ def explain(
     dilation: Any = 1,
     groups: int = 1,
     *,
-    layout: str = "NCHW",
+    layout: Layout = "NCHW",
     activation: Any = None,
     residual: Any = None,
     out: Any = None,
@@ -157,6 +157,18 @@ def explain(
     -------
     Explanation
     """
+    if hasattr(x, "shape") and hasattr(w, "shape"):
+        # The call's own parser: it refuses what the call would refuse.
+        from convkit import _core
+
+        fields, team = _core.problem_of(
+            x, w, bias, stride, padding, dilation, groups, layout=layout, activation=activation, residual=residual,
+            out=out, num_threads=num_threads,
+        )  # fmt: skip
+        return explain_problem(
+            Problem.from_core(fields).replace(packed=packed), team,
+            algorithm=algorithm, accuracy=accuracy, workspace_limit=workspace_limit,
+        )  # fmt: skip
     problem = Problem.from_call(
         x, w, bias, stride, padding, dilation, groups,
         layout=layout, activation=activation, residual=residual, dtype=dtype, packed=packed,

@@ -46,7 +46,8 @@ class Policy:
     tries : int
         How often a sample that the operating system interrupted is taken, until one was not.
     resident : int
-        Most candidates that are kept ready at a time, for their packed weights and outputs need memory.
+        Most candidates that are kept ready at a time, and `resident_bytes` the most memory that they hold then: their
+        results, packed weights and workspaces. The fastest of each accuracy stay in any case.
     """
 
     sample_seconds: float = 1e-3
@@ -57,6 +58,7 @@ class Policy:
     operands: str = "warm"
     tries: int = 4
     resident: int = 12
+    resident_bytes: int = 2**30
 
     def record(self, budget: float) -> dict[str, Any]:
         """The policy as a session stores it."""
@@ -87,6 +89,7 @@ class _Entrant:
     first: float
     error: float
     workspace: int
+    footprint: int
     samples: dict[int, float] = field(default_factory=dict)
 
     @property
@@ -179,12 +182,14 @@ class Race:
     def _cut_screened(self, entrants: list[_Entrant]) -> None:
         entrants.sort(key=lambda entrant: entrant.first)
         kept: list[_Entrant] = []
+        held = 0
         for entrant in entrants:
             # A call may ask for more accuracy than the fastest has: only rivals that are as exact count.
             best = min(rival.first for rival in entrants if rival.level <= entrant.level)
-            leads = entrant.first == best
-            if leads or (entrant.first <= self._policy.screen * best and len(kept) < self._policy.resident):
+            room = len(kept) < self._policy.resident and held + entrant.footprint <= self._policy.resident_bytes
+            if entrant.first == best or (entrant.first <= self._policy.screen * best and room):
                 kept.append(entrant)
+                held += entrant.footprint
             else:
                 self._deferred.append(self._screened_out(entrant))
         entrants[:] = kept
@@ -222,7 +227,7 @@ class Race:
             recorded = error if math.isfinite(error) else None
             self._deferred.append(Result(candidate, "failed", error=recorded, workspace=workspace, reason=reason))
             return None
-        entrant = _Entrant(candidate, runner, 1, 0.0, error, workspace)
+        entrant = _Entrant(candidate, runner, 1, 0.0, error, workspace, self._bench.footprint(candidate))
         entrant.first = self._sample(entrant)
         for _ in range(2):
             repeats = max(1, math.ceil(self._policy.sample_seconds / entrant.first))

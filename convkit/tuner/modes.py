@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import sys
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
@@ -14,6 +13,7 @@ from typing import Any
 from convkit.problem import Problem
 from convkit.tuner.accuracy import Accuracy, parse_accuracy
 from convkit.tuner.disturbance import disturb
+from convkit.tuner.locks import ForkSafeLock
 from convkit.tuner.notices import narrate
 from convkit.tuner.selector import Choice, Constraints, reset, selector
 
@@ -51,7 +51,7 @@ class _State:
     spent: float = 0.0
 
 
-_lock = threading.Lock()
+_lock = ForkSafeLock()
 _tokens: dict[Settings, int] = {}
 _states: dict[int, _State] = {}
 _tried: set[tuple[Problem, int]] = set()

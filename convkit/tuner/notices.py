@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable
 
-_lock = threading.Lock()
+from convkit.tuner.locks import ForkSafeLock
+
+_lock = ForkSafeLock()
 _told: set[str] = set()
 
 

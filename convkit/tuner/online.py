@@ -6,7 +6,6 @@ settled, trials are written and the plan is cached as if it had been replayed.
 
 from __future__ import annotations
 
-import threading
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from datetime import UTC, datetime
 from convkit.problem import Problem
 from convkit.tuner import machine
 from convkit.tuner.candidates import Candidate
+from convkit.tuner.locks import ForkSafeLock
 from convkit.tuner.recorder import Recorder
 from convkit.tuner.records import Session, Trial, anchor_text
 from convkit.tuner.rounds import Rounds
@@ -71,7 +71,7 @@ class OnlineProblem:
         self._rounds = Rounds([str(candidate) for candidate in self._candidates], rounds=rounds)
         self._make_bench = bench
         self._bench: Bench | None = None
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
         self._written = False
 
     def next(self) -> Turn | None:
@@ -182,7 +182,7 @@ class Online:
     """All problems that are being explored in this process."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
         self._problems: dict[tuple[Problem, int, Constraints, str], OnlineProblem] = {}
 
     def next(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 from typing import TYPE_CHECKING
 
+from convkit.tuner.locks import ForkSafeLock
 from convkit.tuner.notices import notice_once
 from convkit.tuner.records import Session, Trial
 from convkit.tuner.tiers import MemoryTier
@@ -38,7 +38,7 @@ class Recorder:
         self._path = path
         self._memory = memory
         self._why_none = why_none
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
         self._pending: list[tuple[Session, Trial]] = []
         self._marks: list[Session] = []
 

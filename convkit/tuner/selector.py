@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from convkit.problem import Problem
 from convkit.tuner.accuracy import Accuracy, default_accuracy, parse_accuracy, refusal
 from convkit.tuner.candidates import Candidate, Inventory, Kernel, core_inventory
 from convkit.tuner.cost_model import Constants, default_constants, predict
+from convkit.tuner.locks import ForkSafeLock
 from convkit.tuner.machine import Context, context
 from convkit.tuner.neighbours import NEIGHBOURS, Estimate, Neighbour, estimates, nearest
 from convkit.tuner.ranking import Ranked, Ranking, rank
@@ -127,7 +127,7 @@ class Selector:
         self.memory = memory or MemoryTier()
         self.constants = constants or default_constants()
         self.context_of = context_of
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
         self._answers: dict[tuple[Problem, Context], list[TierAnswer]] = {}
         self._neighbours: dict[tuple[Problem, Context], list[Neighbour]] = {}
 
@@ -355,7 +355,7 @@ class Selector:
         )
 
 
-_lock = threading.Lock()
+_lock = ForkSafeLock()
 _selector: Selector | None = None
 
 

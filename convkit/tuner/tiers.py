@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from convkit.tuner.locks import ForkSafeLock
 from convkit.tuner.machine import Context, MachineClass
 from convkit.tuner.notices import notice_once
 
@@ -95,7 +95,7 @@ class MemoryTier:
     name = "user"
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
         self._pairs: dict[str, Evidence] = {}
 
     def add(self, session: Session, trial: Trial) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -13,6 +12,7 @@ from convkit.problem import Problem
 from convkit.tuner import machine
 from convkit.tuner.candidates import Candidate
 from convkit.tuner.contention import ContentionGuard
+from convkit.tuner.locks import ForkSafeLock
 from convkit.tuner.measure import Policy, Progress, Race, Result
 from convkit.tuner.ranking import Ranking
 from convkit.tuner.recorder import Recorder
@@ -22,8 +22,8 @@ from convkit.tuner.tiers import MemoryTier
 from convkit.tuner.workbench import Bench, Workbench
 
 # Two races in one process would time each other.
-_racing = threading.RLock()
-_recorder_lock = threading.Lock()
+_racing = ForkSafeLock()
+_recorder_lock = ForkSafeLock()
 _recorders: dict[MemoryTier, Recorder] = {}
 
 

@@ -43,6 +43,7 @@ class Bench(Protocol):
     def error(self, y: Array) -> float: ...
     def tolerance(self, candidate: Candidate) -> float: ...
     def workspace(self, candidate: Candidate) -> int: ...
+    def footprint(self, candidate: Candidate) -> int: ...
 
 
 class Workbench:
@@ -93,6 +94,14 @@ class Workbench:
         return int(
             _core.workspace_bytes(candidate.kernel.index, self.problem.to_core(), candidate.parameters, self.threads)
         )
+
+    def footprint(self, candidate: Candidate) -> int:
+        """Bytes that the candidate holds while it is ready: its result, its packed weights and its workspace."""
+        from convkit import _core
+
+        result = int(np.prod(self.result_shape)) * self.problem.itemsize
+        _, packed = _core.packing(candidate.kernel.index, self.problem.to_core(), candidate.parameters)
+        return result + int(packed) + self.workspace(candidate)
 
     def error(self, y: Array) -> float:
         """RMS error of a result relative to the RMS of the exact one; infinite where it is not finite."""
