@@ -156,7 +156,7 @@ def test_shards_are_a_partition(monkeypatch: pytest.MonkeyPatch) -> None:
 
     seen: list[Job] = []
 
-    def collect(jobs: list[Job], budget: float | None) -> Any:
+    def collect(jobs: list[Job], budget: float | None, **options: Any) -> Any:
         seen.extend(jobs)
         return tune.Tally(reused=len(jobs))
 
