@@ -59,6 +59,22 @@ def conv2d_input(
     accuracy: Literal["strict", "standard", "fast"] | float | None = None,
     workspace_limit: int | None = None,
 ) -> Any: ...
+def conv2d_weight(
+    input: _ArrayLike,
+    weight_size: Sequence[int],
+    grad_output: _ArrayLike,
+    stride: _Pair = 1,
+    padding: _Padding = 0,
+    dilation: _Pair = 1,
+    groups: int = 1,
+    *,
+    layout: _Layout = "NCHW",
+    out: _ArrayLike | None = None,
+    algorithm: Any = None,
+    num_threads: int | None = None,
+    accuracy: Literal["strict", "standard", "fast"] | float | None = None,
+    workspace_limit: int | None = None,
+) -> Any: ...
 def conv_transpose2d(
     x: _ArrayLike,
     w: _ArrayLike,

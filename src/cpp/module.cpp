@@ -23,6 +23,7 @@ PYBIND11_MODULE(_core, module) {
   try {
     add_conv2d(module.ptr());
     add_transposed(module.ptr());
+    add_weight_gradient(module.ptr());
     add_layer(module.ptr());
   } catch (const PythonError&) {
     throw pybind11::error_already_set();

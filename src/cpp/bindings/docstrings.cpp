@@ -164,6 +164,56 @@ array([[1., 2., 1.],
        [1., 2., 1.]], dtype=float32)
 )";
 
+const char conv2d_weight_doc[] =
+    R"(conv2d_weight(input, weight_size, grad_output, stride=1, padding=0, dilation=1, groups=1, *, layout='NCHW', out=None, algorithm=None, num_threads=None, accuracy=None, workspace_limit=None)
+--
+
+Gradient of `convkit.conv2d` with respect to its filters.
+
+Names and order of the arguments are those of torch.nn.grad.conv2d_weight. Sums run in
+an order that depends on the problem and the kernel only, never on the number of
+threads. `accuracy` means what it means in `convkit.conv2d`: 3x3 and 5x5 filters with
+stride 1 have Winograd kernels here, too.
+
+Parameters
+----------
+input : array
+    Input of the convolution: (N, C, H, W), or (N, H, W, C) for ``layout="NHWC"``; the
+    batch dimension may be left out.
+weight_size : sequence of int
+    Shape of the filters, (O, C / groups, KH, KW) in both layouts.
+grad_output : array
+    Gradient with respect to the convolution's result: (N, O, OH, OW), or
+    (N, OH, OW, O) for ``layout="NHWC"``.
+stride, padding, dilation, groups, layout
+    As they were given to `convkit.conv2d`.
+out : array, optional
+    Where to put the result; it must not overlap an input.
+algorithm, num_threads, accuracy, workspace_limit
+    As in `convkit.conv2d`.
+
+Returns
+-------
+array
+    Shape `weight_size`, dtype of `input`. Zeros for an empty batch.
+
+Raises
+------
+TypeError, ValueError, UnsupportedAlgorithmError, MemoryError
+    As in `convkit.conv2d`; ValueError also where `weight_size` does not go with the
+    arrays.
+
+Examples
+--------
+>>> import numpy as np
+>>> import convkit as ck
+>>> x = np.ones((1, 1, 3, 3), dtype=np.float32)
+>>> dy = np.ones((1, 1, 2, 2), dtype=np.float32)
+>>> ck.grad.conv2d_weight(x, (1, 1, 2, 2), dy)[0, 0]
+array([[4., 4.],
+       [4., 4.]], dtype=float32)
+)";
+
 const char conv_transpose2d_doc[] =
     R"(conv_transpose2d(x, w, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1, *, layout='NCHW', activation=None, residual=None, out=None, algorithm=None, num_threads=None, accuracy=None, workspace_limit=None)
 --

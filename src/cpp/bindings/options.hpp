@@ -21,7 +21,8 @@ struct Opaque {
 struct Options {
   Op op = Op::forward;
   bool transposed = false;          // input_grad: called as a transposed convolution
-  std::int32_t extent[2] = {0, 0};  // input_grad: height and width of the result, or what output_padding adds to them
+  // input_grad: height and width of the result, or what output_padding adds to them; weight_grad: of the filters.
+  std::int32_t extent[2] = {0, 0};
   std::int32_t stride[2] = {1, 1};
   std::int32_t dilation[2] = {1, 1};
   std::int32_t pads[4] = {0, 0, 0, 0};  // top, bottom, left, right, where padding is `sides`

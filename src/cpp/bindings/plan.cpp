@@ -59,8 +59,12 @@ Layout memory_layout(const Geometry& x, Layout declared, int element, bool& dens
 struct Names {
   std::string x, w;
   explicit Names(const Options& options)
-      : x(options.op == Op::forward || options.transposed ? "x" : "grad_output"),
-        w(options.op == Op::forward || options.transposed ? "w" : "weight") {}
+      : x(options.op == Op::weight_grad                       ? "input"
+          : options.op == Op::forward || options.transposed ? "x"
+                                                            : "grad_output"),
+        w(options.op == Op::weight_grad                       ? "grad_output"
+          : options.op == Op::forward || options.transposed ? "w"
+                                                            : "weight") {}
 };
 
 [[noreturn]] void mismatch(const Operands& o, const Names& names, const std::string& reason) {
@@ -139,16 +143,84 @@ std::int64_t transposed_length(std::int64_t size, std::int64_t taps, std::int64_
   return length;
 }
 
+void check_image_shape(const ArrayArgument& array, const std::string& name, Layout layout) {
+  if (array.ndim() == 3 || array.ndim() == 4) return;
+  const bool nchw = layout == Layout::nchw;
+  raise(PyExc_ValueError, name + " has shape " + shape_text(array) + ", expected " +
+                              (nchw ? "(N, C, H, W) or (C, H, W)" : "(N, H, W, C) or (H, W, C)") + " for layout " +
+                              (nchw ? "'NCHW'" : "'NHWC'"));
+}
+
+// What a problem takes from the options as they are.
+void apply_options(const Options& options, ConvProblem& p) {
+  p.op = options.op;
+  p.stride_h = options.stride[0];
+  p.stride_w = options.stride[1];
+  p.dilation_h = options.dilation[0];
+  p.dilation_w = options.dilation[1];
+  p.groups = options.groups;
+  p.epilogue = epilogue_class(options.activation);
+}
+
+// As `describe`, for a weight gradient: x and w are the input and grad_output, the result is OIHW whatever the layout.
+bool describe_weight_gradient(const Operands& o, const Options& options, Plan& plan) {
+  const Names names(options);
+  check_dtypes(o, names);
+  check_image_shape(o.x, names.x, options.layout);
+  check_image_shape(o.w, names.w, options.layout);
+  const int element = element_bytes(o.x.dtype());
+  const Geometry x = geometry(o.x, options.layout), dy = geometry(o.w, options.layout);
+  for (int i = 0; i < 4; ++i) {
+    if (i > 0 && (x.sizes[i] == 0 || dy.sizes[i] == 0)) mismatch(o, names, "only the batch may be empty");
+    if (x.sizes[i] > largest_size || dy.sizes[i] > largest_size) mismatch(o, names, "every size must be below 2**31");
+  }
+  if (o.x.ndim() != o.w.ndim() || x.sizes[0] != dy.sizes[0]) mismatch(o, names, "the batches differ");
+  check_bytes(o, names, x.sizes, element);
+  check_bytes(o, names, dy.sizes, element);
+  ConvProblem& p = plan.problem;
+  p = ConvProblem{};
+  apply_options(options, p);
+  p.dtype = o.x.dtype();
+  p.n = std::max<std::int64_t>(1, x.sizes[0]);
+  p.c = x.sizes[1];
+  p.h = x.sizes[2];
+  p.w = x.sizes[3];
+  p.o = dy.sizes[1];
+  p.kh = options.extent[0];
+  p.kw = options.extent[1];
+  if (p.c % p.groups != 0 || p.o % p.groups != 0) {
+    mismatch(o, names, "the channels of both must be divisible by groups=" + std::to_string(p.groups));
+  }
+  fill_pads(options, p);
+  bool dense;
+  p.layout = memory_layout(x, options.layout, element, dense);
+  if (const char* reason = complete(p)) mismatch(o, names, reason);
+  if (p.oh != dy.sizes[2] || p.ow != dy.sizes[3]) {
+    mismatch(o, names,
+             "a convolution of the input with filters of " + std::to_string(p.kh) + " x " + std::to_string(p.kw) +
+                 " has outputs of " + std::to_string(p.oh) + " x " + std::to_string(p.ow));
+  }
+  const std::int64_t sizes[4] = {p.o, p.c / p.groups, p.kh, p.kw};
+  check_bytes(o, names, sizes, element);
+  std::int64_t strides[4];
+  dense_strides(sizes, Layout::nchw, element, strides);
+  plan.y_ndim = 4;
+  plan.y_bytes = element * sizes[0] * sizes[1] * sizes[2] * sizes[3];
+  for (int i = 0; i < 4; ++i) {
+    plan.y_shape[i] = sizes[i];
+    plan.y_strides[i] = strides[i];
+  }
+  if (o.out) check_same_shape(o.out, "out", plan);
+  return dense;
+}
+
 // Shapes, problem and result of a call; everything but the kernel. Returns whether x is dense.
 bool describe(const Operands& o, const Options& options, bool packed, Plan& plan) {
+  if (options.op == Op::weight_grad) return describe_weight_gradient(o, options, plan);
   const Names names(options);
   check_dtypes(o, names);
   const bool forward = options.op == Op::forward, nchw = options.layout == Layout::nchw;
-  if (o.x.ndim() != 3 && o.x.ndim() != 4) {
-    raise(PyExc_ValueError, names.x + " has shape " + shape_text(o.x) + ", expected " +
-                                (nchw ? "(N, C, H, W) or (C, H, W)" : "(N, H, W, C) or (H, W, C)") + " for layout " +
-                                (nchw ? "'NCHW'" : "'NHWC'"));
-  }
+  check_image_shape(o.x, names.x, options.layout);
   if (o.w.ndim() != 4) {
     raise(PyExc_ValueError, names.w + " has shape " + shape_text(o.w) + ", expected " +
                                 (options.transposed ? "(C, O/groups, KH, KW)" : "(O, C/groups, KH, KW)"));
@@ -165,18 +237,12 @@ bool describe(const Operands& o, const Options& options, bool packed, Plan& plan
   check_bytes(o, names, w_sizes, element);
   ConvProblem& p = plan.problem;
   p = ConvProblem{};
-  p.op = options.op;
+  apply_options(options, p);
   p.dtype = o.x.dtype();
   p.n = std::max<std::int64_t>(1, x.sizes[0]);
   p.o = w[0];
   p.kh = w[2];
   p.kw = w[3];
-  p.stride_h = options.stride[0];
-  p.stride_w = options.stride[1];
-  p.dilation_h = options.dilation[0];
-  p.dilation_w = options.dilation[1];
-  p.groups = options.groups;
-  p.epilogue = epilogue_class(options.activation);
   p.bias = o.bias ? 1 : 0;
   p.residual = o.residual ? 1 : 0;
   p.packed = packed ? 1 : 0;
@@ -245,12 +311,13 @@ std::int64_t reserve(Plan& plan, std::int64_t bytes) {
   return offset;
 }
 
-void bring_tensor(Plan& plan, Bring& bring, const ArrayArgument& array, Layout declared) {
+// `wanted`: how the kernel reads or writes it.
+void bring_tensor(Plan& plan, Bring& bring, const ArrayArgument& array, Layout declared, Layout wanted) {
   const int element = element_bytes(plan.problem.dtype);
   bring.tensor = geometry(array, declared);
-  bring.copied = array.misaligned() || !is_dense(bring.tensor, plan.problem.layout, element);
+  bring.copied = array.misaligned() || !is_dense(bring.tensor, wanted, element);
   if (!bring.copied) return;
-  dense_strides(bring.tensor.sizes, plan.problem.layout, element, bring.dense);
+  dense_strides(bring.tensor.sizes, wanted, element, bring.dense);
   std::int64_t bytes = element;
   for (const std::int64_t size : bring.tensor.sizes) bytes = checked_product(bytes, size);
   bring.offset = reserve(plan, bytes);
@@ -377,7 +444,7 @@ std::shared_ptr<const Plan> make_plan(const Operands& operands, const Options& o
   for (int i = 0; i < 3; ++i) plan->owned[i] = Reference::borrow(opaques[i]->value);
   const bool dense = describe(operands, options, packed, *plan);
   plan->threads = threads;
-  if (plan->y_bytes == 0) return plan;
+  if (plan->y_bytes == 0 || PyArray_SIZE(operands.x.get()) == 0) return plan;
 
   Choice choice = choose(plan->problem, threads, options);
   plan->kernel = choice.kernel;
@@ -386,11 +453,17 @@ std::shared_ptr<const Plan> make_plan(const Operands& operands, const Options& o
   plan->packing = Packing{};
   plan->kernel->packing(plan->problem, plan->parameters, &plan->packing);
 
-  if (!dense || operands.x.misaligned()) bring_tensor(*plan, plan->x, operands.x, options.layout);
-  bring_weights(*plan, operands.w);
-  if (operands.bias) bring_bias(*plan, operands.bias);
-  if (operands.residual) bring_tensor(*plan, plan->residual, operands.residual, options.layout);
-  if (operands.out) bring_tensor(*plan, plan->out, operands.out, options.layout);
+  const Layout layout = plan->problem.layout;
+  if (!dense || operands.x.misaligned()) bring_tensor(*plan, plan->x, operands.x, options.layout, layout);
+  if (options.op == Op::weight_grad) {
+    bring_tensor(*plan, plan->w, operands.w, options.layout, layout);
+    if (operands.out) bring_tensor(*plan, plan->out, operands.out, Layout::nchw, Layout::nchw);
+  } else {
+    bring_weights(*plan, operands.w);
+    if (operands.bias) bring_bias(*plan, operands.bias);
+    if (operands.residual) bring_tensor(*plan, plan->residual, operands.residual, options.layout, layout);
+    if (operands.out) bring_tensor(*plan, plan->out, operands.out, options.layout, layout);
+  }
   const std::int64_t workspace = plan->kernel->workspace_bytes(plan->problem, plan->parameters, threads);
   if (workspace > 0) {
     // Kernels are promised a page's alignment; the arena starts on one.

@@ -51,7 +51,7 @@ struct Bring {
 };
 
 struct Plan {
-  const Kernel* kernel = nullptr;  // null: the batch is empty, there is nothing to run
+  const Kernel* kernel = nullptr;  // null: the batch is empty, the result is empty or zeros
   ConvProblem problem;
   Parameters parameters;
   Packing packing;

@@ -72,7 +72,10 @@ PyObject* run_plan(const Plan& plan, const Operands& operands, const Options& op
   Reference result(operands.out
                        ? Py_NewRef(out_object)
                        : new_output(plan.problem.dtype, plan.y_ndim, plan.y_shape, plan.y_strides, plan.y_bytes));
-  if (!plan.kernel) return result.release();
+  if (!plan.kernel) {
+    if (plan.y_bytes > 0) fill_with_zeros(result.get());
+    return result.release();
+  }
   char* y = operands.out ? operands.out.data() : PyArray_BYTES(reinterpret_cast<PyArrayObject*>(result.get()));
   const bool under_gil = !plan.releases_gil && plan.arena_bytes <= largest_kept_arena;
   const Workspace workspace(under_gil ? 0 : plan.arena_bytes);
@@ -86,9 +89,11 @@ PyObject* run_plan(const Plan& plan, const Operands& operands, const Options& op
     a.problem = &plan.problem;
     a.parameters = &plan.parameters;
     a.x = brought(plan.x, operands.x.data(), arena, element, threads);
-    a.dy = nullptr;
+    const char* const second = brought(plan.w, operands.w.data(), arena, element, threads);
+    const bool gradient = plan.problem.op == Op::weight_grad;
+    a.dy = gradient ? second : nullptr;
     a.w = plan.weights;
-    a.w.data = brought(plan.w, operands.w.data(), arena, element, threads);
+    a.w.data = gradient ? nullptr : second;
     a.packed = packed;
     a.epilogue.bias = operands.bias ? brought(plan.bias, operands.bias.data(), arena, element, threads) : nullptr;
     a.epilogue.residual =
