@@ -5,6 +5,9 @@
 // that for a given tap the inputs of a run of output pixels lie at constant distance, on lines of their own. Columns of a
 // strided convolution are sorted into planes by their remainder, which leaves every run dense.
 //
+// Small images of a large batch are `batched`: a chunk is a number of whole images, and a run goes over the images at one
+// place of the output, since their rows are too short to be runs: [block][row][plane][column][image][channels].
+//
 // With very few channels a block would not fill a register tile. Then the strip is `narrow`: rows stay as NHWC has them,
 // and all taps of a filter row together are kw * channels consecutive elements from the pixel's first.
 #pragma once
@@ -18,8 +21,8 @@ namespace convkit::CONVKIT_ISA {
 template <class T>
 inline constexpr int channel_block = Vec<T>::lanes == 16 ? 16 : 3 * Vec<T>::lanes;
 
-// Output rows [row, row + rows) of one image, columns [first, first + count): part of a chunk. Stored rows begin at
-// `stored` in the strip, pixels at `pixel` in the panel.
+// Output rows [row, row + rows) of one image, columns [first, first + count): part of a chunk. Stored rows begin at element
+// `stored` of the strip, pixels at `pixel` of the panel.
 struct Segment {
   std::int64_t image, row, rows, first, count, stored, pixel;
 };
@@ -28,7 +31,7 @@ template <class T>
 struct Strips {
   const ConvProblem& p;
   std::int64_t channels, outputs;  // of a group
-  bool narrow;
+  bool narrow, batched;
   std::int64_t block, blocks;   // channels in a block, blocks in a group
   std::int64_t filter_columns;  // taps of a filter row that are products of their own
   std::int64_t block_rows;  // rows of dW that one of them adds to: channels of a block, padded; narrow: kw * channels
@@ -36,6 +39,7 @@ struct Strips {
   std::int64_t planes, plane_step;    // see `column`
   std::int64_t columns, rows;         // most columns of a plane and most stored rows
   std::int64_t pieces, chunk_rows;    // of an output row; of a chunk
+  std::int64_t images;                // batched: most in a chunk; else 1
   std::int64_t chunks, chunk_pixels;  // in all; most in one
 
   // `vector`: a block is one vector, whatever the channels.
@@ -54,6 +58,18 @@ struct Strips {
     planes = narrow ? 1 : shared_columns ? p.stride_w : p.kw;
     plane_step = shared_columns ? 1 : p.dilation_w;
     pieces = ceil_div(p.ow, larger<std::int64_t>(2 * pixels, 1));
+    batched = !narrow && !vector && p.ow <= 8 && p.n >= 2 * p.ow;
+    images = 1;
+    if (batched) {
+      const std::int64_t wanted = larger<std::int64_t>(pixels / (p.oh * p.ow), p.ow);
+      chunks = ceil_div(p.n, wanted);
+      images = ceil_div(p.n, chunks);
+      chunk_rows = p.oh;
+      chunk_pixels = images * p.oh * p.ow;
+      columns = stored_columns(p.ow);
+      rows = (p.oh - 1) * row_step + (p.kh - 1) * tap_step + 1;
+      return;
+    }
     const std::int64_t total_rows = larger<std::int64_t>(p.n * p.oh, 1);  // plans ask about empty batches, too
     chunk_rows = pieces > 1 ? 1 : smaller(larger<std::int64_t>(pixels / p.ow, 1), total_rows);
     chunks = pieces > 1 ? total_rows * pieces : ceil_div(total_rows, chunk_rows);
@@ -66,7 +82,8 @@ struct Strips {
   // Rows of the accumulated dW of a panel: [block][kh][filter column][block row].
   CONVKIT_INLINE std::int64_t accumulated_rows() const { return blocks * p.kh * filter_columns * block_rows; }
   CONVKIT_INLINE std::int64_t taps() const { return p.kh * p.kw; }
-  CONVKIT_INLINE std::int64_t row_elements() const { return planes * columns * block; }
+  CONVKIT_INLINE std::int64_t most_runs() const { return batched ? p.oh * p.ow : chunk_rows; }
+  CONVKIT_INLINE std::int64_t row_elements() const { return planes * columns * column_step(); }
   CONVKIT_INLINE std::int64_t block_elements() const { return round_up(rows * row_elements(), Vec<T>::lanes); }
   CONVKIT_INLINE std::int64_t block_channels(std::int64_t b) const { return smaller(channels - b * block, block); }
 
@@ -76,14 +93,15 @@ struct Strips {
     return count + (shared() ? (p.kw - 1) * p.dilation_w / p.stride_w : 0);
   }
   CONVKIT_INLINE bool shared() const { return (p.kw - 1) * p.dilation_w >= p.stride_w; }
-  // Distance of a run's pixels in the strip.
+  // Distance of neighbouring columns in the strip, and of a run's pixels.
+  CONVKIT_INLINE std::int64_t column_step() const { return images * block; }
   CONVKIT_INLINE std::int64_t pixel_step() const { return narrow ? p.stride_w * block : block; }
   // Where in a stored row the first output column of a chunk finds its input for filter column kx.
   CONVKIT_INLINE std::int64_t tap_offset(std::int64_t kx) const {
     if (narrow) return 0;
     const std::int64_t plane = shared() ? kx * p.dilation_w % p.stride_w : kx;
     const std::int64_t column = shared() ? kx * p.dilation_w / p.stride_w : 0;
-    return (plane * columns + column) * block;
+    return (plane * columns + column) * column_step();
   }
   // Input row of stored row j of a segment.
   CONVKIT_INLINE std::int64_t input_row(const Segment& s, std::int64_t j) const {
@@ -104,13 +122,18 @@ struct Strips {
       visit(Segment{row / p.oh, row % p.oh, 1, begin, end - begin, 0, 0});
       return;
     }
+    if (batched) {
+      const std::int64_t first = p.n * index / chunks, end = p.n * (index + 1) / chunks;
+      for (std::int64_t n = first; n < end; ++n) visit(Segment{n, 0, p.oh, 0, p.ow, (n - first) * block, n - first});
+      return;
+    }
     const std::int64_t total = p.n * p.oh, end = total * (index + 1) / chunks;
     std::int64_t row = total * index / chunks, stored = 0, pixel = 0;
     while (row < end) {
       const std::int64_t count = smaller(p.oh - row % p.oh, end - row);
       const Segment segment{row / p.oh, row % p.oh, count, 0, p.ow, stored, pixel};
       visit(segment);
-      stored += stored_rows(segment);
+      stored += stored_rows(segment) * row_elements();
       pixel += count * p.ow;
       row += count;
     }
@@ -138,20 +161,20 @@ void fill_row_nhwc(const Strips<T>& s, const Segment& segment, const T* row, std
     return;
   }
   const std::int64_t count = s.stored_columns(segment.count), step = p.stride_w;
-  for (std::int64_t plane = 0; plane < s.planes; ++plane, to += s.columns * s.block) {
+  for (std::int64_t plane = 0; plane < s.planes; ++plane, to += s.columns * s.column_step()) {
     const std::int64_t x0 = first + plane * s.plane_step;
     const std::int64_t begin = x0 < 0 ? ceil_div(-x0, step) : 0;
     const std::int64_t end = x0 >= p.w ? 0 : smaller((p.w - 1 - x0) / step + 1, count);
     const T* from = row + (x0 + begin * step) * p.c;
-    T* out = to + begin * s.block;
+    T* out = to + begin * s.column_step();
     if (valid == channel_block<T>) {
-      for (std::int64_t q = begin; q < end; ++q, from += step * p.c, out += channel_block<T>) {
+      for (std::int64_t q = begin; q < end; ++q, from += step * p.c, out += s.column_step()) {
         using V = Vec<T>;
         CONVKIT_UNROLL
         for (int i = 0; i < channel_block<T>; i += V::lanes) V::store(out + i, V::load(from + i));
       }
     } else {
-      for (std::int64_t q = begin; q < end; ++q, from += step * p.c, out += s.block) copy_run(from, valid, out);
+      for (std::int64_t q = begin; q < end; ++q, from += step * p.c, out += s.column_step()) copy_run(from, valid, out);
     }
   }
 }
@@ -167,7 +190,7 @@ void fill_row_nchw(const Strips<T>& s, const Segment& segment, const T* row, std
     const std::int64_t begin = smaller(larger<std::int64_t>(-first, 0), count);
     const std::int64_t end = larger(smaller(p.w - first, count), begin);
     if (s.narrow) zero_run(begin * s.block, to), zero_run((count - end) * s.block, to + end * s.block);
-    transpose_block(row + first + begin, plane, valid, end - begin, to + begin * s.block, s.block);
+    transpose_block(row + first + begin, plane, valid, end - begin, to + begin * s.column_step(), s.column_step());
     return;
   }
   // Column x is column x / stride of the plane that its remainder names, if any.
@@ -183,7 +206,7 @@ void fill_row_nchw(const Strips<T>& s, const Segment& segment, const T* row, std
       transpose_block(row + c * plane + first + x, plane, height, width, block, V::lanes);
       for (int i = 0; i < width; ++i) {
         if (remainder % s.plane_step == 0 && remainder / s.plane_step < s.planes && q < count) {
-          T* out = to + (remainder / s.plane_step * s.columns + q) * s.block + c;
+          T* out = to + (remainder / s.plane_step * s.columns + q) * s.column_step() + c;
           V::store(out, V::load(block + i * V::lanes), height);
         }
         if (++remainder == p.stride_w) remainder = 0, ++q;
@@ -204,7 +227,7 @@ void fill_strip(const Strips<T>& s, const T* x, std::int64_t chunk, std::int64_t
       if (y < 0 || y >= p.h) continue;
       for (std::int64_t b = blocks.begin; b < blocks.end; ++b) {
         const std::int64_t c = group * s.channels + b * s.block;
-        T* to = strip + (b - blocks.begin) * s.block_elements() + (segment.stored + j) * s.row_elements();
+        T* to = strip + (b - blocks.begin) * s.block_elements() + segment.stored + j * s.row_elements();
         if (p.layout == Layout::nhwc) {
           fill_row_nhwc(s, segment, x + ((segment.image * p.h + y) * p.w) * p.c + c, s.block_channels(b), to);
         } else {
@@ -226,10 +249,11 @@ void fill_gradients(const Strips<T>& s, const T* dy, std::int64_t chunk, std::in
   const int tail = valid - (vectors - 1) * V::lanes;
   s.for_segments(chunk, [&](const Segment& segment) CONVKIT_LAMBDA {
     const std::int64_t first = segment.row * p.ow + segment.first, count = (segment.rows - 1) * p.ow + segment.count;
+    const std::int64_t step = s.images * width;
     T* to = panel + segment.pixel * width;
     if (p.layout == Layout::nhwc) {
       const T* from = dy + (segment.image * p.oh * p.ow + first) * p.o + o;
-      for (std::int64_t i = 0; i < count; ++i, from += p.o, to += width) {
+      for (std::int64_t i = 0; i < count; ++i, from += p.o, to += step) {
         for (int j = 0; j + 1 < vectors; ++j) V::store(to + j * V::lanes, V::load(from + j * V::lanes));
         const int last = (vectors - 1) * V::lanes;
         V::store(to + last, tail == V::lanes ? V::load(from + last) : V::load(from + last, tail));
@@ -237,9 +261,9 @@ void fill_gradients(const Strips<T>& s, const T* dy, std::int64_t chunk, std::in
     } else {
       const T* from = dy + (segment.image * p.o + o) * p.oh * p.ow + first;
       if (tail < V::lanes) {
-        for (std::int64_t i = 0; i < count; ++i) V::store(to + i * width + width - V::lanes, V::zero());
+        for (std::int64_t i = 0; i < count; ++i) V::store(to + i * step + width - V::lanes, V::zero());
       }
-      transpose_block(from, p.oh * p.ow, valid, count, to, width);
+      transpose_block(from, p.oh * p.ow, valid, count, to, step);
     }
   });
 }
@@ -281,23 +305,36 @@ CONVKIT_INLINE Runs find_padded_runs(const Strips<T>& s, std::int64_t chunk, std
   Runs found{0, 0};
   for_rows_inside(s, chunk, ky, [&](const Segment& segment, std::int64_t r) CONVKIT_LAMBDA {
     found.steps = segment.count;
-    runs[found.count++] = {(segment.stored + r * s.row_step + ky * s.tap_step) * s.row_elements(),
+    runs[found.count++] = {segment.stored + (r * s.row_step + ky * s.tap_step) * s.row_elements(),
                            (segment.pixel + r * s.p.ow) * width};
   });
   return found;
 }
 
-// Fills `runs` (room for chunk_rows) for filter row ky and filter column kx, offsets from block and panel starts. Runs
+// Fills `runs` (room for most_runs) for filter row ky and filter column kx, offsets from block and panel starts. Runs
 // that meet are one.
 template <class T>
 CONVKIT_INLINE Runs find_runs(const Strips<T>& s, std::int64_t chunk, std::int64_t ky, std::int64_t kx, int width,
                               OuterRun* runs) {
   Runs found{0, 0};
+  if (s.batched) {
+    found.steps = s.p.n * (chunk + 1) / s.chunks - s.p.n * chunk / s.chunks;
+    const Share inside = columns_inside(s, 0, s.p.ow, kx);
+    for (std::int64_t r = 0; r < s.p.oh; ++r) {
+      const std::int64_t y = r * s.p.stride_h + ky * s.p.dilation_h - s.p.pad_top;
+      if (y < 0 || y >= s.p.h) continue;
+      for (std::int64_t x = inside.begin; x < inside.end; ++x) {
+        runs[found.count++] = {(r * s.row_step + ky * s.tap_step) * s.row_elements() + s.tap_offset(kx) + x * s.column_step(),
+                               (r * s.p.ow + x) * s.images * width};
+      }
+    }
+    return found;
+  }
   for_rows_inside(s, chunk, ky, [&](const Segment& segment, std::int64_t r) CONVKIT_LAMBDA {
     const Share inside = columns_inside(s, segment.first, segment.count, kx);
     if (inside.begin == inside.end) return;
     found.steps = inside.end - inside.begin;
-    runs[found.count++] = {(segment.stored + r * s.row_step + ky * s.tap_step) * s.row_elements() + s.tap_offset(kx) +
+    runs[found.count++] = {segment.stored + (r * s.row_step + ky * s.tap_step) * s.row_elements() + s.tap_offset(kx) +
                                inside.begin * s.pixel_step(),
                            (segment.pixel + r * s.p.ow + inside.begin) * width};
   });

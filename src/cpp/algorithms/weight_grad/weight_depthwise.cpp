@@ -183,7 +183,7 @@ void accumulate_chunk(const Strips<T>& s, const Arguments& args, const Scratch<T
           const std::int64_t row =
               p.layout == Layout::nhwc ? (segment.image * p.h + y) * p.w * p.c : (segment.image * p.c * p.h + y) * p.w;
           fill_lanes(s, segment, lanes, static_cast<const T*>(args.x) + row,
-                     scratch.strip + (segment.stored + i) * s.row_elements());
+                     scratch.strip + segment.stored + i * s.row_elements());
         }
       });
       for (std::int64_t ky = 0; ky < p.kh; ++ky) {

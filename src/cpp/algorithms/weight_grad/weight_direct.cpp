@@ -52,7 +52,7 @@ int direct_candidates(const ConvProblem& p, const Machine& machine, int, Paramet
 template <class T>
 struct Scratch {
   T *strip, *panel, *sums;
-  OuterRun* runs;  // [tap][chunk_rows]
+  OuterRun* runs;  // [tap][most_runs]
   Runs* found;     // [tap]
 };
 
@@ -67,7 +67,7 @@ CONVKIT_INLINE Scratch<T> carve(const Strips<T>& s, const Parameters& parameters
   Scratch<T> scratch{};
   scratch.strip = carver.take<T>(smaller<std::int64_t>(parameters.value[2], s.blocks) * s.block_elements());
   scratch.panel = carver.take<T>(s.chunk_pixels * Panels<T>::width);
-  scratch.runs = carver.take<OuterRun>(s.chunk_rows * s.p.kh * s.filter_columns);
+  scratch.runs = carver.take<OuterRun>(s.most_runs() * s.p.kh * s.filter_columns);
   scratch.found = carver.take<Runs>(s.p.kh * s.filter_columns);
   if (one_pass(s, parameters.value[1])) {
     scratch.sums = carver.take<T>(s.p.kh * s.filter_columns * s.block_rows * Panels<T>::width);
@@ -119,7 +119,7 @@ void multiply_block(const Context<T>& c, const Scratch<T>& scratch, std::int64_t
   const int width = vectors * Vec<T>::lanes;
   const std::int64_t valid = c.s.narrow ? c.s.block_rows : c.s.block_channels(block);
   const std::int64_t taps = c.p.kh * c.s.filter_columns;
-  for (std::int64_t tap = 0; tap < taps; ++tap, sums += c.s.block_rows * width, runs += c.s.chunk_rows) {
+  for (std::int64_t tap = 0; tap < taps; ++tap, sums += c.s.block_rows * width, runs += c.s.most_runs()) {
     if (found[tap].count == 0) {
       if (!accumulate) zero_run(c.s.block_rows * width, sums);
       continue;
@@ -161,7 +161,7 @@ void accumulate_share(const Context<T>& c, const Scratch<T>& scratch, const Shar
           if (width != last_width) {
             for (std::int64_t tap = 0; tap < taps; ++tap) {
               scratch.found[tap] = find_runs(s, chunk, tap / s.filter_columns, tap % s.filter_columns, width,
-                                             scratch.runs + tap * s.chunk_rows);
+                                             scratch.runs + tap * s.most_runs());
             }
             last_width = width;
           }
