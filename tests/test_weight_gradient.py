@@ -20,7 +20,9 @@ LAYOUTS = ("NCHW", "NHWC")
 
 def image(layout: str, n: int, c: int, h: int, w: int, dtype: str = "float32", seed: int = 0) -> Array:
     """A normal tensor of these sizes, dense in `layout`."""
-    return normal(n, c, h, w, dtype=dtype, seed=seed) if layout == "NCHW" else normal(n, h, w, c, dtype=dtype, seed=seed)
+    return (
+        normal(n, c, h, w, dtype=dtype, seed=seed) if layout == "NCHW" else normal(n, h, w, c, dtype=dtype, seed=seed)
+    )
 
 
 @st.composite
@@ -63,13 +65,6 @@ def test_is_the_adjoint_of_the_convolution(call: Any) -> None:
     forward = np.vdot(ck.conv2d(x, w, **keywords).astype(np.float64), dy.astype(np.float64))
     backward = np.vdot(w.astype(np.float64), dw.astype(np.float64))
     assert abs(forward - backward) <= tolerance(x, dy) * (1 + np.abs(w).sum() + np.abs(dy).sum())
-
-
-@given(gradients(), st.integers(2, 3))
-def test_threads_do_not_change_a_bit(call: Any, threads: int) -> None:
-    x, size, dy, keywords = call
-    alone = ck.grad.conv2d_weight(x, size, dy, num_threads=1, **keywords)
-    np.testing.assert_array_equal(ck.grad.conv2d_weight(x, size, dy, num_threads=threads, **keywords), alone)
 
 
 def test_numerical_differentiation() -> None:

@@ -63,6 +63,12 @@ void copy_out(const Bring& bring, char* data, std::byte* arena, int element, int
   copy(c, threads);
 }
 
+// The gradient over an empty batch: a sum of nothing.
+void fill_with_zeros(PyObject* array) {
+  const Reference zero(checked(PyLong_FromLong(0)));
+  if (PyArray_FillWithScalar(reinterpret_cast<PyArrayObject*>(array), zero.get()) < 0) throw PythonError{};
+}
+
 }  // namespace
 
 void clear_kept_arena() { kept_arena = Block(); }
