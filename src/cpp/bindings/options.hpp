@@ -20,7 +20,7 @@ struct Opaque {
 
 struct Options {
   Op op = Op::forward;
-  bool transposed = false;          // input_grad: called as a transposed convolution
+  bool transposed = false;  // input_grad: called as a transposed convolution
   // input_grad: height and width of the result, or what output_padding adds to them; weight_grad: of the filters.
   std::int32_t extent[2] = {0, 0};
   std::int32_t stride[2] = {1, 1};

@@ -59,10 +59,10 @@ Layout memory_layout(const Geometry& x, Layout declared, int element, bool& dens
 struct Names {
   std::string x, w;
   explicit Names(const Options& options)
-      : x(options.op == Op::weight_grad                       ? "input"
+      : x(options.op == Op::weight_grad                     ? "input"
           : options.op == Op::forward || options.transposed ? "x"
                                                             : "grad_output"),
-        w(options.op == Op::weight_grad                       ? "grad_output"
+        w(options.op == Op::weight_grad                     ? "grad_output"
           : options.op == Op::forward || options.transposed ? "w"
                                                             : "weight") {}
 };

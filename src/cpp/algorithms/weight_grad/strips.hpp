@@ -324,8 +324,9 @@ CONVKIT_INLINE Runs find_runs(const Strips<T>& s, std::int64_t chunk, std::int64
       const std::int64_t y = r * s.p.stride_h + ky * s.p.dilation_h - s.p.pad_top;
       if (y < 0 || y >= s.p.h) continue;
       for (std::int64_t x = inside.begin; x < inside.end; ++x) {
-        runs[found.count++] = {(r * s.row_step + ky * s.tap_step) * s.row_elements() + s.tap_offset(kx) + x * s.column_step(),
-                               (r * s.p.ow + x) * s.images * width};
+        runs[found.count++] = {
+            (r * s.row_step + ky * s.tap_step) * s.row_elements() + s.tap_offset(kx) + x * s.column_step(),
+            (r * s.p.ow + x) * s.images * width};
       }
     }
     return found;
