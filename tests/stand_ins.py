@@ -135,8 +135,8 @@ class QuietGuard:
     def __init__(self, trouble: str | None = None) -> None:
         self.trouble = trouble
 
-    def undisturbed(self, sample: Callable[[], float], tries: int, *, alone: bool) -> float:
-        return sample()
+    def undisturbed(self, sample: Callable[[], float], tries: int, *, alone: bool) -> tuple[float, bool]:
+        return sample(), True
 
     def end_round(self) -> None:
         pass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -51,6 +52,32 @@ def test_the_best_of_each_accuracy_stays_to_the_end() -> None:
     results = race(core, StandInBench(core))
     complete = {name for name, result in results.items() if result.status == "complete"}
     assert complete == {"exact_too8", "good8", "coarse8"}
+
+
+class HalfDisturbed(QuietGuard):
+    """Every other pair of samples is disturbed, and then much too long."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def undisturbed(self, sample: Callable[[], float], tries: int, *, alone: bool) -> tuple[float, bool]:
+        self.count += 1
+        disturbed = self.count % 4 >= 2
+        return sample() * (5.0 if disturbed and self.count % 3 else 1.0), not disturbed
+
+
+def test_disturbed_rounds_do_not_count_where_there_are_others() -> None:
+    core = StandInCore(first={"seconds": 2.0e-3}, second={"seconds": 2.1e-3})
+    bench = StandInBench(core, noise=0.0)
+    results: list[Result] = []
+    guard: Any = HalfDisturbed()
+    Race(bench, budget=60, record=results.append, clock=bench.clock, guard=guard).run(
+        Tuner(selector_over(core)).entrants(PROBLEM, 1)
+    )
+    seconds = {result.candidate.kernel.family: result.ratio for result in results}
+    assert seconds["first"] == 1.0
+    assert seconds["second"] == pytest.approx(1.05, rel=1e-3)
 
 
 def test_memory_bounds_the_candidates_that_are_kept_ready() -> None:
@@ -129,7 +156,7 @@ def test_a_disturbed_sample_is_taken_again() -> None:
     switches = iter([0, 1, 1, 1])
     samples = iter([9.0, 2.0])
     guard = ContentionGuard(lambda: 1.0, lambda: next(switches))
-    assert guard.undisturbed(lambda: next(samples), tries=3, alone=False) == 2.0
+    assert guard.undisturbed(lambda: next(samples), tries=3, alone=False) == (2.0, True)
     assert guard.reason() is None
 
 
@@ -137,7 +164,7 @@ def test_cpu_time_stands_in_for_a_disturbed_sample_of_one_thread() -> None:
     for alone, seconds in ((True, 1.0), (False, 5.0)):
         count, cpu = itertools.count(), itertools.count()
         guard = ContentionGuard(lambda: 1.0, lambda count=count: next(count), lambda cpu=cpu: float(next(cpu)))
-        assert guard.undisturbed(lambda: 5.0, tries=2, alone=alone) == seconds
+        assert guard.undisturbed(lambda: 5.0, tries=2, alone=alone) == (seconds, False)
         assert guard.reason() is not None
 
 
@@ -145,7 +172,7 @@ def test_contention_is_told_by_disturbed_samples_and_by_the_canary() -> None:
     count = itertools.count()
     guard = ContentionGuard(lambda: 1.0, lambda: next(count))
     samples = iter([3.0, 2.0, 5.0])
-    assert guard.undisturbed(lambda: next(samples), tries=3, alone=False) == 2.0
+    assert guard.undisturbed(lambda: next(samples), tries=3, alone=False) == (2.0, False)
     assert "1 of 1 samples" in (guard.reason() or "")
     times = iter([1.0, 1.0, 1.0] + [1.5] * 5)
     guard = ContentionGuard(lambda: next(times), lambda: 0)

@@ -52,12 +52,12 @@ class ContentionGuard:
         self._samples = 0
         self._disturbed = 0
 
-    def undisturbed(self, sample: Callable[[], float], tries: int, *, alone: bool) -> float:
-        """Take a sample, again while it was disturbed and tries are left; the shortest where none was undisturbed.
+    def undisturbed(self, sample: Callable[[], float], tries: int, *, alone: bool) -> tuple[float, bool]:
+        """Take a sample, again while it was disturbed and tries are left; its seconds and whether it was undisturbed.
 
-        Where the calling thread works `alone`, a disturbed sample counts with the thread's CPU time: it leaves out the
-        wait, though not what the neighbours did to the caches. Teams have no such clock, for their members wait for
-        each other by spinning.
+        The shortest one counts where none was undisturbed. Where the calling thread works `alone`, a disturbed sample
+        counts with the thread's CPU time: it leaves out the wait, though not what the neighbours did to the caches.
+        Teams have no such clock, for their members wait for each other by spinning.
         """
         shortest = float("inf")
         for _ in range(max(tries, 1)):
@@ -65,11 +65,11 @@ class ContentionGuard:
             seconds = sample()
             if self._switches() == before:
                 self._samples += 1
-                return seconds
+                return seconds, True
             shortest = min(shortest, seconds, self._cpu_clock() - cpu if alone else seconds)
         self._samples += 1
         self._disturbed += 1
-        return shortest
+        return shortest, False
 
     def end_round(self) -> None:
         """Run the canary once."""

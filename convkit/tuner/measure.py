@@ -91,6 +91,9 @@ class _Entrant:
     workspace: int
     footprint: int
     samples: dict[int, float] = field(default_factory=dict)
+    # Rounds whose sample nothing interrupted, and whether the last one was.
+    undisturbed: set[int] = field(default_factory=set)
+    clean: bool = False
 
     @property
     def level(self) -> int:
@@ -241,7 +244,7 @@ class Race:
         global _samples
 
         _samples += 1
-        seconds = self._guard.undisturbed(
+        seconds, entrant.clean = self._guard.undisturbed(
             lambda: entrant.runner.time(entrant.repeats),
             # CPU time is good enough for one thread not to insist.
             min(self._policy.tries, 2) if self._threads == 1 else self._policy.tries,
@@ -255,6 +258,8 @@ class Race:
             for _ in range(self._policy.block):
                 for entrant in self._random.sample(entrants, len(entrants)):
                     entrant.samples[round_number] = self._sample(entrant)
+                    if entrant.clean:
+                        entrant.undisturbed.add(round_number)
                     self._progress(self._final, self._total, str(entrant.candidate))
                 self._guard.end_round()
                 round_number += 1
@@ -298,7 +303,11 @@ class Race:
         assert anchor is not None
         if entrant is anchor:
             return 1.0, 1.0, 1.0
-        ratios = sorted(seconds / anchor.samples[r] for r, seconds in entrant.samples.items() if r in anchor.samples)
+        rounds = entrant.samples.keys() & anchor.samples.keys()
+        clean = rounds & entrant.undisturbed & anchor.undisturbed
+        if len(clean) >= self._policy.block:
+            rounds = clean
+        ratios = sorted(entrant.samples[r] / anchor.samples[r] for r in rounds)
         if not ratios:
             ratio = entrant.first / anchor.first
             return ratio, ratio, ratio
@@ -306,7 +315,8 @@ class Race:
 
     def _result(self, entrant: _Entrant, status: str, reason: str = "") -> Result:
         ratio, low, high = self._figures(entrant)
-        samples = list(entrant.samples.values()) or [entrant.first]
+        rounds = entrant.undisturbed if len(entrant.undisturbed) >= self._policy.block else entrant.samples.keys()
+        samples = [entrant.samples[r] for r in rounds] or [entrant.first]
         return Result(
             entrant.candidate, status, n=len(samples), median=median(samples), ratio=ratio, low=low,
             high=high, error=entrant.error, workspace=entrant.workspace, reason=reason,
