@@ -2,6 +2,7 @@
 
 #include <pthread.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <cstring>
@@ -14,8 +15,6 @@ namespace {
 constexpr std::int64_t page = 4096;
 constexpr std::int64_t huge_page = std::int64_t{2} << 20;
 constexpr std::int64_t default_limit = std::int64_t{1} << 30;
-// Outputs kept for the next call: a few layers' worth.
-constexpr std::int64_t most_output_bytes = std::int64_t{1} << 30;
 constexpr std::size_t most_outputs = 8;
 constexpr std::size_t most_workspaces = 32;
 
@@ -140,9 +139,15 @@ std::int64_t BlockPool::free_bytes() {
 }
 
 namespace {
+// What a pool may keep: a few layers' worth, on a small machine an eighth of its memory.
+std::int64_t kept_bytes(std::int64_t limit) {
+  const std::int64_t memory = std::int64_t{sysconf(_SC_PHYS_PAGES)} * sysconf(_SC_PAGESIZE);
+  return memory > 0 && memory / 8 < limit ? memory / 8 : limit;
+}
+
 struct Pools {
-  BlockPool workspaces{most_workspaces, default_limit};
-  BlockPool outputs{most_outputs, most_output_bytes};
+  BlockPool workspaces{most_workspaces, kept_bytes(default_limit)};
+  BlockPool outputs{most_outputs, kept_bytes(default_limit)};
 };
 Pools& pools();
 }  // namespace
@@ -184,7 +189,7 @@ std::int64_t workspace_limit() { return limit.load(std::memory_order_relaxed); }
 
 void set_workspace_limit(std::int64_t bytes) {
   limit.store(bytes, std::memory_order_relaxed);
-  workspace_pool().set_most_bytes(bytes);
+  workspace_pool().set_most_bytes(kept_bytes(bytes));
 }
 
 }  // namespace convkit

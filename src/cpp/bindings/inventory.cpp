@@ -18,6 +18,13 @@ const Kernel& kernel_at(int index) {
 
 py::object owned(Reference reference) { return py::reinterpret_steal<py::object>(reference.release()); }
 
+// An empty batch is answered without a kernel: what is asked about it is asked about a batch of one.
+ConvProblem nonempty(const py::object& fields) {
+  ConvProblem problem = problem_from(fields.ptr());
+  if (problem.n == 0) problem.n = 1;
+  return problem;
+}
+
 const Kernel& applicable(int index, const ConvProblem& problem) {
   const Kernel& found = kernel_at(index);
   if (!applies(found, problem)) throw py::value_error(std::string(found.name) + " does not take this problem");
@@ -64,12 +71,12 @@ py::list kernels() {
 }
 
 bool kernel_applies(int index, const py::object& problem) {
-  return applies(kernel_at(index), problem_from(problem.ptr()));
+  return applies(kernel_at(index), nonempty(problem));
 }
 
 py::list candidates(int index, const py::object& problem, int threads) {
   constexpr int capacity = 64;
-  const ConvProblem p = problem_from(problem.ptr());
+  const ConvProblem p = nonempty(problem);
   const Kernel& k = applicable(index, p);
   check_threads(threads);
   Parameters sets[capacity]{};
@@ -80,7 +87,7 @@ py::list candidates(int index, const py::object& problem, int threads) {
 }
 
 py::dict cost(int index, const py::object& problem, const py::object& parameters, int threads) {
-  const ConvProblem p = problem_from(problem.ptr());
+  const ConvProblem p = nonempty(problem);
   const Kernel& k = applicable(index, p);
   check_threads(threads);
   Cost c{};
@@ -98,7 +105,7 @@ py::dict cost(int index, const py::object& problem, const py::object& parameters
 }
 
 py::tuple packing(int index, const py::object& problem, const py::object& parameters) {
-  const ConvProblem p = problem_from(problem.ptr());
+  const ConvProblem p = nonempty(problem);
   const Kernel& k = applicable(index, p);
   Packing description{};
   k.packing(p, parameters_from(parameters.ptr(), k), &description);
@@ -106,7 +113,7 @@ py::tuple packing(int index, const py::object& problem, const py::object& parame
 }
 
 std::int64_t workspace_bytes(int index, const py::object& problem, const py::object& parameters, int threads) {
-  const ConvProblem p = problem_from(problem.ptr());
+  const ConvProblem p = nonempty(problem);
   const Kernel& k = applicable(index, p);
   check_threads(threads);
   return k.workspace_bytes(p, parameters_from(parameters.ptr(), k), threads);

@@ -42,15 +42,16 @@ class Trial {
  public:
   Trial(int index, const py::object& parameters, const py::object& problem, int threads, py::object x, py::object w,
         py::object bias, py::object residual, double lo, double hi, const std::string& activation, bool poison)
-      : problem_(problem_from(problem.ptr())), poison_(poison) {
+      : problem_(problem_from(problem.ptr())), asked_(problem_), poison_(poison) {
     if (index < 0 || index >= kernel_count()) throw py::value_error("no kernel has index " + std::to_string(index));
     if (threads < 1) throw py::value_error("threads must be at least 1");
     kernel_ = &kernel(index);
-    if (!applies(*kernel_, problem_)) throw py::value_error(std::string(kernel_->name) + " does not take this problem");
+    if (asked_.n == 0) asked_.n = 1;
+    if (!applies(*kernel_, asked_)) throw py::value_error(std::string(kernel_->name) + " does not take this problem");
     parameters_ = parameters_from(parameters.ptr(), *kernel_);
-    kernel_->packing(problem_, parameters_, &packing_);
+    kernel_->packing(asked_, parameters_, &packing_);
     const Op op = problem_.op;
-    arguments_.problem = &problem_;
+    arguments_.problem = &asked_;
     arguments_.parameters = &parameters_;
     arguments_.threads = threads;
     arguments_.x = dense(x, op == Op::input_grad ? output_shape(problem_) : input_shape(problem_), "x");
@@ -64,7 +65,7 @@ class Trial {
                            optional(residual, result, problem_.residual, "residual"), activation_from(activation), lo,
                            hi};
     allocate_output();
-    workspace_bytes_ = kernel_->workspace_bytes(problem_, parameters_, threads);
+    workspace_bytes_ = kernel_->workspace_bytes(asked_, parameters_, threads);
     workspace_ = Block(workspace_bytes_);
     arguments_.workspace = workspace_.data();
   }
@@ -79,12 +80,17 @@ class Trial {
         std::memset(arguments_.y, 0xFF, static_cast<std::size_t>(y_bytes_));
         std::memset(workspace_.data(), 0xFF, static_cast<std::size_t>(workspace_bytes_));
       }
-      kernel_->run(arguments_);
+      if (problem_.n > 0) {
+        kernel_->run(arguments_);
+      } else {  // only the gradient of the weights has any element
+        std::memset(arguments_.y, 0, static_cast<std::size_t>(y_bytes_));
+      }
     }
     return y_;
   }
 
   double time(int repeats) {
+    if (problem_.n == 0) return 0;
     const py::gil_scoped_release released;
     const auto start = std::chrono::steady_clock::now();
     for (int i = 0; i < repeats; ++i) kernel_->run(arguments_);
@@ -139,7 +145,7 @@ class Trial {
                     strides[2], strides[3], problem_.o / problem_.groups * strides[0]};
     if (problem_.packed && !as_they_are) {
       packed_ = Block(packing_.bytes);
-      kernel_->pack(problem_, parameters_, arguments_.w, packed_.data(), threads);
+      kernel_->pack(asked_, parameters_, arguments_.w, packed_.data(), threads);
       arguments_.packed = packed_.data();
     }
   }
@@ -159,6 +165,7 @@ class Trial {
   }
 
   ConvProblem problem_;
+  ConvProblem asked_;  // the same, with a batch of one in place of an empty one: kernels see no empty tensor
   bool poison_;
   const Kernel* kernel_ = nullptr;
   Parameters parameters_{};
