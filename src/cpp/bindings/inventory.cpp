@@ -70,9 +70,7 @@ py::list kernels() {
   return all;
 }
 
-bool kernel_applies(int index, const py::object& problem) {
-  return applies(kernel_at(index), nonempty(problem));
-}
+bool kernel_applies(int index, const py::object& problem) { return applies(kernel_at(index), nonempty(problem)); }
 
 py::list candidates(int index, const py::object& problem, int threads) {
   constexpr int capacity = 64;
