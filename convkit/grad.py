@@ -10,7 +10,7 @@ from convkit._core import conv2d_input, conv2d_weight
 
 __all__ = ["conv2d_bias", "conv2d_input", "conv2d_weight"]
 
-# Pixels that are summed one after another before partial sums are added: keeps float32 errors as small as pairwise sums.
+# Pixels summed one after another before partial sums are added: keeps float32 errors as small as pairwise sums.
 _RUN = 256
 
 
