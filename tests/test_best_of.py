@@ -264,3 +264,27 @@ def test_rounds_end_although_a_thread_still_runs() -> None:
         index, number = rounds.next()
         rounds.add(index, number, 1.0 + index)
     assert rounds.winner == 0
+
+
+def test_nested_kernels_in_forward_and_backward_pipelines(database: Path) -> None:
+    generator = np.random.default_rng(0)
+    x = generator.standard_normal((1, 8, 12, 12), np.float32)
+    w = generator.standard_normal((8, 8, 3, 3), np.float32)
+
+    def with_algorithm(name: str) -> Callable[..., Any]:
+        return lambda x, w: ck.conv2d(x, w, padding=1, algorithm=name)
+
+    def gradients(x: Any, w: Any, dy: Any) -> Any:
+        return ck.grad.conv2d_input(x.shape, w, dy, padding=1), ck.grad.conv2d_weight(x, w.shape, dy, padding=1)
+
+    winograd = BestOf("winograd", [(name, with_algorithm(name)) for name in ("winograd2", "winograd4")])
+    layer = BestOf("layer", [("gemm", [with_algorithm("conv_gemm"), gradients]), ("winograd", [winograd, gradients])])
+    for _ in range(80):
+        step = layer.start(x, w)
+        y = step(x, w)
+        dx, dw = step(x, w, y)
+        assert y.shape == dx.shape == x.shape
+        assert dw.shape == w.shape
+    assert layer.settled(x, w) in ("gemm", "winograd")
+    assert winograd.settled(x, w) in ("winograd2", "winograd4")
+    assert "within winograd" in str(layer.report())
