@@ -332,8 +332,10 @@ struct Entry {
   static const WinogradTile<T>& tile() { return winograd_tile<T, FY, FX>(); }
   static const WinogradAdjoint<T>& adjoint() { return winograd_adjoint<T, FY, FX>(); }
 
+  // With no whole tile there is little to save, and the few terms of each sum do not average a transform's error away.
   static bool applies(const ConvProblem& p) {
-    return p.kh == FY::r && p.kw == FX::r && p.stride_h == 1 && p.stride_w == 1;
+    return p.kh == FY::r && p.kw == FX::r && p.stride_h == 1 && p.stride_w == 1 && p.oh >= FY::m * p.dilation_h &&
+           p.ow >= FX::m * p.dilation_w;
   }
   static int candidates(const ConvProblem& p, const Machine& machine, int, Parameters* out, int capacity) {
     return weight_candidates(p, machine, tile(), out, capacity);
@@ -372,13 +374,13 @@ constexpr Kernel kernel(const char* family, const char* name, float rms_ratio) {
 }
 
 constexpr Kernel kernels[] = {
-    kernel<float, F4x3, F4x3>("winograd4", "f32_winograd_4x4_3x3_weight_grad__" CONVKIT_ISA_NAME, 2.0f),
-    kernel<float, F5x3, F5x3>("winograd5", "f32_winograd_5x5_3x3_weight_grad__" CONVKIT_ISA_NAME, 3.6f),
-    kernel<float, F2x3, F2x3>("winograd2", "f32_winograd_2x2_3x3_weight_grad__" CONVKIT_ISA_NAME, 0.7f),
-    kernel<float, F6x3, F6x3>("winograd6", "f32_winograd_6x6_3x3_weight_grad__" CONVKIT_ISA_NAME, 8.5f),
-    kernel<float, F4x5, F4x5>("winograd4", "f32_winograd_4x4_5x5_weight_grad__" CONVKIT_ISA_NAME, 8.5f),
-    kernel<double, F4x3, F4x3>("winograd4", "f64_winograd_4x4_3x3_weight_grad__" CONVKIT_ISA_NAME, 2.0f),
-    kernel<double, F4x5, F4x5>("winograd4", "f64_winograd_4x4_5x5_weight_grad__" CONVKIT_ISA_NAME, 8.5f),
+    kernel<float, F4x3, F4x3>("winograd4", "f32_winograd_4x4_3x3_weight_grad__" CONVKIT_ISA_NAME, 3.0f),
+    kernel<float, F5x3, F5x3>("winograd5", "f32_winograd_5x5_3x3_weight_grad__" CONVKIT_ISA_NAME, 3.9f),
+    kernel<float, F2x3, F2x3>("winograd2", "f32_winograd_2x2_3x3_weight_grad__" CONVKIT_ISA_NAME, 1.4f),
+    kernel<float, F6x3, F6x3>("winograd6", "f32_winograd_6x6_3x3_weight_grad__" CONVKIT_ISA_NAME, 12.0f),
+    kernel<float, F4x5, F4x5>("winograd4", "f32_winograd_4x4_5x5_weight_grad__" CONVKIT_ISA_NAME, 11.0f),
+    kernel<double, F4x3, F4x3>("winograd4", "f64_winograd_4x4_3x3_weight_grad__" CONVKIT_ISA_NAME, 3.0f),
+    kernel<double, F4x5, F4x5>("winograd4", "f64_winograd_4x4_5x5_weight_grad__" CONVKIT_ISA_NAME, 11.0f),
 };
 
 }  // namespace
