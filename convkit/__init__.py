@@ -25,6 +25,7 @@ from convkit.functional import clear_workspaces, conv2d, conv_transpose2d
 from convkit.layers import Conv2d, ConvTranspose2d
 
 if TYPE_CHECKING:
+    from convkit.profiling import profile
     from convkit.tuner import BestOf, UnsupportedAlgorithmError, explain, reload, show_config, tuning
 
 __version__: str = _core.build_info()["version"]
@@ -40,24 +41,34 @@ __all__ = [
     "conv_transpose2d",
     "explain",
     "grad",
+    "profile",
     "reload",
     "show_config",
     "tuning",
 ]
 
-# The tuner is imported when it is first needed: importing the package costs next to nothing beside importing NumPy.
-_FROM_TUNER = frozenset(("BestOf", "UnsupportedAlgorithmError", "explain", "reload", "show_config", "tuning"))
+# Imported when they are first needed: importing the package costs next to nothing beside importing NumPy.
+_HOMES = {
+    "BestOf": "tuner",
+    "UnsupportedAlgorithmError": "tuner",
+    "explain": "tuner",
+    "profile": "profiling",
+    "reload": "tuner",
+    "show_config": "tuner",
+    "tuning": "tuner",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _FROM_TUNER:
+    home = _HOMES.get(name)
+    if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from convkit import tuner
+    from importlib import import_module
 
-    value = getattr(tuner, name)
+    value = getattr(import_module(f"{__name__}.{home}"), name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_FROM_TUNER})
+    return sorted({*globals(), *_HOMES})

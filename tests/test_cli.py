@@ -191,7 +191,7 @@ def test_durations(text: str, seconds: float) -> None:
 
 @pytest.mark.parametrize("text", ["", "soon", "-1s", "1d", "1 2"])
 def test_wrong_durations_are_refused(text: str) -> None:
-    with pytest.raises(typer.BadParameter, match="duration"):
+    with pytest.raises(typer.BadParameter, match="seconds"):
         arguments.duration(text)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from convkit.commands import calibrate, db, demo, explain, info, report, tune
+from convkit.commands import bench, calibrate, db, demo, explain, info, report, tune
 
 __all__ = ["app"]
 
@@ -18,6 +18,7 @@ app.command()(info.info)
 app.command()(demo.demo)
 app.command()(tune.tune)
 app.command()(explain.explain)
+app.command()(bench.bench)
 app.command()(calibrate.calibrate)
 app.command()(report.report)
 app.add_typer(db.app, name="db")

@@ -13,8 +13,6 @@ from convkit.problem import Problem
 
 __all__ = ["counts", "duration", "network_list", "shape", "shapes_file", "words"]
 
-_UNITS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
-
 
 def words(text: str, allowed: tuple[str, ...] = ()) -> tuple[str, ...]:
     """Words separated by commas, each one of `allowed` where that is given."""
@@ -39,10 +37,12 @@ def counts(text: str) -> tuple[int, ...]:
 
 def duration(text: str) -> float:
     """Seconds of "30s", "10m", "1.5h", "250ms" or plain "30"."""
-    match = re.fullmatch(r"\s*(\d+(?:\.\d*)?)\s*(ms|s|m|h|)\s*", text)
-    if not match:
-        raise typer.BadParameter(f"{text!r} is not a duration such as 30s, 10m or 1.5h")
-    return float(match[1]) * _UNITS[match[2]]
+    from convkit.tuner.modes import parse_budget
+
+    try:
+        return parse_budget(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 def shape(text: str) -> tuple[int, int, int, int]:

@@ -19,9 +19,9 @@ from convkit.problem import DTYPES, LAYOUTS, Problem
 if TYPE_CHECKING:
     from convkit.tuner import Choice
 
-__all__ = ["Job", "Tally", "tune", "tune_all"]
+__all__ = ["OPS", "Job", "Tally", "gradient", "tune", "tune_all"]
 
-_OPS = {"forward": "forward", "input": "input_grad", "weight": "weight_grad"}
+OPS = {"forward": "forward", "input": "input_grad", "weight": "weight_grad"}
 
 
 @dataclass(frozen=True)
@@ -228,8 +228,7 @@ def _regret(job: Job, predicted: Choice, choice: Choice) -> Iterable[float]:
 
 
 def _variants(problem: Problem, layout: str, dtype: str, op: str, weights: str, activation: str) -> Iterable[Problem]:
-    backward: dict[str, Any] = {"bias": False, "epilogue": "none"}
-    for name in arguments.words(op, tuple(_OPS)):
+    for name in arguments.words(op, tuple(OPS)):
         for order in arguments.words(layout.upper(), LAYOUTS):
             for kind in arguments.words(dtype, DTYPES):
                 for packed in arguments.words(weights, ("packed", "cold")):
@@ -241,19 +240,19 @@ def _variants(problem: Problem, layout: str, dtype: str, op: str, weights: str, 
                         if name == "forward":
                             fields["op"] = problem.op
                         else:
-                            fields.update(backward, op=_gradient(problem.op, name))
-                        if fields["op"] != "forward":
-                            fields.update(backward)
-                        if fields["op"] == "weight_grad":
-                            fields["packed"] = False
+                            # convkit.grad's functions are given other weights at every step of a training.
+                            fields.update(op=gradient(problem.op, name), packed=False)
+                        if name != "forward" or problem.op != "forward":
+                            fields.update(bias=False, epilogue="none")
                         yield problem.replace(layout=order, dtype=kind, **fields)
 
 
-def _gradient(op: str, name: str) -> str:
+def gradient(op: str, name: str) -> str:
+    """The operation behind a gradient ("input", "weight") of a layer whose forward call is `op`."""
     # The input gradient of a transposed convolution is an ordinary one.
     if op == "input_grad" and name == "input":
         return "forward"
-    return _OPS[name]
+    return OPS[name]
 
 
 def _share(jobs: list[Job], shard: str) -> list[Job]:

@@ -20,6 +20,7 @@ PYBIND11_MODULE(_core, module) {
   add_inventory(module);
   add_trial(module);
   add_process(module);
+  add_profile(module);
   try {
     add_conv2d(module.ptr());
     add_transposed(module.ptr());

@@ -1,9 +1,8 @@
 #include "run.hpp"
 
-#include <chrono>
-
 #include "../workspace.hpp"
 #include "outputs.hpp"
+#include "profile.hpp"
 #include "strided_copy.hpp"
 
 namespace convkit::bindings {
@@ -87,10 +86,11 @@ PyObject* run_plan(const Plan& plan, const Operands& operands, const Options& op
   const Workspace workspace(under_gil ? 0 : plan.arena_bytes);
   std::byte* arena = under_gil ? arena_under_gil(plan.arena_bytes) : workspace.data();
   const int element = element_bytes(plan.problem.dtype), threads = plan.threads;
-  double seconds = 0;
+  const bool recorded = profiling, timed = recorded || plan.settle;
+  ProfileClock::time_point start, end;
   {
     const ReleasedGil released(plan.releases_gil);
-    const auto start = plan.settle ? std::chrono::steady_clock::now() : std::chrono::steady_clock::time_point();
+    if (timed) start = ProfileClock::now();
     Arguments a;
     a.problem = &plan.problem;
     a.parameters = &plan.parameters;
@@ -112,10 +112,11 @@ PyObject* run_plan(const Plan& plan, const Operands& operands, const Options& op
     a.threads = threads;
     plan.kernel->run(a);
     if (plan.out.copied) copy_out(plan.out, y, arena, element, threads);
-    if (plan.settle) seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    if (timed) end = ProfileClock::now();
   }
+  if (recorded) record_call(plan, start, end);
   if (plan.settle) {
-    const Reference time(checked(PyFloat_FromDouble(seconds)));
+    const Reference time(checked(PyFloat_FromDouble(std::chrono::duration<double>(end - start).count())));
     const Reference ignored(checked(PyObject_CallOneArg(plan.settle.get(), time.get())));
   }
   return result.release();

@@ -1,0 +1,61 @@
+"""Every layer of the networks that were asked for, as pytest-benchmark measures it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from threadpoolctl import threadpool_limits
+
+from convkit import _core
+from convkit.benchmark.contestants import convkit_contestant
+from convkit.benchmark.limits import kernel_limit
+from convkit.benchmark.race import relative_error
+
+
+def test_layer(benchmark: Any, layer_case: Any, tuned: Any, operands_of: Any, fma_peak: Any) -> None:
+    network, layer, problem, threads, kernel = layer_case
+    if kernel == "selected":
+        tuned(problem, threads)
+    operands, exact = operands_of(problem)
+    contestant = convkit_contestant(operands, threads, algorithm=None if kernel == "selected" else kernel)
+    error, rms = relative_error(contestant.result(contestant.call()), exact)
+    benchmark.group = f"{network} {layer.name} {problem.layout} {problem.op}, {threads} threads"
+    with threadpool_limits(threads):
+        benchmark(contestant.call)
+    peak = fma_peak(problem.dtype, threads)
+    limit = kernel_limit(problem, contestant.kernel, contestant.parameters, threads, peak)
+    seconds = benchmark.stats.stats.median
+    benchmark.extra_info.update(
+        problem=str(problem),
+        kernel=contestant.kernel,
+        parameters=list(contestant.parameters),
+        threads=threads,
+        isa=_core.active_isa(),
+        cpu=str(_core.cpu()["brand"]).strip(),
+        count=layer.count,
+        gflops=round(problem.flops / seconds / 1e9, 2),
+        percent_of_peak=round(100 * problem.flops / seconds / (2 * peak), 1),
+        percent_of_limit=round(100 * limit / seconds, 1),
+        error=error,
+        rms_error=rms,
+    )
+    assert error < 1e-3
+
+
+@pytest.mark.parametrize("size", [8, 14, 28])
+def test_overhead_of_the_suite(benchmark: Any, size: int) -> None:
+    """The same kernel in pytest-benchmark's loop and in C++'s own: the difference is what the suite adds."""
+    from convkit.benchmark.contestants import Operands
+    from convkit.problem import Problem
+    from convkit.tuner import choose
+
+    problem = Problem(n=1, c=64, h=size, w=size, o=64, kh=3, kw=3, pad_top=1, pad_bottom=1, pad_left=1, pad_right=1)
+    operands = Operands(problem)
+    choice = choose(problem, 1)
+    trial = _core.Trial(choice.index, choice.parameters, problem.to_core(), 1, operands.x, operands.w)
+    benchmark.group = "overhead of the suite"
+    benchmark(trial.run)
+    repeats = max(10, int(0.05 / benchmark.stats.stats.median))
+    bare = min(trial.time(repeats) / repeats for _ in range(5))
+    benchmark.extra_info.update(bare_seconds=bare, overhead=benchmark.stats.stats.min / bare - 1)

@@ -1,0 +1,168 @@
+"""The outcome of a benchmark: rows with everything needed to read them later, as JSON, CSV and back."""
+
+from __future__ import annotations
+
+import csv
+import json
+import platform
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from convkit.problem import Problem
+
+__all__ = ["Report", "Row"]
+
+_PACKAGES = ("convkit", "numpy", "torch", "onnxruntime", "openvino", "ncnn")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One contestant on one layer with one team size.
+
+    Attributes
+    ----------
+    count : int
+        How often the network has this layer.
+    median, best : float
+        Seconds of one call.
+    error, rms_error : float
+        Largest error over the largest value; RMS error over the RMS.
+    limit : float
+        Seconds that the kernel could reach at most; 0 where that is not known.
+    """
+
+    network: str
+    layer: str
+    count: int
+    problem: str
+    threads: int
+    contestant: str
+    kernel: str
+    parameters: tuple[int, ...]
+    median: float
+    best: float
+    samples: int
+    cpu_per_wall: float
+    error: float
+    rms_error: float
+    limit: float
+
+    @property
+    def flops(self) -> int:
+        """Operations of one call, counted as direct summation does."""
+        return Problem.parse(self.problem).flops
+
+    @property
+    def rate(self) -> float:
+        """Operations a second."""
+        return self.flops / self.median
+
+
+@dataclass
+class Report:
+    """Rows, and the machine that they were measured on.
+
+    Attributes
+    ----------
+    fma_peak : dict
+        Measured multiply-adds a second, by team size.
+    bandwidth : dict
+        Bytes a second from memory, by team size; `machine["bandwidth"]` says whether they were measured.
+    """
+
+    rows: list[Row] = field(default_factory=list)
+    machine: dict[str, Any] = field(default_factory=dict)
+    fma_peak: dict[int, float] = field(default_factory=dict)
+    bandwidth: dict[int, float] = field(default_factory=dict)
+
+    @classmethod
+    def here(cls) -> Report:
+        """An empty report of this machine."""
+        from convkit import _core
+        from convkit.tuner.machine import machine_class
+        from convkit.tuner.selector import selector
+
+        versions = {}
+        for package in _PACKAGES:
+            try:
+                versions[package] = version(package)
+            except PackageNotFoundError:
+                continue
+        machine = {
+            "cpu": str(_core.cpu()["brand"]).strip(),
+            "class": str(machine_class()),
+            "cpus": _core.available_cpus(),
+            "python": platform.python_version(),
+            "compiler": _core.build_info()["compiler"],
+            "versions": versions,
+            "bandwidth": selector().constants.source,
+            "when": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        return cls(machine=machine)
+
+    def measure_limits(self, team: int) -> None:
+        """Add what a team of this size can reach on this machine."""
+        from convkit import _core
+        from convkit.tuner.selector import selector
+
+        constants = selector().constants
+        self.fma_peak[team] = _core.fma_peak("float32", team)
+        self.bandwidth[team] = min(team * constants.dram, constants.dram_total)
+
+    def networks(self) -> tuple[str, ...]:
+        """Networks in order of appearance."""
+        return tuple(dict.fromkeys(row.network for row in self.rows))
+
+    def contestants(self) -> tuple[str, ...]:
+        """Contestants in order of appearance."""
+        return tuple(dict.fromkeys(row.contestant for row in self.rows))
+
+    def teams(self) -> tuple[int, ...]:
+        """Team sizes, smallest first."""
+        return tuple(sorted({row.threads for row in self.rows}))
+
+    def select(self, network: str | None = None, threads: int | None = None) -> list[Row]:
+        """Rows of a network and a team size."""
+        return [row for row in self.rows if network in (None, row.network) and threads in (None, row.threads)]
+
+    def total(self, rows: Iterable[Row], contestant: str) -> float | None:
+        """Seconds for all layers of a network, each as often as it occurs; None where a layer is missing."""
+        rows = list(rows)
+        layers = {row.layer for row in rows}
+        own = [row for row in rows if row.contestant == contestant]
+        if {row.layer for row in own} != layers:
+            return None
+        return sum(row.median * row.count for row in own)
+
+    def save(self, path: Path) -> None:
+        """Write JSON."""
+        path.write_text(json.dumps(asdict(self), indent=1) + "\n")
+
+    @classmethod
+    def load(cls, path: Path) -> Report:
+        """Read what `save` wrote."""
+        kept = json.loads(path.read_text())
+        rows = [Row(**{**row, "parameters": tuple(row["parameters"])}) for row in kept["rows"]]
+        peak, bandwidth = ({int(team): rate for team, rate in kept[name].items()} for name in ("fma_peak", "bandwidth"))
+        return cls(rows, kept["machine"], peak, bandwidth)
+
+    def save_csv(self, path: Path) -> None:
+        """Write a table with a line for each row."""
+        names = [item.name for item in fields(Row)]
+        with path.open("w", newline="") as stream:
+            writer = csv.writer(stream)
+            writer.writerow([*names, "gflops"])
+            for row in self.rows:
+                values = asdict(row)
+                values["parameters"] = " ".join(map(str, row.parameters))
+                writer.writerow([*(values[name] for name in names), f"{row.rate / 1e9:.3f}"])
+
+
+def by_layer(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:
+    """Rows of each layer, in order of appearance."""
+    for layer in dict.fromkeys(row.layer for row in rows):
+        yield layer, [row for row in rows if row.layer == layer]

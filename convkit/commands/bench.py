@@ -1,0 +1,282 @@
+"""``convkit bench``: convkit beside its single kernels and other libraries, on your layers, on your machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.progress import track
+from rich.table import Table
+
+from convkit.benchmark import limits
+from convkit.benchmark.contestants import PEERS, Contestant, Operands, convkit_contestant, installed, peer
+from convkit.benchmark.race import race
+from convkit.benchmark.results import Report, Row, by_layer
+from convkit.commands import arguments
+from convkit.commands.terminal import console, threads_text
+from convkit.commands.tune import OPS, Job, gradient, tune_all
+from convkit.problem import LAYOUTS, Problem
+
+__all__ = ["bench"]
+
+_TOO_WRONG = 1e-3
+
+
+def bench(
+    network: Annotated[str, typer.Option(help="Networks, separated by commas.")] = "",
+    shapes: Annotated[Path | None, typer.Option(help="A file of shapes, one a line.", exists=True)] = None,
+    layer: Annotated[str, typer.Option(help="Only layers whose name contains this.")] = "",
+    batch: Annotated[int, typer.Option(help="Batch size.")] = 1,
+    threads: Annotated[str, typer.Option(help="Team sizes; empty: what a call would use.")] = "",
+    layout: Annotated[str, typer.Option(help="NCHW, NHWC or both.")] = "NCHW",
+    op: Annotated[str, typer.Option(help="forward, input or weight: the call or one of its gradients.")] = "forward",
+    kernels: Annotated[str, typer.Option(help="selected, all, or algorithms separated by commas.")] = "selected",
+    against: Annotated[str, typer.Option(help=f"Peers: {', '.join(PEERS)}, installed, or none.")] = "numpy",
+    accuracy: Annotated[str, typer.Option(help="strict, standard or fast; empty: the default.")] = "",
+    seconds: Annotated[float, typer.Option(help="Time for each contestant and layer.")] = 0.3,
+    tuning: Annotated[bool, typer.Option("--tune/--no-tune", help="Measure layers that the database lacks.")] = True,
+    json: Annotated[Path | None, typer.Option(help="Save the rows as JSON.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Save the rows as a table.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Save the pictures; their names begin with this one.")] = None,
+    table: Annotated[
+        str, typer.Option(help='"layers", or "bestof": every algorithm against the selection.')
+    ] = "layers",
+) -> None:
+    """Time layers with convkit and with other libraries, in turns, in one process, and check every result."""
+    from convkit import _core
+
+    if table not in ("layers", "bestof"):
+        raise typer.BadParameter(f"--table {table!r} is neither layers nor bestof")
+    teams = arguments.counts(threads) if threads else (_core.default_threads(),)
+    layers = _layers(network, shapes, layer, batch, layout, op)
+    if not layers:
+        raise typer.BadParameter("name a --network or a file of --shapes with at least one layer")
+    peers = _peers(against)
+    algorithms = "all" if table == "bestof" else kernels
+    if tuning:
+        tally = tune_all([Job(f"{n} {name}", p, team) for n, name, _, p in layers for team in teams], any_answer=True)
+        if tally.pending:
+            raise typer.Exit(130)
+    report = Report.here()
+    work = [(row, team) for team in teams for row in layers]
+    try:
+        for (name, label, count, problem), team in track(work, "Layers", console=console, transient=True):
+            if team not in report.fma_peak:
+                report.measure_limits(team)
+            report.rows += _measure(name, label, count, problem, team, algorithms, peers, accuracy, seconds, report)
+    except KeyboardInterrupt:
+        console.print("stopped; what was measured is shown")
+    for title in report.networks():
+        for team in report.teams():
+            if rows := report.select(title, team):
+                shown = _best_of_table if table == "bestof" else _layer_table
+                console.print(shown(report, title, team, rows))
+    _save(report, json, csv, plot)
+
+
+def _layers(
+    network: str, shapes: Path | None, only: str, batch: int, layout: str, op: str
+) -> list[tuple[str, str, int, Problem]]:
+    """(network, layer, count, problem) of everything to be timed."""
+    orders = arguments.words(layout.upper(), LAYOUTS)
+    name = arguments.words(op, tuple(OPS))[0]
+    found = []
+    for net in arguments.network_list(network) if network else ():
+        for order in orders:
+            for layer in net.unique():
+                if only not in layer.name:
+                    continue
+                problem = layer.problem(batch, layout=order)
+                if name != "forward":
+                    problem = problem.replace(op=gradient(problem.op, name), packed=False)
+                elif problem.op == "forward":
+                    problem = problem.replace(bias=True, epilogue="clamp")
+                found.append((f"{net.title} {order}", layer.name, layer.count, problem))
+    for number, problem in enumerate(arguments.shapes_file(shapes) if shapes else (), start=1):
+        found.append((str(shapes), f"line {number}", 1, problem))
+    return found
+
+
+def _peers(against: str) -> tuple[str, ...]:
+    if against == "none":
+        return ()
+    if against == "installed":
+        return tuple(name for name in PEERS if installed(name))
+    names = arguments.words(against, tuple(PEERS))
+    for name in names:
+        if not installed(name):
+            console.print(f"{name} is not installed: pip install 'convkit\\[peers]'", style="yellow")
+    return tuple(name for name in names if installed(name))
+
+
+def _measure(
+    network: str,
+    label: str,
+    count: int,
+    problem: Problem,
+    threads: int,
+    kernels: str,
+    peers: tuple[str, ...],
+    accuracy: str,
+    seconds: float,
+    report: Report,
+) -> list[Row]:
+    operands = Operands(problem)
+    entered: list[Contestant] = [convkit_contestant(operands, threads, accuracy=accuracy or None)]
+    entered += _algorithms(operands, threads, kernels)
+    with _limited(threads):
+        for name in peers:
+            contestant = peer(name, operands, threads)
+            if contestant is not None:
+                entered.append(contestant)
+        timings = race(entered, operands.exact(), seconds)
+    rows = []
+    for contestant, timing in zip(entered, timings, strict=True):
+        limit = 0.0
+        if contestant.kernel:
+            peak = report.fma_peak[threads]
+            limit = limits.kernel_limit(problem, contestant.kernel, contestant.parameters, threads, peak)
+        rows.append(
+            Row(
+                network,
+                label,
+                count,
+                str(problem),
+                threads,
+                contestant.name,
+                contestant.kernel,
+                contestant.parameters,
+                timing.median,
+                timing.best,
+                timing.samples,
+                timing.cpu_per_wall,
+                timing.error,
+                timing.rms_error,
+                limit,
+            )
+        )
+    return rows
+
+
+def _algorithms(operands: Operands, threads: int, kernels: str) -> list[Contestant]:
+    import convkit
+    from convkit.tuner.selector import selector
+
+    if kernels == "selected":
+        return []
+    families = selector().inventory.families if kernels == "all" else arguments.words(kernels)
+    found = []
+    for family in families:
+        try:
+            found.append(convkit_contestant(operands, threads, algorithm=family))
+        except convkit.UnsupportedAlgorithmError:
+            continue
+    return found
+
+
+def _limited(threads: int) -> Any:
+    """Hold the BLAS behind NumPy to the same number of threads, where threadpoolctl is installed."""
+    import contextlib
+
+    try:
+        from threadpoolctl import threadpool_limits
+    except ModuleNotFoundError:
+        return contextlib.nullcontext()
+    return threadpool_limits(threads, user_api="blas")
+
+
+def _layer_table(report: Report, network: str, threads: int, rows: list[Row]) -> Table:
+    peak = 2 * report.fma_peak[threads]
+    table = Table(
+        title=f"{network}, {threads_text(threads)}, {report.machine['cpu']}",
+        caption=f"FMA peak {peak / 1e9:.0f} GFLOP/s, measured; operations as direct summation counts them. "
+        "% of limit: of what this kernel could reach. ! error above 1e-3.",
+    )
+    for column in (
+        "layer",
+        "contestant",
+        "kernel",
+        "ms",
+        "GFLOP/s",
+        "% of peak",
+        "% of limit",
+        "to best",
+        "CPUs",
+        "error",
+    ):
+        table.add_column(
+            column, justify="left" if column in ("layer", "contestant", "kernel") else "right", no_wrap=True
+        )
+    for layer, own in by_layer(rows):
+        best = min((row.median for row in own if row.error < _TOO_WRONG), default=own[0].median)
+        for place, row in enumerate(sorted(own, key=lambda row: row.median)):
+            table.add_row(
+                f"{layer} x{row.count}" if place == 0 else "",
+                row.contestant,
+                row.kernel,
+                f"{1e3 * row.median:.3f}",
+                f"{row.rate / 1e9:.1f}",
+                f"{100 * row.rate / peak:.0f}",
+                f"{100 * row.limit / row.median:.0f}" if row.limit else "",
+                f"{row.median / best:.2f}",
+                f"{row.cpu_per_wall:.1f}",
+                f"{row.error:.0e}{' !' if row.error >= _TOO_WRONG else ''}",
+                end_section=place == len(own) - 1,
+            )
+    totals = [(total, name) for name in report.contestants() if (total := report.total(rows, name)) is not None]
+    for place, (total, name) in enumerate(sorted(totals)):
+        table.add_row(
+            "[bold]total[/bold]" if place == 0 else "",
+            name,
+            "",
+            f"{1e3 * total:.2f}",
+            "",
+            "",
+            "",
+            f"{total / min(totals)[0]:.2f}",
+        )
+    return table
+
+
+def _best_of_table(report: Report, network: str, threads: int, rows: list[Row]) -> Table:
+    """Milliseconds of every algorithm and of the selection, and what each static choice costs over it."""
+    names = [name for name in report.contestants() if any(row.contestant == name for row in rows)]
+    table = Table(
+        title=f"{network}, {threads_text(threads)}, ms of each algorithm and of the selection",
+        caption="Bold: the fastest of the line. Where an algorithm cannot do a layer, the selection's time counts.",
+    )
+    table.add_column("layer", no_wrap=True)
+    for name in names:
+        table.add_column(name, justify="right")
+    totals = dict.fromkeys(names, 0.0)
+    for layer, own in by_layer(rows):
+        times = {row.contestant: row.median for row in own}
+        selected, fastest = times[names[0]], min(times.values())
+        cells = []
+        for name in names:
+            totals[name] += own[0].count * times.get(name, selected)
+            text = f"{1e3 * times[name]:.3f}" if name in times else "-"
+            cells.append(f"[bold]{text}[/bold]" if times.get(name) == fastest else text)
+        table.add_row(f"{layer} x{own[0].count}", *cells)
+    table.add_section()
+    table.add_row("total", *(f"{1e3 * totals[name]:.2f}" for name in names))
+    table.add_row("against the selection", *(f"{totals[name] / totals[names[0]]:.2f}x" for name in names))
+    return table
+
+
+def _save(report: Report, json: Path | None, csv: Path | None, plot: Path | None) -> None:
+    if json:
+        report.save(json)
+        console.print(f"Rows -> {json}", highlight=False)
+    if csv:
+        report.save_csv(csv)
+        console.print(f"Table -> {csv}", highlight=False)
+    if plot:
+        try:
+            from convkit.benchmark import plots
+        except ModuleNotFoundError as error:
+            console.print(f"the plots need {error.name}: pip install 'convkit\\[plot]'", style="red")
+            raise typer.Exit(1) from None
+        for path in plots.save_all(report, plot):
+            console.print(f"Picture -> {path}", highlight=False)

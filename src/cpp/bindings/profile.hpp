@@ -1,0 +1,16 @@
+// What ran, for how long: one record a call, kept while somebody profiles. Everything here needs the GIL.
+#pragma once
+#include <chrono>
+
+#include "plan.hpp"
+
+namespace convkit::bindings {
+
+using ProfileClock = std::chrono::steady_clock;
+
+// True while at least one profile is open: the only question that an unprofiled call asks.
+extern bool profiling;
+
+void record_call(const Plan& plan, ProfileClock::time_point start, ProfileClock::time_point end);
+
+}  // namespace convkit::bindings
