@@ -221,6 +221,8 @@ def test_a_contended_tune_is_marked_and_not_complete() -> None:
     choice = tuner_over(selector, StandInBench(CORE), trouble="made up").tune(PROBLEM, 1, budget=60)
     assert choice.measured
     assert choice.stale
+    assert selector.tried(PROBLEM, 1)
+    assert not selector.complete(PROBLEM, 1)
     ((own, _), *_) = selector.memory.evidence(str(PROBLEM), context_of(1))
     assert own.contended
 

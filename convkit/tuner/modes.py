@@ -234,7 +234,8 @@ def _tune_unless_known(problem: Problem, threads: int) -> None:
         if (problem, threads) in _tried:
             return
         _tried.add((problem, threads))
-    if selector().complete(problem, threads):
+    # What a busy machine has measured is measured again by `convkit tune`, not in somebody's call.
+    if selector().tried(problem, threads):
         return
     begin = time.perf_counter()
     try:

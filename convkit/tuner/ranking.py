@@ -54,11 +54,20 @@ class Ranked:
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """All candidates of a problem with evidence, fastest first, those that failed, and kernels not yet measured."""
+    """All candidates of a problem with evidence, fastest first, those that failed, and kernels not yet measured.
+
+    Attributes
+    ----------
+    missing : tuple of str
+        Kernels without a trial at their current revision on a machine that was not contended.
+    untried : tuple of str
+        Those of them without any trial at their current revision.
+    """
 
     ranked: tuple[Ranked, ...]
     failed: tuple[tuple[Candidate, str], ...]
     missing: tuple[str, ...]
+    untried: tuple[str, ...] = ()
 
     @property
     def complete(self) -> bool:
@@ -87,19 +96,24 @@ def rank(
     usable: list[tuple[Session, Trial, Candidate]] = []
     failed: dict[Candidate, str] = {}
     tried: set[str] = set()
+    settled: set[str] = set()
     for session, trial in evidence:
         candidate = inventory.resolve(trial.kernel, trial.parameters, problem)
         if candidate is None:
             continue
         current = trial.revision == candidate.kernel.revision
-        if current and not session.contended:
+        if current:
             tried.add(candidate.kernel.name)
+            if not session.contended:
+                settled.add(candidate.kernel.name)
         if trial.status == "failed":
             if current:
                 failed[candidate] = trial.reason
         elif trial.median:
             usable.append((session, trial, candidate))
-    missing = tuple(k.name for k in inventory.competitors(problem) if k.name not in tried)
+    competitors = [kernel.name for kernel in inventory.competitors(problem)]
+    missing = tuple(name for name in competitors if name not in settled)
+    untried = tuple(name for name in competitors if name not in tried)
     usable = _best_class(usable, context)
     scale = _scales(usable)
     by_candidate: dict[Candidate, list[tuple[Session, Trial]]] = {}
@@ -110,7 +124,7 @@ def rank(
     best = min((row.ratio for row in rows), default=1.0)
     rows = [_relative(row, best) for row in rows]
     rows.sort(key=lambda row: (row.ratio, row.candidate.kernel.index, row.candidate.parameters))
-    return Ranking(tuple(rows), tuple(failed.items()), missing)
+    return Ranking(tuple(rows), tuple(failed.items()), missing, untried)
 
 
 def _doubt(session: Session, trial: Trial, candidate: Candidate, context: Context) -> tuple[bool, bool, bool, bool]:

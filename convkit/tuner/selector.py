@@ -232,6 +232,14 @@ class Selector:
         return any(answer.ranking.ranked and answer.ranking.complete for answer in self.answers(problem, threads)
                    if answer.tier == "user")  # fmt: skip
 
+    def tried(self, problem: Problem, threads: int) -> bool:
+        """True where every applicable kernel has a trial, be it from a contended machine."""
+        return any(
+            answer.ranking.ranked and not answer.ranking.untried
+            for answer in self.answers(problem, threads)
+            if answer.tier == "user"
+        )
+
     def predicted(self, problem: Problem, threads: int, kernels: Sequence[Kernel]) -> list[tuple[float, Candidate]]:
         """Each kernel with its default parameters and its predicted seconds, fastest first."""
         found = []
