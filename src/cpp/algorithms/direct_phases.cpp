@@ -7,6 +7,7 @@
 //
 // Strides, dilations and pads are arbitrary; pads wider than the filter's reach included.
 #include "algorithms/adjoint.hpp"
+#include "algorithms/axis.hpp"
 
 namespace convkit::CONVKIT_ISA {
 
@@ -17,44 +18,6 @@ constexpr std::int64_t piece_pixels = 96;
 constexpr ParameterSpec phases_schema[] = {{"block", 1, 1 << 20}, {nullptr, 0, 0}};
 
 bool phases_applies(const ConvProblem& p) { return !has_adjoint(p); }
-
-// One axis of the problem: coordinates of dx are `inputs`, of dy `outputs`.
-struct Axis {
-  std::int64_t inputs, outputs, taps, stride, dilation, pad;
-  std::int64_t tap_step, output_step;  // between the taps of one phase; outputs fall as taps rise
-
-  CONVKIT_INLINE Axis(std::int64_t inputs_, std::int64_t outputs_, std::int64_t taps_, std::int64_t stride_,
-                      std::int64_t dilation_, std::int64_t pad_)
-      : inputs(inputs_), outputs(outputs_), taps(taps_), stride(stride_), dilation(dilation_), pad(pad_) {
-    std::int64_t a = stride, b = dilation;
-    while (b) {
-      const std::int64_t rest = a % b;
-      a = b;
-      b = rest;
-    }
-    tap_step = stride / a;
-    output_step = dilation / a;
-  }
-  CONVKIT_INLINE std::int64_t residue(std::int64_t input) const { return (input + pad) % stride; }
-  // First tap of a phase, or `taps` if it has none.
-  CONVKIT_INLINE std::int64_t first_tap(std::int64_t residue) const {
-    const std::int64_t end = smaller(taps, tap_step);
-    for (std::int64_t tap = 0; tap < end; ++tap) {
-      if (tap * dilation % stride == residue) return tap;
-    }
-    return taps;
-  }
-  // The output that tap `first` of its phase takes an input to; may lie outside.
-  CONVKIT_INLINE std::int64_t output(std::int64_t input, std::int64_t first) const {
-    return (input + pad - first * dilation) / stride;
-  }
-  CONVKIT_INLINE std::int64_t taps_of_a_phase() const { return ceil_div(taps, tap_step); }
-};
-
-CONVKIT_INLINE Axis rows_axis(const ConvProblem& p) { return {p.h, p.oh, p.kh, p.stride_h, p.dilation_h, p.pad_top}; }
-CONVKIT_INLINE Axis columns_axis(const ConvProblem& p) {
-  return {p.w, p.ow, p.kw, p.stride_w, p.dilation_w, p.pad_left};
-}
 
 // How dx is cut: pieces are whole rows, or parts of one row where a row is longer than a piece.
 struct Pieces {
