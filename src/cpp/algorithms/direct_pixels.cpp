@@ -254,7 +254,7 @@ void pack_phase_weights(const ConvProblem& p, const Parameters&, const WeightVie
 
 template <class T>
 struct Scratch {
-  T *planes, *phases;
+  T *planes, *phases, *row;
   std::ptrdiff_t* distances;
 };
 
@@ -265,6 +265,7 @@ CONVKIT_INLINE Scratch<T> carve(const ConvProblem& p, const Parameters& paramete
   // Runs end in whole vectors, hence read past the last plane.
   s.planes = carver.take<T>(p.o / p.groups * planes.size + planes.width + most_vectors * Vec<T>::lanes);
   s.phases = carver.take<T>(p.stride_w * (p.c / p.groups) * (planes.run + most_vectors * Vec<T>::lanes));
+  s.row = p.residual ? carver.take<T>(p.w * (p.layout == Layout::nchw ? 1 : p.c)) : nullptr;
   s.distances = carver.take<std::ptrdiff_t>(p.kh * p.kw);
   return s;
 }
@@ -339,15 +340,15 @@ CONVKIT_INLINE void merge_row(const T* from, std::ptrdiff_t distance, std::int64
   for (; i < pixels; ++i) to[i] = from[i % stride * distance + i / stride];
 }
 
-// What is left of the epilogue, on values that lie together in y.
+// What is left of the epilogue, on values that lie together; `from` may be y, and so may the residual.
 template <class T>
-CONVKIT_INLINE void finish_run(const Finish<T>& finish, T* y, const T* residual, std::int64_t count) {
+CONVKIT_INLINE void finish_run(const Finish<T>& finish, const T* from, const T* residual, T* y, std::int64_t count) {
   using V = Vec<T>;
   if (residual || finish.clamp) {
     const auto lo = V::set1(finish.lo), hi = V::set1(finish.hi);
     for (std::int64_t i = 0; i < count; i += V::lanes) {
       const int n = static_cast<int>(smaller<std::int64_t>(count - i, V::lanes));
-      auto v = V::load(y + i, n);
+      auto v = V::load(from + i, n);
       if (residual) v += V::load(residual + i, n);
       if (finish.clamp) v = V::min(hi, V::max(lo, v));
       V::store(y + i, v, n);
@@ -439,17 +440,21 @@ void compute_block(const Context<T>& c, const Scratch<T>& s, std::int64_t image,
         for (std::int64_t i = 0; i < c.channels; ++i) {
           const std::int64_t offset = ((image * p.c + group * c.channels + i) * p.h + y) * p.w;
           T* const to = static_cast<T*>(c.args.y) + offset;
-          merge_row(from + i * distance, c.channels * distance, across.phases(), p.w, to);
-          finish_run(c.finish, to, c.finish.residual ? c.finish.residual + offset : nullptr, p.w);
+          T* const merged = c.finish.residual ? s.row : to;
+          merge_row(from + i * distance, c.channels * distance, across.phases(), p.w, merged);
+          finish_run(c.finish, merged, c.finish.residual ? c.finish.residual + offset : nullptr, to, p.w);
         }
         continue;
       }
       const std::int64_t offset = (image * p.h + y) * p.w * p.c, together = across.phases() * p.c;
       T* const to = static_cast<T*>(c.args.y) + offset;
       const std::int64_t whole = p.w / across.phases();
-      transpose_block(from, distance, together, whole, to, together);
-      for (std::int64_t i = whole * together; i < p.w * p.c; ++i) to[i] = from[i % together * distance + i / together];
-      finish_run(c.finish, to, c.finish.residual ? c.finish.residual + offset : nullptr, p.w * p.c);
+      T* const merged = c.finish.residual ? s.row : to;
+      transpose_block(from, distance, together, whole, merged, together);
+      for (std::int64_t i = whole * together; i < p.w * p.c; ++i) {
+        merged[i] = from[i % together * distance + i / together];
+      }
+      finish_run(c.finish, merged, c.finish.residual ? c.finish.residual + offset : nullptr, to, p.w * p.c);
     }
   }
 }
