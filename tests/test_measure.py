@@ -125,6 +125,12 @@ def test_the_budget_is_honoured() -> None:
     assert 2 <= len(results) < 12
 
 
+def test_a_direct_summation_runs_however_short_the_budget() -> None:
+    kernels: dict[str, dict[str, Any]] = {f"coarse{i}": {"seconds": 1.0 + 0.1 * i, "direct": False} for i in range(5)}
+    core = StandInCore(**kernels, exact={"seconds": 3.0})
+    assert race(core, StandInBench(core), budget=0.1).keys() == {"coarse08", "exact8"}
+
+
 def test_every_parameter_set_competes_and_only_the_best_instruction_set() -> None:
     core = StandInCore(gemm={"seconds": 2e-3, "blocks": (8, 16, 40), "optimum": 40})
     results = race(core, StandInBench(core, noise=0.001))

@@ -129,7 +129,7 @@ class Tuner:
             return self._selector.choose(problem, threads)
 
     def entrants(self, problem: Problem, threads: int) -> list[Candidate]:
-        """Candidates in the order of screening: each kernel's default, fastest prediction first, then the other sets.
+        """Candidates in the order of screening: defaults, the fastest prediction first, then the other sets.
 
         Where the user's tier knows some kernels already, only the others run, against the best of the known.
         """
@@ -141,6 +141,10 @@ class Tuner:
             first = [row.candidate for row in known.ranked if not row.doubtful and not row.outdated][:2]
             kernels = [kernel for kernel in kernels if kernel.name in known.missing]
         defaults = [candidate for _, candidate in choosing.predicted(problem, threads, kernels)]
+        # However short the budget, there is a direct summation: for strict calls, and as an anchor that sessions share.
+        direct = next((place for place, candidate in enumerate(defaults) if candidate.kernel.direct), 0)
+        if direct > 1:
+            defaults.insert(1, defaults.pop(direct))
         others = [
             candidate
             for default in defaults
