@@ -247,8 +247,9 @@ def _best_of_table(report: Report, network: str, threads: int, rows: list[Row]) 
         caption="Bold: the fastest of the line. Where an algorithm cannot do a layer, the selection's time counts.",
     )
     table.add_column("layer", no_wrap=True)
-    for name in names:
-        table.add_column(name, justify="right")
+    table.add_column("selected", justify="right")
+    for name in names[1:]:
+        table.add_column(name.removeprefix("convkit ").removesuffix(" NCHW").removesuffix(" NHWC"), justify="right")
     totals = dict.fromkeys(names, 0.0)
     for layer, own in by_layer(rows):
         times = {row.contestant: row.median for row in own}

@@ -1,0 +1,85 @@
+"""``convkit bench`` on a small shape: rows, files, pictures, and the judgement of errors."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_cli import run
+
+from convkit.benchmark.contestants import Contestant, Operands, convkit_contestant, peer
+from convkit.benchmark.race import race, relative_error
+from convkit.benchmark.results import Report
+from convkit.problem import Problem
+
+PROBLEM = Problem(n=1, c=8, h=10, w=9, o=12, kh=3, kw=3, pad_top=1, pad_bottom=1, bias=True, epilogue="clamp")
+
+
+@pytest.fixture
+def shapes(tmp_path: Path) -> Path:
+    """A file of two small shapes."""
+    path = tmp_path / "shapes.txt"
+    path.write_text(f"{PROBLEM}\n{PROBLEM.replace(o=16)}\n")
+    return path
+
+
+@pytest.mark.usefixtures("database")
+def test_bench_times_draws_and_saves(shapes: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="the pictures need it")
+    saved, table, picture = tmp_path / "rows.json", tmp_path / "rows.csv", tmp_path / "bench.png"
+    options = ("--threads", "1,2", "--kernels", "direct,im2col", "--no-tune", "--seconds", "0.01")
+    files = ("--json", str(saved), "--csv", str(table), "--plot", str(picture))
+    told = run("bench", "--shapes", str(shapes), *options, *files)
+    report = Report.load(saved)
+    assert set(report.contestants()) == {"convkit NCHW", "convkit direct NCHW", "convkit im2col NCHW", "NumPy im2col"}
+    assert report.teams() == (1, 2)
+    assert len(report.rows) == 2 * 2 * 4
+    for row in report.rows:
+        assert row.contestant in told
+        assert 0 < row.best <= row.median
+        assert row.error < 1e-4
+        assert (row.limit > 0) == bool(row.kernel)
+    with table.open(newline="") as stream:
+        assert len(list(csv.DictReader(stream))) == len(report.rows)
+    names = {path.stem.removeprefix("bench-") for path in tmp_path.glob("bench-*.png")}
+    assert names >= {"layers-1t", "layers-2t", "totals", "roofline", "kernels", "scaling"}
+
+
+@pytest.mark.usefixtures("database")
+def test_bestof_compares_every_algorithm_with_the_selection(shapes: Path) -> None:
+    told = run(
+        "bench", "--shapes", str(shapes), "--threads", "1", "--table", "bestof", "--against", "none",
+        "--no-tune", "--seconds", "0.01",
+    )  # fmt: skip
+    assert "against the selection" in told
+    for name in ("selected", "direct", "im2col"):
+        assert name in told
+
+
+@pytest.mark.parametrize("op", ["forward", "input_grad", "weight_grad"])
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+def test_convkit_as_a_contestant_is_right(op: str, layout: str) -> None:
+    fields = {} if op == "forward" else {"bias": False, "epilogue": "none", "packed": False}
+    operands = Operands(PROBLEM.replace(op=op, layout=layout, **fields))
+    contestant = convkit_contestant(operands, 1)
+    largest, rms = relative_error(contestant.result(contestant.call()), operands.exact())
+    assert 0 < rms <= largest < 1e-5
+
+
+def test_a_wrong_contestant_shows_its_error() -> None:
+    operands = Operands(PROBLEM)
+    numpy = peer("numpy", operands, 1)
+    assert numpy is not None
+    zeros = Contestant("zeros", lambda: np.zeros((1, 12, 10, 7), np.float32), np.asarray)
+    right, wrong = race([numpy, zeros], operands.exact(), seconds=0.01)
+    assert right.error < 1e-5
+    assert wrong.error == 1.0
+
+
+@pytest.mark.usefixtures("database")
+def test_bench_refuses_what_it_does_not_know(shapes: Path) -> None:
+    for wrong in (("--against", "abacus"), ("--table", "sums"), ("--op", "sideways"), ("--layout", "CHWN")):
+        run("bench", "--shapes", str(shapes), *wrong, code=2)
+    run("bench", code=2)
