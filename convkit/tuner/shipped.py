@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 DIRECTORY = os.path.join(os.path.dirname(os.path.dirname(__file__)), "data")
 _LONGEST = 2**26
-_TRIAL = re.compile(r'^\{"trial": .*"problem": "([^"]+)".*"session": "([0-9a-f]{32})"', re.MULTILINE)
+_TRIAL = r'^\{"trial": .*"problem": "([^"]+)".*"session": "([0-9a-f]{32})"'
 
 
 def file_name(machine: MachineClass) -> str:
@@ -77,7 +77,7 @@ class ShippedTier:
                 continue
             if isinstance(session, Session):
                 threads[session.uuid] = session.threads
-        return sorted({(m[1], threads[m[2]]) for m in _TRIAL.finditer(text) if m[2] in threads})
+        return sorted({(m[1], threads[m[2]]) for m in re.finditer(_TRIAL, text, re.MULTILINE) if m[2] in threads})
 
     def outcome(self) -> str:
         """What `explain` says of it."""
