@@ -21,7 +21,7 @@ except ImportError as _error:
     ) from _error
 
 from convkit import grad
-from convkit.functional import clear_workspaces, conv2d, conv_transpose2d
+from convkit.functional import clear_workspaces, conv2d, conv_transpose2d, nchw_to_nhwc, nhwc_to_nchw, transpose
 from convkit.layers import Conv2d, ConvTranspose2d
 
 if TYPE_CHECKING:
@@ -41,9 +41,12 @@ __all__ = [
     "conv_transpose2d",
     "explain",
     "grad",
+    "nchw_to_nhwc",
+    "nhwc_to_nchw",
     "profile",
     "reload",
     "show_config",
+    "transpose",
     "tuning",
 ]
 

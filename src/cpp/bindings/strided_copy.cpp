@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "../parallel.hpp"
+#include "../transpose.hpp"
 
 namespace convkit::bindings {
 namespace {
@@ -69,12 +70,41 @@ void copy_share(void* context, int index, int size) {
   }
 }
 
+struct Dimension {
+  std::int64_t size, to, from;
+};
+
+// Whether the last two of `count` dimensions are a transpose of planes that registers can do, and the others plain loops.
+bool is_plane_transpose(const StridedCopy& what, const Dimension* dims, int count) {
+  if (count < 2 || dims[count - 1].to != what.element || dims[count - 2].from != what.element) return false;
+  if (reinterpret_cast<std::uintptr_t>(what.from) % what.element) return false;
+  for (int i = 0; i < count; ++i) {
+    if (dims[i].to % what.element || dims[i].from % what.element) return false;
+  }
+  return true;
+}
+
+PlaneTranspose plane_transpose(const StridedCopy& what, const Dimension* dims, int count) {
+  PlaneTranspose t{};
+  t.to = what.to;
+  t.from = what.from;
+  t.element = what.element;
+  for (int i = 0; i < 2; ++i) {
+    const int at = i - (4 - count);
+    t.outer[i] = at >= 0 ? dims[at].size : 1;
+    t.to_outer[i] = at >= 0 ? dims[at].to / what.element : 0;
+    t.from_outer[i] = at >= 0 ? dims[at].from / what.element : 0;
+  }
+  t.i = dims[count - 1].size;
+  t.j = dims[count - 2].size;
+  t.from_row = dims[count - 1].from / what.element;
+  t.to_row = dims[count - 2].to / what.element;
+  return t;
+}
+
 }  // namespace
 
 void copy(const StridedCopy& what, int threads) {
-  struct Dimension {
-    std::int64_t size, to, from;
-  };
   Dimension dims[4];
   int count = 0;
   std::int64_t bytes = what.element;
@@ -104,6 +134,7 @@ void copy(const StridedCopy& what, int threads) {
     }
     std::rotate(dims + fastest, dims + fastest + 1, dims + count - 1);
   }
+  if (is_plane_transpose(what, dims, count)) return transpose(plane_transpose(what, dims, count), threads);
   Walk walk{what, 0, 0};  // sizes are padded with ones in front
   for (int i = 0; i < 4; ++i) {
     const int from_end = i - (4 - count);
