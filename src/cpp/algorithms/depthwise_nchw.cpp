@@ -6,6 +6,7 @@
 // whole vectors of neighbours; strips inside the image are read as they are if the stride is 1.
 #include "algorithms/adjoint.hpp"
 #include "algorithms/depthwise.hpp"
+#include "algorithms/planar_rows.hpp"
 #include "microkernels/depthwise.hpp"
 
 namespace convkit::CONVKIT_ISA {
@@ -118,83 +119,6 @@ std::int64_t workspace_bytes(const ConvProblem& p, const Parameters& parameters,
   return carve<T>(p, parameters, threads, nullptr).bytes;
 }
 
-// --- copies -----------------------------------------------------------------------------------------------------------
-
-// Rows of x, and the rows of blocks that they are copied to. All loops run down the rows, so that what differs along a
-// row is decided once.
-template <class T>
-struct Copy {
-  using V = Vec<T>;
-  const T* x;
-  T* to;
-  std::int64_t rows;
-  std::ptrdiff_t x_row, to_row, block;
-
-  CONVKIT_INLINE void clear(std::int64_t begin, std::int64_t end) const {
-    for (std::int64_t i = begin; i < end; i += V::lanes) {
-      for (std::int64_t r = 0; r < rows; ++r) V::store(to + r * to_row + i, V::zero());
-    }
-  }
-  CONVKIT_INLINE void vector(std::int64_t i, std::int64_t j, std::int64_t count) const {
-    const T* from = x + j;
-    T* target = to + i;
-    if (count >= V::lanes) {
-      for (std::int64_t r = 0; r < rows; ++r) V::store(target + r * to_row, V::load(from + r * x_row));
-    } else {
-      const int n = static_cast<int>(count);
-      for (std::int64_t r = 0; r < rows; ++r) V::store(target + r * to_row, V::load(from + r * x_row, n));
-    }
-  }
-  // Pixels j, j + 2, ... to one block, those between them to the next.
-  CONVKIT_INLINE void pairs(std::int64_t i, std::int64_t j, std::int64_t count) const {
-    const T* from = x + j;
-    T* target = to + i;
-    const int low = static_cast<int>(smaller<std::int64_t>(count, V::lanes));
-    const int high = static_cast<int>(smaller<std::int64_t>(count - low, V::lanes));
-    for (std::int64_t r = 0; r < rows; ++r, from += x_row, target += to_row) {
-      const auto a = low == V::lanes ? V::load(from) : V::load(from, low);
-      const auto b = high == V::lanes ? V::load(from + V::lanes) : high ? V::load(from + V::lanes, high) : V::zero();
-      V::store(target, V::even(a, b));
-      V::store(target + block, V::odd(a, b));
-    }
-  }
-
-  // What a strip from output o on needs: element i < width of block f is padded pixel (o + i) * stride + f. Writes up to
-  // a vector of zeros behind that.
-  void strip(const ConvProblem& p, std::int64_t o, std::int64_t width) const {
-    const std::int64_t stride = p.stride_w;
-    if (stride == 1) {
-      std::int64_t i = larger<std::int64_t>(p.pad_left - o, 0);
-      const std::int64_t end = smaller(width, p.w + p.pad_left - o);
-      clear(0, smaller(i, width));
-      for (; i < end; i += V::lanes) vector(i, o + i - p.pad_left, end - i);
-      clear(i, width);
-    } else if (stride == 2) {
-      std::int64_t i = larger<std::int64_t>(p.pad_left - 2 * o, 0) / 2, j = (o + i) * 2 - p.pad_left;
-      const Copy odd{x, to + block, rows, x_row, to_row, block};
-      clear(0, smaller(i + 1, width));
-      odd.clear(0, smaller(i + 1, width));
-      if (j < 0 && i < width) {
-        for (std::int64_t r = 0; r < rows; ++r) to[r * to_row + block + i] = x[r * x_row];
-        ++i;
-        j += 2;
-      }
-      for (; i < width && j < p.w; i += V::lanes, j += 2 * V::lanes) pairs(i, j, p.w - j);
-      clear(i, width);
-      odd.clear(i, width);
-    } else {
-      for (std::int64_t r = 0; r < rows; ++r) {
-        for (std::int64_t f = 0; f < stride; ++f) {
-          for (std::int64_t i = 0; i < width; ++i) {
-            const std::int64_t j = (o + i) * stride + f - p.pad_left;
-            to[r * to_row + f * block + i] = j >= 0 && j < p.w ? x[r * x_row + j] : T(0);
-          }
-        }
-      }
-    }
-  }
-};
-
 // --- windows that do not slide ----------------------------------------------------------------------------------------
 
 // One output row, NV vectors: `rows` filter rows exist, from w on.
@@ -259,7 +183,7 @@ struct Member {
       const std::int64_t width = vectors * V::lanes + g.reach, left = begin * g.stride - p.pad_left;
       const bool inside = sliding && g.stride == 1 && left >= 0 && left + width <= p.w;
       out.valid = static_cast<int>(smaller<std::int64_t>(p.ow - begin - (vectors - 1) * V::lanes, V::lanes));
-      if (copying && !inside) Copy<T>{source, copy, exist, row, g.pitch, g.block}.strip(p, begin, width);
+      if (copying && !inside) PlanarRows<T>{source, copy, exist, row, g.pitch, g.block}.strip(p, begin, width);
       if (sliding) {
         RowsIn<T> in{source, row, straight, 0, left, p.w, p.dilation_w, rows.begin, exist, filter, bias};
         if (copying && inside) in.x = source + left;

@@ -1,66 +1,10 @@
 #include "microkernels/gemm_tile.hpp"
 
+#include "microkernels/tile_ends.hpp"
+
 namespace convkit::CONVKIT_ISA {
 
 namespace {
-
-template <class T, int Rows, int NV>
-CONVKIT_INLINE void begin_lanes_on_outputs(typename Vec<T>::Reg (&c)[Rows][NV], const TileOut<T>& out, const T* y) {
-  using V = Vec<T>;
-  if (out.accumulate) {
-    CONVKIT_UNROLL
-    for (int i = 0; i < Rows; ++i) {
-      CONVKIT_UNROLL
-      for (int j = 0; j < NV - 1; ++j) c[i][j] = V::load(y + i * out.stride + j * V::lanes);
-      c[i][NV - 1] = V::load(y + i * out.stride + (NV - 1) * V::lanes, out.tail);
-    }
-  } else if (out.bias) {
-    CONVKIT_UNROLL
-    for (int j = 0; j < NV; ++j) {
-      const auto b = j < NV - 1 ? V::load(out.bias + j * V::lanes) : V::load(out.bias + j * V::lanes, out.tail);
-      CONVKIT_UNROLL
-      for (int i = 0; i < Rows; ++i) c[i][j] = b;
-    }
-  } else {
-    CONVKIT_UNROLL
-    for (int i = 0; i < Rows; ++i) {
-      CONVKIT_UNROLL
-      for (int j = 0; j < NV; ++j) c[i][j] = V::zero();
-    }
-  }
-}
-
-template <class T, int Rows, int NV>
-CONVKIT_INLINE void finish(typename Vec<T>::Reg (&c)[Rows][NV], const TileOut<T>& out, T* y, const T* residual) {
-  using V = Vec<T>;
-  const bool full = out.tail == V::lanes;
-  if (residual) {
-    CONVKIT_UNROLL
-    for (int i = 0; i < Rows; ++i) {
-      CONVKIT_UNROLL
-      for (int j = 0; j < NV - 1; ++j) c[i][j] += V::load(residual + i * out.stride + j * V::lanes);
-      c[i][NV - 1] += V::load(residual + i * out.stride + (NV - 1) * V::lanes, out.tail);
-    }
-  }
-  if (out.clamp) {
-    const auto lo = V::set1(out.lo), hi = V::set1(out.hi);
-    CONVKIT_UNROLL
-    for (int i = 0; i < Rows; ++i) {
-      CONVKIT_UNROLL
-      for (int j = 0; j < NV; ++j) c[i][j] = V::min(hi, V::max(lo, c[i][j]));
-    }
-  }
-  CONVKIT_UNROLL
-  for (int i = 0; i < Rows; ++i) {
-    CONVKIT_UNROLL
-    for (int j = 0; j < NV - 1; ++j) V::store(y + i * out.stride + j * V::lanes, c[i][j]);
-    if (full) {
-      V::store(y + i * out.stride + (NV - 1) * V::lanes, c[i][NV - 1]);
-    } else {
-      V::store(y + i * out.stride + (NV - 1) * V::lanes, c[i][NV - 1], out.tail);
-    }
-  }
-}
 
 template <class T, int Rows, int NV>
 void gather_tile(std::int64_t tiles, const RunTile<T>* table, const T* panel, const TileOut<T>& out) {
@@ -92,7 +36,7 @@ void gather_tile(std::int64_t tiles, const RunTile<T>* table, const T* panel, co
         ++k;
       } while (b != b_end);
     }
-    finish<T, Rows, NV>(c, out, y, residual);
+    finish_tile<T, Rows, NV>(c, out, y, residual);
     y += Rows * out.stride;
     if (residual) residual += Rows * out.stride;
   }
@@ -121,7 +65,7 @@ void strided_tile(std::int64_t tiles, std::int64_t k, const T* a, std::ptrdiff_t
       }
       b += NV * V::lanes;
     }
-    finish<T, Rows, NV>(c, out, y, residual);
+    finish_tile<T, Rows, NV>(c, out, y, residual);
     y += Rows * out.stride;
     if (residual) residual += Rows * out.stride;
   }
@@ -161,7 +105,7 @@ void spread_tile(std::int64_t tiles, std::int64_t k, const T* a, std::ptrdiff_t 
       }
       b += ldb;
     }
-    finish<T, Rows, NV>(c, out, y, residual);
+    finish_tile<T, Rows, NV>(c, out, y, residual);
     y += Rows * out.stride;
     if (residual) residual += Rows * out.stride;
     if (bias) bias += Rows;
