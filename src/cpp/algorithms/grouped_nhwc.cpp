@@ -1,0 +1,281 @@
+// Grouped 3x3 convolution, NHWC, with as many outputs as channels a group and whole groups in a vector: ResNeXt's.
+//
+// Lanes on outputs, all of them useful, where a matrix product a group would use those of one group only. The last,
+// partial vector of channels goes through a copy of the rows.
+#include "algorithms/depthwise.hpp"
+#include "microkernels/grouped.hpp"
+
+namespace convkit::CONVKIT_ISA {
+
+namespace {
+
+constexpr ParameterSpec schema[] = {{"rows", 1, 4}, {nullptr, 0, 0}};
+
+template <class T>
+bool applies(const ConvProblem& p) {
+  const std::int64_t group = p.c / p.groups;
+  return p.c == p.o && group > 1 && Vec<T>::lanes % group == 0 && p.kh == 3 && slides_over(p);
+}
+
+template <class T>
+constexpr int most_rows = Vec<T>::registers == 32 ? 4 : 2;
+
+template <class T>
+using GroupSlide = void (*)(std::int64_t, const GroupsIn<T>&, std::int64_t, const SlideOut<T>&);
+
+// [stride][rows][all input rows exist]
+template <class T>
+struct GroupSlides {
+  GroupSlide<T> of[2][4][2];
+};
+
+template <class T, int Rows>
+constexpr void fill(GroupSlides<T>& table) {
+  if constexpr (Rows > 0) {
+    table.of[0][Rows - 1][0] = slide_groups<T, 1, Rows, false>;
+    table.of[0][Rows - 1][1] = slide_groups<T, 1, Rows, true>;
+    table.of[1][Rows - 1][0] = slide_groups<T, 2, Rows, false>;
+    table.of[1][Rows - 1][1] = slide_groups<T, 2, Rows, true>;
+    fill<T, Rows - 1>(table);
+  }
+}
+
+template <class T>
+constexpr GroupSlides<T> make_slides() {
+  GroupSlides<T> table{};
+  fill<T, most_rows<T>>(table);
+  return table;
+}
+
+template <class T>
+constexpr GroupSlides<T> slides = make_slides<T>();
+
+template <class T>
+RowGroups row_groups(const ConvProblem& p, const Parameters& parameters) {
+  return {p.oh, p.stride_h == 1 ? p.dilation_h : 1, smaller<int>(parameters.value[0], most_rows<T>)};
+}
+
+// --- weights and workspace --------------------------------------------------------------------------------------------
+
+template <class T>
+std::int64_t packed_elements(const ConvProblem& p) {
+  return round_up(p.o, Vec<T>::lanes) * (p.c / p.groups) * 9;
+}
+
+template <class T>
+void packing(const ConvProblem& p, const Parameters&, Packing* out) {
+  constexpr char id[] = "grouped_" CONVKIT_ISA_NAME;
+  __builtin_memcpy(out->id, id, sizeof id);
+  out->bytes = packed_elements<T>(p) * static_cast<std::int64_t>(sizeof(T));
+}
+
+// [O / lanes][C / groups][3][3][lanes], zeros behind the last output.
+template <class T>
+void pack(const ConvProblem& p, const Parameters&, const WeightView& view, void* packed, int threads) {
+  constexpr int lanes = Vec<T>::lanes;
+  const std::int64_t group = p.c / p.groups, blocks = ceil_div(p.o, lanes);
+  auto member = [&](int index, int size) {
+    const Share mine = share(blocks, index, size);
+    for (std::int64_t block = mine.begin; block < mine.end; ++block) {
+      T* out = static_cast<T*>(packed) + block * group * 9 * lanes;
+      for (int l = 0; l < lanes; ++l) {
+        const std::int64_t o = block * lanes + l;
+        const T* w =
+            static_cast<const T*>(view.data) + o / group * view.stride_group + o % group * view.stride_o;
+        for (std::int64_t c = 0; c < group; ++c) {
+          for (int t = 0; t < 9; ++t) {
+            const std::ptrdiff_t at = c * view.stride_c + t / 3 * view.stride_kh + t % 3 * view.stride_kw;
+            out[(c * 9 + t) * lanes + l] = o < p.o ? w[at] : T(0);
+          }
+        }
+      }
+    }
+  };
+  team(static_cast<int>(smaller<std::int64_t>(threads, 1 + (packed_elements<T>(p) >> 15))), member);
+}
+
+template <class T>
+struct Workspace {
+  T *packed, *copies;
+  std::int64_t copy, bytes;
+};
+
+template <class T>
+Workspace<T> carve(const ConvProblem& p, const Parameters& parameters, int threads, void* base) {
+  Carver carver{static_cast<char*>(base)};
+  Workspace<T> w{};
+  if (!p.packed) w.packed = carver.take<T>(packed_elements<T>(p));
+  if (p.c % Vec<T>::lanes) {
+    w.copy = input_rows(p, row_groups<T>(p, parameters).most) * p.w * Vec<T>::lanes;
+    w.copies = carver.take<T>(w.copy * threads);
+  }
+  w.bytes = carver.used;
+  return w;
+}
+
+template <class T>
+std::int64_t workspace_bytes(const ConvProblem& p, const Parameters& parameters, int threads) {
+  return carve<T>(p, parameters, threads, nullptr).bytes;
+}
+
+// --- run --------------------------------------------------------------------------------------------------------------
+
+// A member is worth waking for this many multiply-adds.
+CONVKIT_INLINE int members(const ConvProblem& p, int threads) {
+  const double wanted = multiply_adds(p) / 5e5 + 1.0;
+  return wanted < threads ? static_cast<int>(wanted) : threads;
+}
+
+// One group of rows and `blocks` vectors of outputs; steps of a dilated window are taken phase by phase.
+template <class T>
+void run_columns(const ConvProblem& p, const Rows& rows, std::int64_t blocks, GroupsIn<T> in, SlideOut<T> out) {
+  const bool whole = rows.begin == 0 && rows.end == input_rows(p, rows.rows);
+  const auto slide = slides<T>.of[p.stride_h - 1][rows.rows - 1][whole];
+  const std::int64_t dilation = p.stride_w == 1 ? p.dilation_w : 1;
+  const T* const x = in.x;
+  T* const y = out.y;
+  const T* const residual = out.residual;
+  const std::ptrdiff_t pixel = out.column, column = in.column;
+  out.column = dilation * pixel;
+  in.column = dilation * column;
+  for (std::int64_t phase = 0; phase < dilation && phase < p.ow; ++phase) {
+    in.before = phase < p.pad_left ? ceil_div(p.pad_left - phase, dilation) : 0;
+    const std::int64_t j = phase + in.before * dilation - p.pad_left;
+    in.existing = j < p.w ? (p.w - 1 - j) / dilation + 1 : 0;
+    in.x = x + j * column;
+    out.y = y + phase * pixel;
+    out.residual = residual ? residual + phase * pixel : nullptr;
+    slide(blocks, in, ceil_div(p.ow - phase, dilation), out);
+  }
+}
+
+template <class T>
+void run(const Arguments& args) {
+  using V = Vec<T>;
+  const ConvProblem& p = *args.problem;
+  const Workspace<T> workspace = carve<T>(p, *args.parameters, args.threads, args.workspace);
+  if (!args.packed) pack<T>(p, *args.parameters, args.w, workspace.packed, args.threads);
+  const T* packed = static_cast<const T*>(args.packed ? args.packed : workspace.packed);
+  const T* x = static_cast<const T*>(args.x);
+  const Finish<T> finish(args.epilogue);
+  const int group = static_cast<int>(p.c / p.groups);
+  std::int32_t lane_of[V::lanes * V::lanes];
+  for (int c = 0; c < group; ++c) {
+    for (int l = 0; l < V::lanes; ++l) lane_of[c * V::lanes + l] = l / group * group + c;
+  }
+  const RowGroups groups = row_groups<T>(p, *args.parameters);
+  const std::int64_t per_image = groups.count(), blocks = ceil_div(p.o, V::lanes), whole_blocks = p.o / V::lanes;
+  auto member = [&](int index, int size) {
+    const Grid grid = make_grid(p.n * per_image, blocks, size);
+    const Share items = share(p.n * per_image, index / grid.columns, grid.rows);
+    const Share mine = share(blocks, index % grid.columns, grid.columns);
+    T* const copy = workspace.copies + index * workspace.copy;
+    for (std::int64_t item = items.begin; item < items.end; ++item) {
+      const Rows rows(p, groups, item, per_image);
+      const std::int64_t above = rows.image * p.h + rows.input;
+      const std::ptrdiff_t at = (rows.image * p.oh + rows.first) * p.ow * p.o;
+      const auto run = [&](std::int64_t begin, std::int64_t end, const T* source, std::ptrdiff_t row,
+                           std::ptrdiff_t column, int valid) {
+        const std::int64_t o = begin * V::lanes;
+        alignas(64) T bias[V::lanes];
+        const bool ready = finish.bias && valid == V::lanes;
+        if (!ready) V::store(bias, finish.bias ? V::load(finish.bias + o, valid) : V::zero());
+        const GroupsIn<T> in{source,
+                             row,
+                             column,
+                             static_cast<int>(rows.begin),
+                             static_cast<int>(rows.end),
+                             0,
+                             0,
+                             packed + o * group * 9,
+                             ready ? finish.bias + o : bias,
+                             ready ? V::lanes : 0,
+                             group,
+                             lane_of};
+        const SlideOut<T> out{static_cast<T*>(args.y) + at + o,
+                              finish.residual ? finish.residual + at + o : nullptr,
+                              groups.dilation * p.ow * p.o,
+                              p.o,
+                              finish.lo,
+                              finish.hi,
+                              finish.clamp,
+                              valid};
+        run_columns<T>(p, rows, end - begin, in, out);
+        if (!finish.after) return;
+        const std::int64_t count = smaller(end * V::lanes, p.o) - o;
+        for (int r = 0; r < rows.rows; ++r) activate_rows(out.y + r * out.row, p.ow, p.o, count, *finish.after);
+      };
+      if (mine.begin < whole_blocks) {
+        run(mine.begin, smaller(whole_blocks, mine.end), x + above * p.w * p.c + mine.begin * V::lanes,
+            rows.step * p.w * p.c, p.c, V::lanes);
+      }
+      if (mine.end > whole_blocks) {
+        const std::int64_t c = whole_blocks * V::lanes;
+        const int valid = static_cast<int>(p.c - c);
+        for (std::int64_t i = rows.begin; i < rows.end; ++i) {
+          const T* from = x + (above + i * rows.step) * p.w * p.c + c;
+          for (std::int64_t j = 0; j < p.w; ++j) V::store(copy + (i * p.w + j) * V::lanes, V::load(from + j * p.c, valid));
+        }
+        run(whole_blocks, blocks, copy, p.w * V::lanes, V::lanes, valid);
+      }
+    }
+  };
+  team(members(p, args.threads), member);
+}
+
+// --- inventory --------------------------------------------------------------------------------------------------------
+
+template <class T>
+int candidates(const ConvProblem&, const Machine&, int, Parameters* out, int capacity) {
+  int count = 0;
+  for (int rows = most_rows<T>; rows >= 2 && count < capacity; rows /= 2) out[count++] = {{rows}};
+  return count;
+}
+
+template <class T>
+void cost(const ConvProblem& p, const Parameters& parameters, const Machine&, int threads, Cost* out) {
+  const RowGroups groups = row_groups<T>(p, parameters);
+  const double vectors = static_cast<double>(p.n * p.oh * p.ow) * static_cast<double>(ceil_div(p.o, Vec<T>::lanes));
+  const double permutes = static_cast<double>(p.c / p.groups * p.stride_h * p.stride_w);
+  *out = {};
+  out->fmas = vectors * Vec<T>::lanes * static_cast<double>(p.c / p.groups * 9);
+  out->efficiency = Vec<T>::bytes == 16 ? 0.4 : 0.8;
+  out->vector_ops = vectors * (1 + permutes);
+  out->bytes_dram = tensor_bytes(p, sizeof(T));
+  out->imbalance = grid_imbalance(p.n * groups.count(), ceil_div(p.o, Vec<T>::lanes), members(p, threads));
+}
+
+template <class T>
+constexpr Kernel entry(const char* name) {
+  return {"grouped",
+          name,
+          Isa::CONVKIT_ISA,
+          Op::forward,
+          dtype_of<T>,
+          dtype_of<T>,
+          dtype_of<T>,
+          dtype_of<T>,
+          layout_nhwc,
+          1,
+          direct_summation,
+          schema,
+          applies<T>,
+          candidates<T>,
+          cost<T>,
+          packing<T>,
+          pack<T>,
+          workspace_bytes<T>,
+          run<T>};
+}
+
+constexpr Kernel kernels[] = {
+    entry<float>("f32_grouped_nhwc__" CONVKIT_ISA_NAME),
+    entry<double>("f64_grouped_nhwc__" CONVKIT_ISA_NAME),
+};
+
+}  // namespace
+
+extern const KernelTable grouped_nhwc_table;
+constexpr KernelTable grouped_nhwc_table = {kernels, sizeof kernels / sizeof kernels[0]};
+
+}  // namespace convkit::CONVKIT_ISA
