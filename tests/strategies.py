@@ -28,6 +28,7 @@ class Family(NamedTuple):
     channels: tuple[int, ...] = CHANNELS
     groups: tuple[int, ...] = (1,)
     depthwise: bool = False
+    symmetric: bool = False  # as many outputs as channels, one stride for both axes
 
 
 FAMILIES = {
@@ -40,6 +41,9 @@ FAMILIES = {
     "stem": Family(((3, 3), (5, 5), (7, 7), (11, 11)), strides=(1, 2, 4), pads=(0, 1, 2, 3), channels=(1, 2, 3, 4)),
     "depthwise": Family(((3, 3), (5, 5), (3, 3), (7, 7)), strides=(1, 1, 2), pads=(0, 1, 2), depthwise=True),
     "grouped": Family(((1, 1), (3, 3), (2, 4)), strides=(1, 2), groups=(2, 3, 4, 8), channels=(1, 2, 3, 4, 8, 16, 20)),
+    "groups in a vector": Family(
+        ((3, 3),), strides=(1, 1, 2), groups=(2, 3, 5, 8), channels=(2, 2, 4, 8, 16), symmetric=True
+    ),
     "anything": Family(
         ((1, 2), (2, 2), (2, 3), (4, 4), (3, 5), (6, 1)),
         strides=(1, 2, 3, 5),
@@ -75,6 +79,8 @@ def make_problem(source: Source, kernel: Mapping[str, Any], family: Family) -> P
     elif groups > 1:
         c, o = c * groups, source.choice((1, 2, 3, 4, 8, 16, 20)) * groups
     stride_h, stride_w = source.choice(family.strides), source.choice(family.strides)
+    if family.symmetric:
+        o, stride_w = c, stride_h
     dilation_h, dilation_w = source.choice(family.dilations), source.choice(family.dilations)
     top, bottom, left, right = (source.choice(family.pads) for _ in range(4))
     n = source.choice((1, 1, 2, 3))
