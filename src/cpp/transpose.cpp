@@ -4,8 +4,8 @@
 
 namespace convkit {
 
-#define CONVKIT_ISA_ENTRY(isa, level)                                    \
-  namespace isa {                                                        \
+#define CONVKIT_ISA_ENTRY(isa, level)                                   \
+  namespace isa {                                                       \
   void transpose(const PlaneTranspose& what, bool stream, int threads); \
   }
 #include "isa/isa.def"

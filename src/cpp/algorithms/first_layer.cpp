@@ -231,8 +231,7 @@ void run_planes(const Arguments& args) {
         for (std::int64_t panel = 0, first = 0; panel < split.big + split.small; ++panel) {
           const int nv = split.rows + (panel < split.big ? 1 : 0);
           const std::int64_t valid = smaller<std::int64_t>(p.ow - first, nv * V::lanes);
-          const std::ptrdiff_t at =
-              (chunk.image * p.o + group * outputs) * pixels + (chunk.first + row) * p.ow + first;
+          const std::ptrdiff_t at = (chunk.image * p.o + group * outputs) * pixels + (chunk.first + row) * p.ow + first;
           T* const y = static_cast<T*>(args.y) + at;
           const int most = smaller<int>(parameters.value[1], OffsetShape<T>::spread(nv));
           for_row_tiles(outputs, most, [&](int height, std::int64_t count, std::int64_t o) CONVKIT_LAMBDA {
@@ -284,8 +283,8 @@ int candidates(const ConvProblem& p, const Machine& machine, int threads, Parame
 template <class T>
 void cost(const ConvProblem& p, const Parameters& parameters, const Machine&, int threads, Cost* out) {
   const std::int64_t chunks = p.n * ceil_div(p.oh, parameters.value[0]);
-  const double copied = static_cast<double>(chunks) * static_cast<double>(p.groups) *
-                        static_cast<double>(Copied<T>(p, parameters).size);
+  const double copied =
+      static_cast<double>(chunks) * static_cast<double>(p.groups) * static_cast<double>(Copied<T>(p, parameters).size);
   if (p.layout == Layout::nhwc) {
     *out = lanes_on_outputs_cost<T>(p);
     out->imbalance = grid_imbalance(chunks, Panels<T>{p.o}.count(), threads);

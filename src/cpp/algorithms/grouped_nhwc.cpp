@@ -80,8 +80,7 @@ void pack(const ConvProblem& p, const Parameters&, const WeightView& view, void*
       T* out = static_cast<T*>(packed) + block * group * 9 * lanes;
       for (int l = 0; l < lanes; ++l) {
         const std::int64_t o = block * lanes + l;
-        const T* w =
-            static_cast<const T*>(view.data) + o / group * view.stride_group + o % group * view.stride_o;
+        const T* w = static_cast<const T*>(view.data) + o / group * view.stride_group + o % group * view.stride_o;
         for (std::int64_t c = 0; c < group; ++c) {
           for (int t = 0; t < 9; ++t) {
             const std::ptrdiff_t at = c * view.stride_c + t / 3 * view.stride_kh + t % 3 * view.stride_kw;
@@ -214,7 +213,8 @@ void run(const Arguments& args) {
         const int valid = static_cast<int>(p.c - c);
         for (std::int64_t i = rows.begin; i < rows.end; ++i) {
           const T* from = x + (above + i * rows.step) * p.w * p.c + c;
-          for (std::int64_t j = 0; j < p.w; ++j) V::store(copy + (i * p.w + j) * V::lanes, V::load(from + j * p.c, valid));
+          for (std::int64_t j = 0; j < p.w; ++j)
+            V::store(copy + (i * p.w + j) * V::lanes, V::load(from + j * p.c, valid));
         }
         run(whole_blocks, blocks, copy, p.w * V::lanes, V::lanes, valid);
       }
@@ -247,25 +247,10 @@ void cost(const ConvProblem& p, const Parameters& parameters, const Machine&, in
 
 template <class T>
 constexpr Kernel entry(const char* name) {
-  return {"grouped",
-          name,
-          Isa::CONVKIT_ISA,
-          Op::forward,
-          dtype_of<T>,
-          dtype_of<T>,
-          dtype_of<T>,
-          dtype_of<T>,
-          layout_nhwc,
-          1,
-          direct_summation,
-          schema,
-          applies<T>,
-          candidates<T>,
-          cost<T>,
-          packing<T>,
-          pack<T>,
-          workspace_bytes<T>,
-          run<T>};
+  return {"grouped",        name,        Isa::CONVKIT_ISA,   Op::forward,   dtype_of<T>,
+          dtype_of<T>,      dtype_of<T>, dtype_of<T>,        layout_nhwc,   1,
+          direct_summation, schema,      applies<T>,         candidates<T>, cost<T>,
+          packing<T>,       pack<T>,     workspace_bytes<T>, run<T>};
 }
 
 constexpr Kernel kernels[] = {

@@ -36,7 +36,8 @@ CONVKIT_INLINE void square(const T* from, std::ptrdiff_t from_row, T* to, std::p
 }
 
 template <class T>
-CONVKIT_INLINE void corner(const T* from, std::ptrdiff_t from_row, T* to, std::ptrdiff_t to_row, int height, int width) {
+CONVKIT_INLINE void corner(const T* from, std::ptrdiff_t from_row, T* to, std::ptrdiff_t to_row, int height,
+                           int width) {
   using V = Vec<T>;
   typename V::Reg r[V::lanes];
   CONVKIT_UNROLL

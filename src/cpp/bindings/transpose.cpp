@@ -73,8 +73,7 @@ py::object transpose_array(const py::object& object, const py::object& axes, con
       raise(PyExc_TypeError, "out must be a NumPy array");
     }
     if (out.dtype() != x.dtype()) {
-      raise(PyExc_TypeError,
-            std::string("out is ") + dtype_name(out.dtype()) + ", but x is " + dtype_name(x.dtype()));
+      raise(PyExc_TypeError, std::string("out is ") + dtype_name(out.dtype()) + ", but x is " + dtype_name(x.dtype()));
     }
     if (out.ndim() != ndim || !std::equal(shape, shape + ndim, out.shape())) {
       raise(PyExc_ValueError, "out has shape " + shape_text(out) + ", but the result has " + shape_text(shape, ndim));
