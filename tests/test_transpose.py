@@ -62,6 +62,15 @@ def test_results_that_bypass_the_caches(threads: int, dtype: Any) -> None:
     np.testing.assert_array_equal(ck.nhwc_to_nchw(y, num_threads=threads), x)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("offset", [1, 4, 7])
+def test_results_that_bypass_the_caches_from_within_a_line(offset: int, dtype: Any) -> None:
+    rows = max(_core.cpu()["l3"] // 4, 1 << 20) // np.dtype(dtype).itemsize // 96 + 1
+    x = numbered((96, rows), dtype)
+    out = np.zeros(x.size + offset, dtype)[offset:].reshape(rows, 96)
+    np.testing.assert_array_equal(ck.transpose(x, (1, 0), out), x.T)
+
+
 def test_every_bit_survives() -> None:
     patterns = np.array([0x7F800001, 0xFFC12345, 0x00000001, 0x80000000], dtype=np.uint32).view(np.float32)
     x = np.tile(patterns, (24, 6))

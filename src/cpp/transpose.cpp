@@ -31,10 +31,10 @@ constexpr std::int64_t least_bytes_per_thread = std::int64_t{1} << 18;
 void transpose(const PlaneTranspose& t, int threads) {
   const std::int64_t bytes = t.outer[0] * t.outer[1] * t.i * t.j * t.element;
   const auto whole_lines = [&](std::int64_t stride) { return stride * t.element % line == 0; };
-  const bool aligned = reinterpret_cast<std::uintptr_t>(t.to) % line == 0 && whole_lines(t.to_row) &&
-                       whole_lines(t.to_outer[0]) && whole_lines(t.to_outer[1]);
+  const bool lines = whole_lines(t.to_row) && whole_lines(t.to_outer[0]) && whole_lines(t.to_outer[1]) &&
+                     reinterpret_cast<std::uintptr_t>(t.to) % t.element == 0;
   // Source and result would push out half of what the last-level cache holds.
-  const bool stream = aligned && 4 * bytes > machine().l3;
+  const bool stream = lines && 4 * bytes > machine().l3;
   const std::int64_t members = bytes / least_bytes_per_thread;
   if (threads > members) threads = members < 1 ? 1 : static_cast<int>(members);
   transpose_of[static_cast<int>(active_isa())](t, stream, threads);

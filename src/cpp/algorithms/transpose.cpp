@@ -72,22 +72,27 @@ void block(const T* from, std::ptrdiff_t from_row, T* to, std::ptrdiff_t to_row,
 template <class T>
 void share_of(const PlaneTranspose& t, bool stream, int index, int size) {
   constexpr std::int64_t side = block_bytes / static_cast<std::int64_t>(sizeof(T));
-  const std::int64_t high = ceil_div(t.i, side), wide = ceil_div(t.j, side);
+  // All rows of the result are equally far from a cache line's begin: what is before it makes a block of its own.
+  const std::int64_t behind = reinterpret_cast<std::uintptr_t>(t.to) % 64 / sizeof(T);
+  const std::int64_t lead = stream && behind ? smaller<std::int64_t>(64 / sizeof(T) - behind, t.i) : 0;
+  const std::int64_t high = (lead ? 1 : 0) + ceil_div(t.i - lead, side), wide = ceil_div(t.j, side);
   const bool rows_first = t.i <= t.j;
   const Share mine = share(t.outer[0] * t.outer[1] * high * wide, index, size);
   for (std::int64_t unit = mine.begin; unit < mine.end; ++unit) {
     const std::int64_t inner = unit % (high * wide), outer = unit / (high * wide);
-    const std::int64_t i = (rows_first ? inner % high : inner / wide) * side;
+    const std::int64_t row = rows_first ? inner % high : inner / wide;
+    const std::int64_t i = lead && row ? lead + (row - 1) * side : row * side;
+    const std::int64_t end = lead && !row ? lead : smaller(i + side, t.i);
     const std::int64_t j = (rows_first ? inner / high : inner % wide) * side;
     const std::int64_t u = outer / t.outer[1], v = outer % t.outer[1];
     const T* from = static_cast<const T*>(t.from) + u * t.from_outer[0] + v * t.from_outer[1] + i * t.from_row + j;
     T* to = static_cast<T*>(t.to) + u * t.to_outer[0] + v * t.to_outer[1] + j * t.to_row + i;
-    const std::int64_t height = smaller(t.i - i, side), width = smaller(t.j - j, side);
+    const std::int64_t width = smaller(t.j - j, side);
     const std::ptrdiff_t ahead = rows_first ? side : side * t.from_row;
-    if (stream) {
-      block<T, true>(from, t.from_row, to, t.to_row, height, width, ahead);
+    if (stream && (!lead || row)) {
+      block<T, true>(from, t.from_row, to, t.to_row, end - i, width, ahead);
     } else {
-      block<T, false>(from, t.from_row, to, t.to_row, height, width, ahead);
+      block<T, false>(from, t.from_row, to, t.to_row, end - i, width, ahead);
     }
   }
   if (stream) Vec<T>::fence();
