@@ -284,13 +284,10 @@ void fill_planes(const ConvProblem& p, const T* dy, const BlockAxis& down, const
   const std::int64_t inputs = p.o / p.groups, width = planes.width, pixels = p.oh * p.ow;
   const std::int64_t begin = larger<std::int64_t>(across.low, 0), end = smaller(across.high + 1, p.ow);
   const std::int64_t count = larger<std::int64_t>(end - begin, 0), left = smaller(begin - across.low, width);
-  for (std::int64_t row = 0; row < down.outputs(); ++row) {
-    const std::int64_t y = down.low + row;
-    T* const line = to + row * width;
-    const bool outside = y < 0 || y >= p.oh || !count;
-    for (std::int64_t o = 0; o < inputs; ++o) {
-      T* const at = line + o * planes.size;
-      if (outside) {
+  for (std::int64_t o = 0; o < inputs; ++o) {
+    T* at = to + o * planes.size;
+    for (std::int64_t y = down.low; y <= down.high; ++y, at += width) {
+      if (y < 0 || y >= p.oh || !count) {
         zero_run(width, at);
         continue;
       }
@@ -298,9 +295,11 @@ void fill_planes(const ConvProblem& p, const T* dy, const BlockAxis& down, const
       if (left + count < width) zero_run(width - left - count, at + left + count);
       if (p.layout == Layout::nchw) copy_run(dy + o * pixels + y * p.ow + begin, count, at + left);
     }
-    if (!outside && p.layout == Layout::nhwc) {
-      transpose_block(dy + (y * p.ow + begin) * p.o, p.o, count, inputs, line + left, planes.size);
-    }
+  }
+  if (p.layout == Layout::nchw || !count) return;
+  for (std::int64_t y = larger<std::int64_t>(down.low, 0); y <= smaller(down.high, p.oh - 1); ++y) {
+    T* const line = to + (y - down.low) * width + left;
+    transpose_block(dy + (y * p.ow + begin) * p.o, p.o, count, inputs, line, planes.size);
   }
 }
 
