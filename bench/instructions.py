@@ -1,9 +1,9 @@
-"""Instruction counts of small calls, under callgrind, against a committed baseline.
+"""Instruction counts of small calls, under callgrind, against a baseline.
 
 Times of a few microseconds are noise on a shared machine; instruction counts are not. Valgrind knows no AVX-512, so the
 counts are those of AVX2, and what they guard is the path of a call rather than the kernels.
 
-    python bench/instructions.py            compare with instructions.json; exit status 1 for more than 2 % more
+    python bench/instructions.py            compare with instructions.json where there is one; exit status 1 for 2 % more
     python bench/instructions.py --update   write instructions.json
 """
 
