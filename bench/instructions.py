@@ -3,7 +3,7 @@
 Times of a few microseconds are noise on a shared machine; instruction counts are not. Valgrind knows no AVX-512, so the
 counts are those of AVX2, and what they guard is the path of a call rather than the kernels.
 
-    python bench/instructions.py            compare with instructions.json where there is one; exit status 1 for 2 % more
+    python bench/instructions.py            compare with instructions.json if it exists; exit status 1 for 2 % more
     python bench/instructions.py --update   write instructions.json
 """
 
