@@ -37,7 +37,7 @@ FAMILIES = {
     "3x3 strided": Family(((3, 3),), strides=(1, 2, 2, 3)),
     "3x3 dilated": Family(((3, 3),), dilations=(1, 2, 3), pads=(0, 1, 2, 3)),
     "5x5": Family(((5, 5),), pads=(0, 1, 2, 2)),
-    "row or column": Family(((1, 3), (3, 1), (1, 7), (7, 1), (1, 5)), pads=(0, 1, 3)),
+    "row or column": Family(((1, 3), (3, 1), (1, 7), (7, 1), (1, 5)), pads=(0, 0, 0, 1, 3)),
     "stem": Family(((3, 3), (5, 5), (7, 7), (11, 11)), strides=(1, 2, 4), pads=(0, 1, 2, 3), channels=(1, 2, 3, 4)),
     "depthwise": Family(((3, 3), (5, 5), (3, 3), (7, 7)), strides=(1, 1, 2), pads=(0, 1, 2), depthwise=True),
     "grouped": Family(((1, 1), (3, 3), (2, 4)), strides=(1, 2), groups=(2, 3, 4, 8), channels=(1, 2, 3, 4, 8, 16, 20)),

@@ -13,38 +13,48 @@ void point_tile(std::int64_t tiles, const PointProduct<T>& product, const T* v, 
   constexpr int panel = NV * V::lanes, line = 64 / static_cast<int>(sizeof(T));
   const std::ptrdiff_t to_next_block = product.block_stride - V::lanes;
   for (; tiles > 0; --tiles, v += Rows * V::lanes, m += Rows * panel) {
-    typename V::Reg c[Rows][NV];
-    CONVKIT_UNROLL
-    for (int i = 0; i < Rows; ++i) {
-      CONVKIT_UNROLL
-      for (int j = 0; j < NV; ++j) c[i][j] = product.accumulate ? V::load(m + i * panel + j * V::lanes) : V::zero();
-    }
     const T *a = v, *b = product.u;
-    for (std::int64_t left = product.channels; left > 0; left -= V::lanes) {
-      const T* const b_end = b + smaller<std::int64_t>(left, V::lanes) * panel;
-      do {
-        typename V::Reg bv[NV];
+    bool accumulate = product.accumulate;
+    for (std::int64_t left = product.channels; left > 0; accumulate = true) {
+      typename V::Reg c[Rows][NV];
+      CONVKIT_UNROLL
+      for (int i = 0; i < Rows; ++i) {
         CONVKIT_UNROLL
-        for (int j = 0; j < NV; ++j) bv[j] = V::load(b + j * V::lanes);
-        CONVKIT_UNROLL
-        for (int j = 0; j < Ahead; ++j) __builtin_prefetch(next + j * line, 0, 2);
-        if constexpr (Ahead > 0) next += Ahead * line;
+        for (int j = 0; j < NV; ++j) c[i][j] = V::zero();
+      }
+      for (const std::int64_t stop = larger<std::int64_t>(0, left - product.fold); left > stop; left -= V::lanes) {
+        const T* const b_end = b + smaller<std::int64_t>(left, V::lanes) * panel;
+        do {
+          typename V::Reg bv[NV];
+          CONVKIT_UNROLL
+          for (int j = 0; j < NV; ++j) bv[j] = V::load(b + j * V::lanes);
+          CONVKIT_UNROLL
+          for (int j = 0; j < Ahead; ++j) __builtin_prefetch(next + j * line, 0, 2);
+          if constexpr (Ahead > 0) next += Ahead * line;
+          CONVKIT_UNROLL
+          for (int i = 0; i < Rows; ++i) {
+            const auto av = V::broadcast(a + i * V::lanes);
+            CONVKIT_UNROLL
+            for (int j = 0; j < NV; ++j) c[i][j] = av * bv[j] + c[i][j];
+          }
+          b += panel;
+          ++a;
+        } while (b != b_end);
+        a += to_next_block;
+        product.fetch->step();
+      }
+      if (accumulate) {
         CONVKIT_UNROLL
         for (int i = 0; i < Rows; ++i) {
-          const auto av = V::broadcast(a + i * V::lanes);
           CONVKIT_UNROLL
-          for (int j = 0; j < NV; ++j) c[i][j] = av * bv[j] + c[i][j];
+          for (int j = 0; j < NV; ++j) c[i][j] += V::load(m + i * panel + j * V::lanes);
         }
-        b += panel;
-        ++a;
-      } while (b != b_end);
-      a += to_next_block;
-      product.fetch->step();
-    }
-    CONVKIT_UNROLL
-    for (int i = 0; i < Rows; ++i) {
+      }
       CONVKIT_UNROLL
-      for (int j = 0; j < NV; ++j) V::store(m + i * panel + j * V::lanes, c[i][j]);
+      for (int i = 0; i < Rows; ++i) {
+        CONVKIT_UNROLL
+        for (int j = 0; j < NV; ++j) V::store(m + i * panel + j * V::lanes, c[i][j]);
+      }
     }
   }
 }

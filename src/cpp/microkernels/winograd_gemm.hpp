@@ -5,6 +5,9 @@
 //   U   [channels][panel], one panel of outputs, 64-byte aligned
 //   M   [tiles][panel]
 //
+// Rounding of these sums is nearly all of a large tile's error: folding partial sums into M, whose rows are in L1 then,
+// makes it grow with the number of folds and their length instead of with the number of channels.
+//
 // Register budget as in gemm_tile.hpp: 6 x 4 vectors of 32 registers, 6 x 2 of 16. A call may fetch the panel that comes
 // next into L2, `Ahead` lines a step, spread over the row tiles: all lines in the first tile would stall it.
 #pragma once
@@ -52,6 +55,7 @@ template <class T>
 struct PointProduct {
   std::int64_t tiles;     // rows of M
   std::int64_t channels;  // length of the sums
+  std::int64_t fold;      // after so many channels, a multiple of `lanes`, partial sums are added to M
   const T* v;
   std::ptrdiff_t block_stride;  // of V from one block of channels to the next
   const T* u;

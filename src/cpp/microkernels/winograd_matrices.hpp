@@ -38,6 +38,12 @@ struct PointsHalves {  // 0, +-1, +-2, +-1/2
   static constexpr double pair(int i) { return i == 0 ? 1.0 : i == 1 ? 2.0 : 0.5; }
 };
 
+struct PointsFifths {  // 0, +-2/5, +-4/5, +-5/4, +-5/2: reciprocal pairs, for the many points of long rows of taps
+  static constexpr bool zero = true;
+  static constexpr int pairs = 4;
+  static constexpr double pair(int i) { return i == 0 ? 0.4 : i == 1 ? 0.8 : i == 2 ? 1.25 : 2.5; }
+};
+
 template <int M, int R, class Points>
 struct Winograd1d {
   static constexpr int m = M, r = R, n = M + R - 1;
@@ -124,11 +130,11 @@ using F6x3 = Winograd1d<6, 3, PointsHalves>;
 using F2x5 = Winograd1d<2, 5, PointsSqrt>;
 using F3x5 = Winograd1d<3, 5, PointsNoZero>;
 using F4x5 = Winograd1d<4, 5, PointsHalves>;
-using F2x7 = Winograd1d<2, 7, PointsHalves>;
+using F4x7 = Winograd1d<4, 7, PointsFifths>;
 
 static_assert(F2x3::deviation() < 1e-13 && F4x3::deviation() < 1e-13 && F5x3::deviation() < 1e-13 &&
                   F6x3::deviation() < 1e-13 && F2x5::deviation() < 1e-13 && F3x5::deviation() < 1e-13 &&
-                  F4x5::deviation() < 1e-13 && F2x7::deviation() < 1e-13,
+                  F4x5::deviation() < 1e-13 && F4x7::deviation() < 1e-12,
               "the matrices are not those of a correlation");
 
 }  // namespace convkit::CONVKIT_ISA

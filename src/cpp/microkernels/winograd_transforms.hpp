@@ -55,6 +55,7 @@ struct WinogradTile {
   void (*input)(const InputRun<T>&);
   void (*output)(const OutputRun<T>&);
   void (*filter)(const FilterRun<T>&);
+  int fold = 1 << 30;  // longest sum over channels between additions to M (winograd_gemm.hpp)
 };
 
 template <class T, class FY, class FX>

@@ -221,9 +221,10 @@ struct WinogradMember {
       if (point == fetch_from || (point == 0 && fetch_from < 0 && ahead.outer > 0)) ahead.pace = pace;
       const T* const panel = u + point * u_point;
       const T* const next = packed && (another || point + 1 < s.points) ? panel + u_point : nullptr;
-      multiply_point<T>({to - from, c_end - c, v + point * s.v_point + c / s.lanes * s.v_block + from * s.lanes,
-                         s.v_block, panel, area.m + point * s.m_point, next, &ahead, c > 0},
-                        vectors);
+      multiply_point<T>(
+          {to - from, c_end - c, tile.fold, v + point * s.v_point + c / s.lanes * s.v_block + from * s.lanes, s.v_block,
+           panel, area.m + point * s.m_point, next, &ahead, c > 0},
+          vectors);
     }
   }
 

@@ -1,0 +1,90 @@
+"""Errors of the Winograd kernels, as multiples of direct summation's: the table of docs/accuracy.md.
+
+For every Winograd kernel in force, a convolution of every number of channels and kind of data is run in float32 by the
+kernel and by direct summation, and both are held against float64. Printed is error / error of direct summation, for the
+root mean square and for the largest error over all outputs.
+
+Run it as ``python bench/accuracy.py [--isa avx512] [--channels 16,64,512]``; it prints Markdown.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convkit import _core
+from convkit.problem import Problem
+
+Array = NDArray[Any]
+
+DATA: dict[str, Callable[[np.random.Generator, tuple[int, ...]], Array]] = {
+    "uniform": lambda rng, shape: rng.uniform(0.0, 1.0, shape),
+    "normal": lambda rng, shape: rng.standard_normal(shape),
+    "ReLU": lambda rng, shape: np.maximum(rng.standard_normal(shape), 0.0),
+}
+FILTERS = ((3, 3), (5, 5), (1, 3), (3, 1), (1, 7), (7, 1))
+SIZE, OUTPUTS = 24, 64
+
+
+def run(kernel: dict[str, Any], problem: Problem, x: Array, w: Array) -> Array:
+    """The kernel's answer with its default parameters, in float64."""
+    parameters = _core.candidates(kernel["index"], problem.to_core(), 1)[0]
+    dtype = problem.dtype
+    trial = _core.Trial(kernel["index"], parameters, problem.to_core(), 1, x.astype(dtype), w.astype(dtype))
+    return np.asarray(trial.run(), dtype=np.float64)
+
+
+def takes(kernel: dict[str, Any], problem: Problem) -> bool:
+    return bool(_core.applies(kernel["index"], problem.to_core()))
+
+
+def errors(y: Array, exact: Array) -> tuple[float, float]:
+    """Root mean square and largest error."""
+    difference = np.abs(y - exact)
+    return float(np.sqrt(np.mean(difference**2))), float(difference.max())
+
+
+def main() -> None:
+    """Print one table of RMS and one of largest errors a filter size."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--isa", default=_core.active_isa())
+    parser.add_argument("--channels", default="16,64,256,512,1024,2048")
+    arguments = parser.parse_args()
+    channels = [int(c) for c in arguments.channels.split(",")]
+    kernels = [k for k in _core.kernels() if k["isa"] == arguments.isa and k["op"] == "forward"]
+    direct = [k for k in kernels if k["direct"]]
+
+    print("| kernel | data |" + "".join(f" C = {c} |" for c in channels))
+    print("|---|---|" + "---|" * len(channels))
+    for kernel in kernels:
+        if kernel["direct"] or kernel["dtypes"][0] != "float32":
+            continue
+        for kh, kw in FILTERS:
+            cells: dict[str, list[str]] = {kind: [] for kind in DATA}
+            for c in channels:
+                padding = {"pad_top": kh // 2, "pad_bottom": kh // 2, "pad_left": kw // 2, "pad_right": kw // 2}
+                problem = Problem(1, c, SIZE, SIZE, OUTPUTS, kh, kw, layout="NHWC", **padding)
+                if not takes(kernel, problem):
+                    break
+                double = problem.replace(dtype="float64")
+                plain = next(k for k in direct if takes(k, problem))
+                exactly = next(k for k in direct if takes(k, double))
+                for kind, draw in DATA.items():
+                    rng = np.random.default_rng(c)
+                    x = draw(rng, (1, SIZE, SIZE, c)).astype(np.float32)
+                    w = rng.standard_normal((OUTPUTS, c, kh, kw)).astype(np.float32)
+                    exact = run(exactly, double, x, w)
+                    rms, largest = errors(run(kernel, problem, x, w), exact)
+                    plain_rms, plain_largest = errors(run(plain, problem, x, w), exact)
+                    cells[kind].append(f"{rms / plain_rms:.2f} / {largest / plain_largest:.2f}")
+            for kind, row in cells.items():
+                if row:
+                    print(f"| `{kernel['name']}` | {kind} | " + " | ".join(row) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
