@@ -20,11 +20,8 @@ PYBIND11_MODULE(_core, module) {
   add_inventory(module);
   add_trial(module);
   add_process(module);
-<<<<<<< HEAD
   add_profile(module);
-=======
   add_transpose(module);
->>>>>>> eef55e0 (Transposes: transpose, nchw_to_nhwc, nhwc_to_nchw)
   try {
     add_conv2d(module.ptr());
     add_transposed(module.ptr());

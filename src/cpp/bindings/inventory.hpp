@@ -7,10 +7,7 @@ namespace convkit::bindings {
 void add_inventory(pybind11::module_& module);
 void add_trial(pybind11::module_& module);
 void add_process(pybind11::module_& module);
-<<<<<<< HEAD
 void add_profile(pybind11::module_& module);
-=======
 void add_transpose(pybind11::module_& module);
->>>>>>> eef55e0 (Transposes: transpose, nchw_to_nhwc, nhwc_to_nchw)
 
 }  // namespace convkit::bindings
