@@ -30,8 +30,8 @@ struct EverySecondColumn {
 
 // to[j * to_stride + i] = column j of row i of `from`, for i < rows, j < columns. Reads and writes nothing else.
 template <class T, class Columns = EveryColumn>
-__attribute__((noinline)) void transpose_block(const T* from, std::ptrdiff_t from_stride, std::int64_t rows, std::int64_t columns,
-                                    T* to, std::ptrdiff_t to_stride, Columns = {}) {
+__attribute__((noinline)) void transpose_block(const T* from, std::ptrdiff_t from_stride, std::int64_t rows,
+                                               std::int64_t columns, T* to, std::ptrdiff_t to_stride, Columns = {}) {
   using V = Vec<T>;
   constexpr int n = V::lanes;
   for (std::int64_t i = 0; i < rows; i += n) {
