@@ -105,7 +105,19 @@ def test_impossible_parameters_are_refused(kernel: Any) -> None:
 def test_an_empty_batch_runs_no_kernel() -> None:
     for kernel in KERNELS:
         for problem in sample_problems(kernel, 1):
-            assert not _core.applies(kernel["index"], problem.replace(n=0).to_core())
+            empty = problem.replace(n=0, bias=False, residual=False, epilogue="none")
+            core = empty.to_core()
+            shapes = {
+                "forward": (empty.x_shape, empty.w_shape, empty.y_shape),
+                "input_grad": (empty.y_shape, empty.w_shape, empty.x_shape),
+                "weight_grad": (empty.x_shape, empty.y_shape, empty.w_shape),
+            }
+            x, w, result = shapes[empty.op]
+            arrays = [np.ones(shape, empty.dtype) for shape in (x, w)]
+            trial = _core.Trial(
+                kernel["index"], _core.candidates(kernel["index"], core, 1)[0], core, 1, *arrays, poison=True
+            )
+            np.testing.assert_array_equal(trial.run(), np.zeros(result, empty.dtype))
 
 
 def test_the_check_refuses_zeros() -> None:

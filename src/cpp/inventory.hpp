@@ -95,7 +95,7 @@ struct Arguments {
 // Numerical class of a kernel.
 struct ErrorClass {
   bool direct;      // direct summation: allowed under accuracy "strict"
-  float rms_ratio;  // RMS error relative to direct summation's, float32, C = 512
+  float rms_ratio;  // RMS error over direct summation's: the largest measured on normal data, 64 channels and more
 };
 
 struct Kernel {
@@ -129,7 +129,7 @@ struct KernelTable {
 // All kernels that this CPU can run (or that the forced ISA allows), best ISA first, in order of declaration.
 int kernel_count();
 const Kernel& kernel(int index);
-// True if the kernel takes the problem: op, dtype, layout and its own predicate. An empty batch runs no kernel.
+// True if the kernel takes the problem: a batch that is not empty, op, dtype, layout and its own predicate.
 bool applies(const Kernel& kernel, const ConvProblem& problem);
 // This machine's caches as CPUID tells them.
 const Machine& machine();
