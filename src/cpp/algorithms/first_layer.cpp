@@ -215,6 +215,9 @@ void run_planes(const Arguments& args) {
   const std::int64_t channels = p.c / p.groups, outputs = p.o / p.groups, k = channels * p.kh * p.kw;
   const std::int64_t chunks = ceil_div(p.oh, parameters.value[0]), pixels = p.oh * p.ow;
   const RowSplit split = split_rows(ceil_div(p.ow, V::lanes), TileShape<T>::vectors);
+  const int most = smaller<int>(parameters.value[1], OffsetShape<T>::spread(split.rows + (split.big ? 1 : 0)));
+  // Rows of many planes are more pages than the TLB holds: a result that leaves the caches is written a few planes at a time.
+  const bool planes_outermost = outputs * pixels * std::int64_t(sizeof(T)) > 2 * machine().l2;
   auto member = [&](int index, int size) {
     T* const copy = workspace.copies + index * workspace.copy;
     const Share mine = share(p.groups * p.n * chunks, index, size);
@@ -226,28 +229,39 @@ void run_planes(const Arguments& args) {
       copy_planes(p, chunk, where, x, copy);
       const T* const w = static_cast<const T*>(args.w.data) + group * outputs * k;
       const T* const bias = finish.bias ? finish.bias + group * outputs : nullptr;
-      for (std::int64_t row = 0; row < chunk.rows; ++row) {
+      const std::ptrdiff_t first_y = (chunk.image * p.o + group * outputs) * pixels + chunk.first * p.ow;
+      const auto row_tiles = [&](int height, std::int64_t count, std::int64_t o, std::int64_t row) CONVKIT_LAMBDA {
         const T* const b = copy + row * p.stride_h * where.pitch;
+        const std::ptrdiff_t at = first_y + o * pixels + row * p.ow;
+        T* const y = static_cast<T*>(args.y) + at;
         for (std::int64_t panel = 0, first = 0; panel < split.big + split.small; ++panel) {
           const int nv = split.rows + (panel < split.big ? 1 : 0);
           const std::int64_t valid = smaller<std::int64_t>(p.ow - first, nv * V::lanes);
-          const std::ptrdiff_t at = (chunk.image * p.o + group * outputs) * pixels + (chunk.first + row) * p.ow + first;
-          T* const y = static_cast<T*>(args.y) + at;
-          const int most = smaller<int>(parameters.value[1], OffsetShape<T>::spread(nv));
-          for_row_tiles(outputs, most, [&](int height, std::int64_t count, std::int64_t o) CONVKIT_LAMBDA {
-            const TileOut<T> out{y + o * pixels,
-                                 pixels,
-                                 bias ? bias + o : nullptr,
-                                 finish.residual ? finish.residual + at + o * pixels : nullptr,
-                                 finish.lo,
-                                 finish.hi,
-                                 static_cast<int>(valid - (nv - 1) * V::lanes),
-                                 false,
-                                 finish.clamp};
-            offset_tiles<T>().spread[nv][height](count, k, workspace.offset, w + o * k, k, b + first, out);
-          });
-          if (finish.after) activate_rows(y, outputs, pixels, valid, *finish.after);
+          const TileOut<T> out{y + first,
+                               pixels,
+                               bias ? bias + o : nullptr,
+                               finish.residual ? finish.residual + at + first : nullptr,
+                               finish.lo,
+                               finish.hi,
+                               static_cast<int>(valid - (nv - 1) * V::lanes),
+                               false,
+                               finish.clamp};
+          offset_tiles<T>().spread[nv][height](count, k, workspace.offset, w + o * k, k, b + first, out);
           first += nv * V::lanes;
+        }
+        if (finish.after) activate_rows(y, count * height, pixels, p.ow, *finish.after);
+      };
+      if (planes_outermost) {
+        for_row_tiles(outputs, most, [&](int height, std::int64_t count, std::int64_t first) CONVKIT_LAMBDA {
+          for (std::int64_t i = 0; i < count; ++i) {
+            for (std::int64_t row = 0; row < chunk.rows; ++row) row_tiles(height, 1, first + i * height, row);
+          }
+        });
+      } else {
+        for (std::int64_t row = 0; row < chunk.rows; ++row) {
+          for_row_tiles(outputs, most, [&](int height, std::int64_t count, std::int64_t first) CONVKIT_LAMBDA {
+            row_tiles(height, count, first, row);
+          });
         }
       }
     }
@@ -274,9 +288,13 @@ int candidates(const ConvProblem& p, const Machine& machine, int threads, Parame
   const auto add = [&](std::int32_t rows, std::int32_t tile) {
     if (count < capacity) out[count++] = {{rows, tile}};
   };
-  add(large, TileShape<T>::most_rows);
-  if (small != large) add(small, TileShape<T>::most_rows);
-  add(large, 3);
+  // Short sums end often: of small tiles, one's end overlaps the next one's begin.
+  const bool few = Vec<T>::registers == 32 && p.layout == Layout::nchw && p.c / p.groups * p.kh * p.kw < 64 &&
+                   ceil_div(p.ow, Vec<T>::lanes) > TileShape<T>::vectors / 2;
+  const std::int32_t tile = few ? 3 : TileShape<T>::most_rows, other = few ? TileShape<T>::most_rows : 3;
+  add(large, tile);
+  if (small != large) add(small, tile);
+  add(large, other);
   return count;
 }
 
@@ -313,7 +331,7 @@ constexpr Kernel entry(const char* name, Layout layout) {
           dtype_of<T>,
           dtype_of<T>,
           rows ? layout_nhwc : layout_nchw,
-          1,
+          rows ? 1 : 2,
           direct_summation,
           schema,
           rows ? rows_apply : planes_apply,
