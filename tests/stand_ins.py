@@ -135,7 +135,7 @@ class QuietGuard:
     def __init__(self, trouble: str | None = None) -> None:
         self.trouble = trouble
 
-    def undisturbed(self, sample: Callable[[], float], tries: int, *, alone: bool) -> tuple[float, bool]:
+    def undisturbed(self, sample: Callable[[], float], tries: int, *, threads: int) -> tuple[float, bool]:
         return sample(), True
 
     def end_round(self) -> None:

@@ -263,7 +263,7 @@ def _copy_bandwidth(size: int, seconds: float, guard: ContentionGuard) -> float:
                 np.copyto(target, source)
             return time.perf_counter() - begin
 
-        best = min(best, guard.undisturbed(once, 2, alone=True)[0])
+        best = min(best, guard.undisturbed(once, 2, threads=1)[0])
         guard.end_round()
     return 2 * size * repeats / best
 
@@ -341,7 +341,7 @@ def _corrections(
                 continue
             runner = bench.runner(candidate)
             runner.run()
-            measured = min(guard.undisturbed(lambda runner=runner: runner.time(1), 3, alone=True)[0] for _ in range(4))  # type: ignore[misc]
+            measured = min(guard.undisturbed(lambda runner=runner: runner.time(1), 3, threads=1)[0] for _ in range(4))  # type: ignore[misc]
             found.setdefault(kernel.name, []).append(measured / declared)
         guard.end_round()
     return {name: median(ratios) for name, ratios in found.items()}

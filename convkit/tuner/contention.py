@@ -12,13 +12,22 @@ from convkit.tuner.intervals import median
 _CANARY_BYTES = bytes(range(256)) * 256
 _DRIFT = 1.25
 _DISTURBED_SHARE = 0.2
+# A sample that lost less than this share of its time, or this many seconds, to other processes is as good as any.
+_LOST_SHARE = 0.03
+_LOST_SECONDS = 20e-6
 
 
 def run_canary() -> float:
-    """Seconds for a fixed piece of work that touches neither memory nor other cores."""
-    begin = time.perf_counter()
-    zlib.crc32(_CANARY_BYTES)
-    return time.perf_counter() - begin
+    """Seconds for a fixed piece of work that touches neither memory nor other cores: the best of a few runs.
+
+    The first of them finds the caches full of the candidates' data.
+    """
+    best = float("inf")
+    for _ in range(4):
+        begin = time.perf_counter()
+        zlib.crc32(_CANARY_BYTES)
+        best = min(best, time.perf_counter() - begin)
+    return best
 
 
 def involuntary_switches() -> int:
@@ -29,13 +38,13 @@ def involuntary_switches() -> int:
 class ContentionGuard:
     """Watches a session.
 
-    A sample during which the kernel took the CPU away says more about the neighbours than about the candidate; the race
-    takes it again while it can. A session in which many samples stayed disturbed, or in which the canary drifted, is
-    contended.
+    A sample during which the kernel took the CPU away for long says more about the neighbours than about the candidate;
+    the race takes it again while it can. A session in which many samples stayed disturbed, or in which the canary
+    drifted, is contended.
 
     Parameters
     ----------
-    canary, switches, cpu_clock : callable
+    canary, switches, thread_clock, process_clock : callable
         Injected in tests.
     """
 
@@ -43,30 +52,36 @@ class ContentionGuard:
         self,
         canary: Callable[[], float] = run_canary,
         switches: Callable[[], int] = involuntary_switches,
-        cpu_clock: Callable[[], float] = time.thread_time,
+        thread_clock: Callable[[], float] = time.thread_time,
+        process_clock: Callable[[], float] = time.process_time,
     ) -> None:
         self._canary = canary
         self._switches = switches
-        self._cpu_clock = cpu_clock
+        self._thread_clock = thread_clock
+        self._process_clock = process_clock
         self._times = [canary() for _ in range(3)]
         self._samples = 0
         self._disturbed = 0
 
-    def undisturbed(self, sample: Callable[[], float], tries: int, *, alone: bool) -> tuple[float, bool]:
+    def undisturbed(self, sample: Callable[[], float], tries: int, *, threads: int) -> tuple[float, bool]:
         """Take a sample, again while it was disturbed and tries are left; its seconds and whether it was undisturbed.
 
-        The shortest one counts where none was undisturbed. Where the calling thread works `alone`, a disturbed sample
-        counts with the thread's CPU time: it leaves out the wait, though not what the neighbours did to the caches.
-        Teams have no such clock, for their members wait for each other by spinning.
+        Disturbed means that there were involuntary switches and that the team of `threads` got less CPU time than it
+        was given. The shortest sample counts where none was undisturbed. Where the calling thread works alone, a
+        disturbed sample counts with the thread's CPU time: it leaves out the wait, though not what the neighbours did
+        to the caches. Teams have no such clock, for their members wait for each other by spinning.
         """
+        clock = self._thread_clock if threads == 1 else self._process_clock
         shortest = float("inf")
         for _ in range(max(tries, 1)):
-            before, cpu = self._switches(), self._cpu_clock()
+            before, begin = self._switches(), clock()
             seconds = sample()
-            if self._switches() == before:
+            used = (clock() - begin) / threads
+            lost = seconds - used > max(_LOST_SHARE * seconds, _LOST_SECONDS)
+            if self._switches() == before or not lost:
                 self._samples += 1
                 return seconds, True
-            shortest = min(shortest, seconds, self._cpu_clock() - cpu if alone else seconds)
+            shortest = min(shortest, used if threads == 1 else seconds)
         self._samples += 1
         self._disturbed += 1
         return shortest, False

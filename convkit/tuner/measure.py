@@ -1,8 +1,9 @@
 """Fair timing: candidates of one problem race each other.
 
-A candidate must be right before it is timed. Samples are long enough for the clock, taken in random order, and compared
-within their round only, so that a machine that slows down slows everybody down. Losers leave in halves; the race ends
-when the lead is clear, when nothing would change any more, or when the budget is spent.
+A candidate must be right before it is timed. All are screened: every kernel with its default parameters, then others
+of its sets where it did well. The promising ones race. Samples are long enough for the clock, taken in random order,
+and compared within their round only, so that a machine that slows down slows everybody. Losers leave in halves; the
+race ends when the lead is clear, when nothing would change any more, or when the budget is spent.
 """
 
 from __future__ import annotations
@@ -22,6 +23,13 @@ from convkit.tuner.workbench import Bench, Runner
 
 Progress = Callable[[int, int, str], None]
 
+# Below this many samples an interval of the median is all of them.
+_ENOUGH = 8
+_DEFAULT_BONUS = 0.93
+_SCREENING_SAMPLES = 3
+# A run this long is not slow by an accident of the machine.
+_LONG_RUN = 40e-3
+
 _samples = 0
 
 
@@ -35,29 +43,41 @@ class Policy:
         Inner repeats are chosen so that a sample takes at least this long.
     screen : float
         A candidate that is this many times slower than the best in its first samples does not enter the race.
+    hopeless : float
+        A kernel whose first run of all is this many times slower than the best is not run again.
+    screening : float
+        Share of the budget after which no further candidate is screened.
+    patience : int
+        How many parameter sets in a row may fail to improve on a kernel's best before no more of them are screened.
     block : int
         Rounds between two cuts.
-    rounds : int
-        Most rounds.
+    rounds, slow_rounds : int
+        Most rounds, and most for candidates that compete only because a call may ask for their accuracy: they cost
+        more time than all others, and few calls ask for them.
     margin : float
         Candidates closer than this to the best are as good as the best; the race does not go on for them.
     operands : str
         "warm": operands stay in the caches from one repeat to the next, as in a loop over layers they partly do.
     tries : int
         How often a sample that the operating system interrupted is taken, until one was not.
-    resident : int
+    resident, slow_resident : int
         Most candidates that are kept ready at a time, and `resident_bytes` the most memory that they hold then: their
         results, packed weights and workspaces. The fastest of each accuracy stay in any case.
     """
 
     sample_seconds: float = 1e-3
-    screen: float = 1.6
+    screen: float = 1.4
+    hopeless: float = 2.5
+    screening: float = 0.6
+    patience: int = 3
     block: int = 3
     rounds: int = 30
-    margin: float = 0.01
+    slow_rounds: int = 3
+    margin: float = 0.015
     operands: str = "warm"
     tries: int = 4
-    resident: int = 12
+    resident: int = 10
+    slow_resident: int = 2
     resident_bytes: int = 2**30
 
     def record(self, budget: float) -> dict[str, Any]:
@@ -90,6 +110,10 @@ class _Entrant:
     error: float
     workspace: int
     footprint: int
+    tries: int = 1
+    default: bool = False
+    # Much slower than the fastest: here for those calls only that ask for its accuracy.
+    behind: bool = False
     samples: dict[int, float] = field(default_factory=dict)
     # Rounds whose sample nothing interrupted, and whether the last one was.
     undisturbed: set[int] = field(default_factory=set)
@@ -145,8 +169,6 @@ class Race:
         self._final = 0
         self._total = 0
         self._deferred: list[Result] = []
-        # Kernels that lost with their default parameters: no other set makes up for so much.
-        self._hopeless: set[str] = set()
 
     def run(self, candidates: Sequence[Candidate]) -> None:
         """Race. Every result goes to `record`; on KeyboardInterrupt those with enough samples do, and it propagates."""
@@ -164,35 +186,56 @@ class Race:
 
     def _screen(self, candidates: Sequence[Candidate], entrants: list[_Entrant], begin: float) -> None:
         """The gate, the number of repeats and a first sample for each; leaves the promising ones in `entrants`."""
-        for number, candidate in enumerate(candidates):
-            if number >= 2 and self._clock() - begin > 0.6 * self._budget:
+        pending = list(candidates)
+        # Of each kernel its best first sample and how many of its sets have not improved on it since.
+        known: dict[str, tuple[float, int]] = {}
+
+        def promise(candidate: Candidate) -> float:
+            seconds, failures = known.get(candidate.kernel.name, (0.0, 0))
+            return seconds * (1 + 0.02 * failures)
+
+        while pending:
+            if len(known) >= 2 and self._clock() - begin > self._policy.screening * self._budget:
                 break
-            if candidate.kernel.name in self._hopeless:
-                continue
-            entrant = self._prepare(candidate)
-            if entrant is None:
-                continue
-            entrants.append(entrant)
-            best = min(rival.first for rival in entrants if rival.level <= entrant.level)
-            if entrant.first > self._policy.screen * best:
-                # One slow sample may be an accident of the machine; a candidate leaves for being slow twice.
-                entrant.first = min(entrant.first, self._sample(entrant))
-            if entrant.first > self._policy.screen * best:
-                self._hopeless.add(candidate.kernel.name)
+            candidate = min(pending, key=promise)
+            pending.remove(candidate)
+            entrant = self._prepare(candidate, entrants)
+            seconds, failures = known.get(candidate.kernel.name, (math.inf, -1))
+            first = entrant.first if entrant else math.inf
+            better = first < seconds * (1 - self._policy.margin)
+            failures = 0 if better else failures + 1
+            known[candidate.kernel.name] = min(seconds, first), failures
+            if entrant:
+                entrant.default = math.isinf(seconds)
+                entrants.append(entrant)
+            # Parameters do not make up for a kernel that is far behind, nor do they go on and on finding better ones.
+            if failures >= self._policy.patience or (entrant and self._is_slow(entrant, entrants)):
+                pending = [other for other in pending if other.kernel.name != candidate.kernel.name]
             self._cut_screened(entrants)
         self._choose_anchor(entrants)
 
+    def _is_slow(self, entrant: _Entrant, rivals: Sequence[_Entrant]) -> bool:
+        """True where the first samples say that the entrant loses against rivals that are as exact."""
+        # A call may ask for more accuracy than the fastest has: only rivals that are as exact count.
+        best = min(rival.first for rival in (*rivals, entrant) if rival.level <= entrant.level)
+        return entrant.first > self._policy.screen * best
+
     def _cut_screened(self, entrants: list[_Entrant]) -> None:
-        entrants.sort(key=lambda entrant: entrant.first)
+        # Of sets as fast as the default, which differ by noise, the default is the one to keep.
+        entrants.sort(key=lambda entrant: entrant.first * (_DEFAULT_BONUS if entrant.default else 1))
+        fastest = min((entrant.first for entrant in entrants), default=0.0)
         kept: list[_Entrant] = []
-        held = 0
+        held = slow = 0
         for entrant in entrants:
-            # A call may ask for more accuracy than the fastest has: only rivals that are as exact count.
-            best = min(rival.first for rival in entrants if rival.level <= entrant.level)
-            room = len(kept) < self._policy.resident and held + entrant.footprint <= self._policy.resident_bytes
-            if entrant.first == best or (entrant.first <= self._policy.screen * best and room):
+            leads = all(rival.level > entrant.level for rival in kept)
+            behind = entrant.first > self._policy.screen * fastest
+            room = slow < self._policy.slow_resident if behind else len(kept) - slow < self._policy.resident
+            fits = held + entrant.footprint <= self._policy.resident_bytes
+            if leads or (room and fits and not self._is_slow(entrant, entrants)):
                 kept.append(entrant)
                 held += entrant.footprint
+                slow += behind
+                entrant.behind = behind
             else:
                 self._deferred.append(self._screened_out(entrant))
         entrants[:] = kept
@@ -204,10 +247,9 @@ class Race:
         )  # fmt: skip
 
     def _choose_anchor(self, entrants: list[_Entrant]) -> None:
-        """The fastest direct summation, which every session has, or else the fastest of all."""
+        """The fastest so far: it costs least, and ratios to a rival of the same speed are the sharpest."""
         if entrants:
-            direct = [entrant for entrant in entrants if entrant.candidate.kernel.direct]
-            self._anchor = min(direct or entrants, key=lambda entrant: entrant.first)
+            self._anchor = min(entrants, key=lambda entrant: entrant.first)
             self._tell_anchor(self._anchor.candidate)
         for result in self._deferred:
             if self._anchor is not None and result.median is not None:
@@ -215,13 +257,16 @@ class Race:
             self._emit(result)
         self._deferred.clear()
 
-    def _prepare(self, candidate: Candidate) -> _Entrant | None:
+    def _prepare(self, candidate: Candidate, rivals: Sequence[_Entrant]) -> _Entrant | None:
         try:
             workspace = self._bench.workspace(candidate)
             runner = self._bench.runner(candidate)
             # Whatever the kernel fails to write must not pass for a result that an earlier candidate left behind.
             runner.y.fill(math.nan)
-            error = self._bench.error(runner.run())
+            begin = self._clock()
+            y = runner.run()
+            first = self._clock() - begin
+            error = self._bench.error(y)
         except (ValueError, RuntimeError, MemoryError) as failure:
             self._deferred.append(Result(candidate, "failed", reason=f"{type(failure).__name__}: {failure}"[:400]))
             return None
@@ -230,7 +275,10 @@ class Race:
             recorded = error if math.isfinite(error) else None
             self._deferred.append(Result(candidate, "failed", error=recorded, workspace=workspace, reason=reason))
             return None
-        entrant = _Entrant(candidate, runner, 1, 0.0, error, workspace, self._bench.footprint(candidate))
+        entrant = _Entrant(candidate, runner, 1, first, error, workspace, self._bench.footprint(candidate))
+        best = min((rival.first for rival in rivals if rival.level <= entrant.level), default=math.inf)
+        if first > self._policy.hopeless * best and first > _LONG_RUN:
+            return entrant
         entrant.first = self._sample(entrant)
         for _ in range(2):
             repeats = max(1, math.ceil(self._policy.sample_seconds / entrant.first))
@@ -238,6 +286,10 @@ class Race:
                 break
             entrant.repeats = repeats
             entrant.first = self._sample(entrant)
+        # A slow sample may be an accident of the machine; a candidate leaves for being slow each time.
+        while entrant.first > best and entrant.tries < _SCREENING_SAMPLES:
+            entrant.tries += 1
+            entrant.first = min(entrant.first, self._sample(entrant))
         return entrant
 
     def _sample(self, entrant: _Entrant) -> float:
@@ -248,7 +300,7 @@ class Race:
             lambda: entrant.runner.time(entrant.repeats),
             # CPU time is good enough for one thread not to insist.
             min(self._policy.tries, 2) if self._threads == 1 else self._policy.tries,
-            alone=self._threads == 1,
+            threads=self._threads,
         )
         return max(seconds / entrant.repeats, 1e-9)
 
@@ -265,33 +317,51 @@ class Race:
                 round_number += 1
                 if self._clock() - begin > self._budget:
                     return
-            self._cut(entrants)
-            if self._settled(entrants):
+            self._cut(entrants, round_number)
+            if len(entrants) <= 1:
                 return
 
-    def _cut(self, entrants: list[_Entrant]) -> None:
-        """Send the clear losers home, and of the slower half those that are not within the margin of the best.
+    def _cut(self, entrants: list[_Entrant], rounds: int) -> None:
+        """Send home who lost at every accuracy that allows it, and who has nothing left to decide.
 
-        Losing means losing against rivals that are at least as exact.
+        Losing means: clearly slower than the best of the rivals that are at least as exact, or in the slower half and
+        not within reach of that best. Few samples prove little, so the reach shrinks from cut to cut.
         """
         figures = {id(entrant): self._figures(entrant) for entrant in entrants}
         ranked = sorted(entrants, key=lambda entrant: figures[id(entrant)][0])
-        for place, entrant in enumerate(ranked):
+        faster_half = {id(entrant) for entrant in ranked[: math.ceil(len(ranked) / 2)]}
+        reach = 1 + max(3 * self._policy.margin, 0.45 / rounds)
+        best = {}
+        settled = {}
+        for level in sorted({entrant.level for entrant in ranked}):
+            allowed = [entrant for entrant in ranked if entrant.level <= level]
+            best[level] = min(figures[id(entrant)] for entrant in allowed)
+            settled[level] = rounds >= _ENOUGH and self._clear([figures[id(entrant)] for entrant in allowed])
+
+        def lost(entrant: _Entrant, level: int) -> bool:
             ratio, low, _ = figures[id(entrant)]
-            best, _, best_high = min(figures[id(rival)] for rival in ranked if rival.level <= entrant.level)
-            lost = low > best_high
-            slower_half = place >= math.ceil(len(ranked) / 2) and ratio > best * (1 + 3 * self._policy.margin)
-            if entrant is not self._anchor and (lost or slower_half):
-                entrants.remove(entrant)
-                self._emit(self._result(entrant, "raced out", f"{ratio / best:.2f} times the best"))
+            if ratio <= reach * best[level][0]:
+                return rounds >= _ENOUGH and low > best[level][2]
+            return low > best[level][2] or id(entrant) not in faster_half
 
-    def _settled(self, entrants: list[_Entrant]) -> bool:
-        """True where more rounds would change no choice, at any accuracy."""
-        levels = sorted({entrant.level for entrant in entrants})
-        return all(self._clear([e for e in entrants if e.level <= level]) for level in levels)
+        for entrant in ranked:
+            levels = [level for level in best if level >= entrant.level]
+            if entrant is self._anchor and len(entrants) > 1:
+                continue
+            if all(lost(entrant, level) for level in levels):
+                times = figures[id(entrant)][0] / best[entrant.level][0]
+                self._leave(entrants, entrant, "raced out", f"{times:.2f} times the best")
+                continue
+            decided = all(settled[level] or lost(entrant, level) for level in levels)
+            if decided or (entrant.behind and rounds >= self._policy.slow_rounds):
+                self._leave(entrants, entrant, "complete")
 
-    def _clear(self, entrants: list[_Entrant]) -> bool:
-        figures = [self._figures(entrant) for entrant in entrants]
+    def _leave(self, entrants: list[_Entrant], entrant: _Entrant, status: str, reason: str = "") -> None:
+        entrants.remove(entrant)
+        self._emit(self._result(entrant, status, reason))
+
+    def _clear(self, figures: Sequence[tuple[float, float, float]]) -> bool:
+        """True where more rounds would not change who is the best of these, or by too little to matter."""
         best, _, best_high = min(figures)
         rivals = [f for f in figures if f[0] > best and f[1] <= best_high]
         close = best * (1 + self._policy.margin)

@@ -32,6 +32,8 @@ class Ranked:
         Time relative to the best candidate of the problem, and the interval of it.
     seconds : float
         Median time in the newest session that counts.
+    default : bool
+        It has the parameters that its kernel would choose.
     outdated : bool
         Known only from an older revision of the kernel.
     doubtful : bool
@@ -48,6 +50,7 @@ class Ranked:
     status: str
     reason: str
     n: int
+    default: bool
     outdated: bool
     doubtful: bool
 
@@ -75,13 +78,13 @@ class Ranking:
         return not self.missing
 
     def tie_set(self, allowed: Iterable[Ranked] | None = None) -> list[Ranked]:
-        """The candidates as good as the best of `allowed`: least error first, then least workspace, then as listed."""
+        """The candidates as good as the best of `allowed`: least error first, then defaults, then least workspace."""
         ranked = list(self.ranked if allowed is None else allowed)
         if not ranked:
             return []
         best = ranked[0]
         ties = [r for r in ranked if r is best or (r.low <= best.high and r.ratio <= TIE_LIMIT * best.ratio)]
-        return sorted(ties, key=lambda r: (_error_class(r), r.workspace, r.candidate.kernel.index))
+        return sorted(ties, key=lambda r: (_error_class(r), not r.default, r.workspace, r.candidate.kernel.index))
 
 
 def _error_class(ranked: Ranked) -> float:
@@ -120,7 +123,11 @@ def rank(
     for session, trial, candidate in usable:
         if candidate not in failed:
             by_candidate.setdefault(candidate, []).append((session, trial))
-    rows = [_pool(candidate, pairs, scale, context) for candidate, pairs in by_candidate.items()]
+    defaults = {inventory.default(kernel, problem, context.threads) for kernel in {c.kernel for c in by_candidate}}
+    rows = [
+        _pool(candidate, pairs, scale, context, default=candidate in defaults)
+        for candidate, pairs in by_candidate.items()
+    ]
     best = min((row.ratio for row in rows), default=1.0)
     rows = [_relative(row, best) for row in rows]
     rows.sort(key=lambda row: (row.ratio, row.candidate.kernel.index, row.candidate.parameters))
@@ -181,7 +188,12 @@ def _scales(usable: list[tuple[Session, Trial, Candidate]]) -> dict[str, float]:
 
 
 def _pool(
-    candidate: Candidate, pairs: list[tuple[Session, Trial]], scale: dict[str, float], context: Context
+    candidate: Candidate,
+    pairs: list[tuple[Session, Trial]],
+    scale: dict[str, float],
+    context: Context,
+    *,
+    default: bool,
 ) -> Ranked:
     """One figure from the sessions that measured a candidate: the median of its scaled ratios."""
     anchor = median(
@@ -209,6 +221,7 @@ def _pool(
         newest.status,
         newest.reason,
         sum(trial.n for _, trial in pairs),
+        default=default,
         outdated=doubt[0],
         doubtful=doubt[1] or doubt[2],
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -148,15 +149,15 @@ class Tuner:
         others = [
             candidate
             for default in defaults
-            for candidate in choosing.inventory.parameter_sets(default.kernel, problem, threads)
+            for candidate in _spread(choosing.inventory.parameter_sets(default.kernel, problem, threads))
         ]
         return list(dict.fromkeys(first + defaults + others))
 
     def default_budget(self, problem: Problem, threads: int) -> float:
-        """About a second; less where a run takes microseconds, more where one run takes a good part of a second."""
+        """About a second; less where a run takes microseconds, more where it takes milliseconds."""
         predicted = self._selector.predicted(problem, threads, self._selector.inventory.competitors(problem))
         once = predicted[0][0] if predicted else 0.0
-        return max(min(max(400 * once, 0.3), 1.0), min(40 * once, 10.0))
+        return max(min(max(400 * once, 0.3), 1.0), min(300 * once, 3.0), min(80 * once, 10.0))
 
     def _race(self, problem: Problem, threads: int, budget: float | None, progress: Progress | None, seed: int) -> None:
         candidates: Sequence[Candidate] = self.entrants(problem, threads)
@@ -196,6 +197,21 @@ class Tuner:
             self._selector.memory.add(session, trial)
         else:
             self._recorder.add(session, trial)
+
+
+def _spread(sets: list[Candidate]) -> list[Candidate]:
+    """The sets of a kernel in an order in which each is as far as can be from all before it, the default first."""
+
+    def distance(a: Candidate, b: Candidate) -> float:
+        pairs = zip(a.parameters, b.parameters, strict=True)
+        return sum(abs(math.log((1 + one) / (1 + other))) for one, other in pairs)
+
+    ordered, left = sets[:1], sets[1:]
+    while left:
+        farthest = max(left, key=lambda candidate: min(distance(candidate, known) for known in ordered))
+        ordered.append(farthest)
+        left.remove(farthest)
+    return ordered
 
 
 def _trial(session: Session, problem: Problem, result: Result) -> Trial:
