@@ -26,6 +26,7 @@ from convkit.layers import Conv2d, ConvTranspose2d
 
 if TYPE_CHECKING:
     from convkit.profiling import profile
+    from convkit.training import TrainingConv2d
     from convkit.tuner import BestOf, UnsupportedAlgorithmError, explain, reload, show_config, tuning
 
 __version__: str = _core.build_info()["version"]
@@ -34,6 +35,7 @@ __all__ = [
     "BestOf",
     "Conv2d",
     "ConvTranspose2d",
+    "TrainingConv2d",
     "UnsupportedAlgorithmError",
     "__version__",
     "clear_workspaces",
@@ -53,6 +55,7 @@ __all__ = [
 # Imported when they are first needed: importing the package costs next to nothing beside importing NumPy.
 _HOMES = {
     "BestOf": "tuner",
+    "TrainingConv2d": "training",
     "UnsupportedAlgorithmError": "tuner",
     "explain": "tuner",
     "profile": "profiling",

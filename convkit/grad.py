@@ -49,11 +49,21 @@ def conv2d_bias(grad_output: Any, layout: str = "NCHW") -> Any:
         raise TypeError(f"grad_output must be a float32 or float64 array, not {type(dy).__name__} of {dy.dtype}")
     if dy.ndim not in (3, 4):
         raise ValueError(f"grad_output has shape {dy.shape}, expected 3 or 4 dimensions")
-    channel = dy.ndim - 3 if layout == "NCHW" else dy.ndim - 1
-    if layout == "NCHW":
-        rows = dy.sum(axis=-1)  # pairwise, along memory
-        return rows.sum(axis=tuple(axis for axis in range(rows.ndim) if axis != channel))
-    pixels = dy.reshape(-1, dy.shape[channel])
-    whole = len(pixels) // _RUN * _RUN
-    runs = pixels[:whole].reshape(-1, _RUN, dy.shape[channel]).sum(axis=1)
-    return runs.sum(axis=0) + pixels[whole:].sum(axis=0)
+    images = dy if dy.ndim == 4 else dy[None]
+    pixels = images if layout == "NHWC" else images.transpose(0, 2, 3, 1)
+    channels = pixels.shape[3]
+    if layout == "NHWC" or pixels.flags.c_contiguous:
+        return _sum_of_runs(pixels.reshape(-1, channels))
+    planes = images.reshape(len(images), channels, images.shape[2] * images.shape[3])
+    if planes.shape[2] < _RUN // 4:  # short rows: along the batch first, so that whole vectors are added
+        return _sum_of_runs(planes).sum(axis=1)
+    return _sum_of_runs(planes.sum(axis=2))  # pairwise, along memory
+
+
+def _sum_of_runs(rows: Any) -> Any:
+    """Sum over the first dimension."""
+    whole = len(rows) // _RUN * _RUN
+    rest = rows[whole:].sum(axis=0)
+    if not whole:
+        return rest
+    return rows[:whole].reshape(-1, _RUN, *rows.shape[1:]).sum(axis=1).sum(axis=0) + rest

@@ -1,0 +1,344 @@
+"""TrainingConv2d: a convolution and its gradients as one pipeline, chosen as a whole."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from convkit import _core
+from convkit._core import conv2d, conv2d_input, conv2d_weight
+from convkit.columns import Columns
+from convkit.grad import conv2d_bias
+from convkit.problem import Problem
+
+if TYPE_CHECKING:
+    from convkit.tuner.best_of import BestOf, Pipeline
+
+__all__ = ["PIPELINES", "TrainingConv2d"]
+
+PIPELINES = ("kernels", "columns")
+"""Names of the pipelines: the fastest kernel for each call, or the matrix of im2col made once for two products."""
+
+
+@dataclass(slots=True)
+class _Pass:
+    """One forward call and what its backward call needs of it."""
+
+    plan: TrainingConv2d
+    x: Any
+    w: Any
+    bias: Any
+    problem: Problem | None  # None: the batch is empty
+    thread: int = field(default_factory=threading.get_ident)
+    output: tuple[tuple[int, ...], Any] = ((), None)  # shape and dtype
+
+    @property
+    def key(self) -> str:
+        """What passes must share for their times to be comparable."""
+        plan = self.plan
+        without = "" if plan.input_gradient else " without dx"
+        return f"{self.problem}{without} {plan.accuracy} {plan.workspace_limit}"
+
+
+class TrainingConv2d:
+    """A convolution for training: `forward`, then `backward` with the gradients of its input, weights and bias.
+
+    The two calls are one pipeline. What the forward call computed and the backward call can use again is kept in
+    between, where that is faster and fits `workspace_limit`. Which pipeline is fastest is found out by a
+    `convkit.BestOf` that times whole passes, forward and backward together: in mode "online" on the passes that a
+    program makes anyway, in mode "tune" at first sight. It remembers the answer in the tuning database; the other modes
+    only read it.
+
+    Parameters
+    ----------
+    stride, padding, dilation, groups, layout, num_threads, accuracy, workspace_limit
+        As in `convkit.conv2d`; `workspace_limit` bounds what is kept between the calls, too.
+    algorithm : str or sequence of three, optional
+        A pipeline, instead of the fastest: ``"kernels"`` (for each call the kernel that is fastest for it alone) or
+        ``"columns"`` (the matrix of im2col is written once, and serves the forward product and the weights'
+        gradient). Or algorithms as `convkit.conv2d` takes them, for the forward call, the input's gradient and the
+        weights' gradient: three of them, or one for all.
+    input_gradient : bool
+        False where nobody needs the gradient of the input, as in the first layer of a network: `backward` then returns
+        None for it.
+
+    Notes
+    -----
+    From `forward` to `backward` the object holds references to `x` and `w`, not copies: do not change them in between.
+    Each `forward` begins a new pass and forgets one that was not finished; each pass has one `backward`.
+
+    A plan serves one thread at a time: `backward` belongs to the thread that called `forward`, and calls that overlap
+    raise a RuntimeError. Give each thread a plan of its own; what was measured is shared.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import convkit as ck
+    >>> x, w, bias = np.ones((2, 3, 8, 8)), np.ones((4, 3, 3, 3)), np.zeros(4)
+    >>> plan = ck.TrainingConv2d(padding=1)
+    >>> y = plan.forward(x, w, bias)
+    >>> dx, dw, db = plan.backward(np.ones_like(y))
+    >>> dx.shape, dw.shape, db.shape
+    ((2, 3, 8, 8), (4, 3, 3, 3), (4,))
+    """
+
+    def __init__(
+        self,
+        stride: Any = 1,
+        padding: Any = 0,
+        dilation: Any = 1,
+        groups: int = 1,
+        *,
+        layout: str = "NCHW",
+        algorithm: Any = None,
+        num_threads: int | None = None,
+        accuracy: Any = None,
+        workspace_limit: int | None = None,
+        input_gradient: bool = True,
+    ) -> None:
+        self.input_gradient = bool(input_gradient)
+        self.accuracy = accuracy
+        self.workspace_limit = workspace_limit
+        self.algorithm = algorithm
+        self._pipeline = algorithm if isinstance(algorithm, str) and algorithm in PIPELINES else None
+        self._algorithms: tuple[Any, Any, Any] = (None, None, None)
+        if isinstance(algorithm, list | tuple):
+            if len(algorithm) != 3:
+                raise ValueError(
+                    "algorithm must be one, or three for the forward call, the input's gradient and the weights' "
+                    f"gradient; got {len(algorithm)}"
+                )
+            self._algorithms = (algorithm[0], algorithm[1], algorithm[2])
+        elif algorithm is not None and self._pipeline is None:
+            self._algorithms = (algorithm, algorithm, algorithm)
+        self._geometry = {
+            "stride": stride,
+            "padding": padding,
+            "dilation": dilation,
+            "groups": groups,
+            "layout": layout,
+        }
+        self._limits = {"num_threads": num_threads, "accuracy": accuracy, "workspace_limit": workspace_limit}
+        self._busy = threading.Lock()
+        self._pending: tuple[_Pass, Pipeline | None] | None = None
+        self._problems: dict[tuple[int, ...], Problem] = {}
+        self._columns = Columns()
+        self._last = ""
+
+    @property
+    def pipeline(self) -> str:
+        """The pipeline that the last pass ran; empty before the first."""
+        return self._last
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the plan keeps between calls, beside references to the operands."""
+        return self._columns.nbytes
+
+    def forward(self, x: Any, w: Any, bias: Any = None) -> Any:
+        """Convolve, and keep what `backward` needs.
+
+        Parameters
+        ----------
+        x, w, bias
+            As in `convkit.conv2d`.
+
+        Returns
+        -------
+        ndarray
+            What ``convkit.conv2d(x, w, bias, ...)`` returns.
+
+        Raises
+        ------
+        TypeError, ValueError, UnsupportedAlgorithmError
+            As `convkit.conv2d`.
+        RuntimeError
+            If the plan is running in another thread.
+        """
+        with _Alone(self._busy):
+            self._pending = None
+            x, w = _array(x), _array(w)
+            current = _Pass(self, x, w, bias, self._problem(x, w, bias))
+            name, pipeline = self._choose(current)
+            y = pipeline(current) if pipeline is not None else _STAGES[name][0](current)
+            self._last = name if pipeline is None else pipeline.alternative
+            current.output = y.shape, y.dtype
+            self._pending = current, pipeline
+            return y
+
+    def backward(self, grad_output: Any) -> tuple[Any, Any, Any]:
+        """Gradients of the convolution that `forward` computed last.
+
+        Parameters
+        ----------
+        grad_output : array
+            Gradient with respect to the result of `forward`: of its shape and dtype, any strides.
+
+        Returns
+        -------
+        dx, dw, db : ndarray, or None
+            Gradients with respect to `x` (None with ``input_gradient=False``), `w`, and `bias` (None if there was
+            none).
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `grad_output` has another dtype or shape than the result of `forward`. The pass stays open.
+        RuntimeError
+            If no `forward` came before, or one in another thread, or the plan is running in another thread.
+        """
+        with _Alone(self._busy):
+            if self._pending is None:
+                raise RuntimeError("backward needs a forward call before it, one for each backward call")
+            current, pipeline = self._pending
+            if current.thread != threading.get_ident():
+                raise RuntimeError(
+                    "backward must run in the thread of its forward call; use one TrainingConv2d for each thread"
+                )
+            dy = _array(grad_output)
+            shape, dtype = current.output
+            if dy.dtype != dtype:
+                raise TypeError(f"grad_output has dtype {dy.dtype}, the result of forward has {dtype}")
+            if dy.shape != shape:
+                raise ValueError(f"grad_output has shape {dy.shape}, the result of forward has {shape}")
+            dx, dw = pipeline(current, dy) if pipeline is not None else _STAGES[self._last][1](current, dy)
+            self._pending = None
+            return dx, dw, None if current.bias is None else conv2d_bias(dy, self._geometry["layout"])
+
+    def __repr__(self) -> str:
+        options = {**self._geometry, "algorithm": self.algorithm, **self._limits, "input_gradient": self.input_gradient}
+        said = (f"{name}={value!r}" for name, value in options.items() if value != _DEFAULTS.get(name))
+        return f"TrainingConv2d({', '.join(said)})"
+
+    # --- which pipeline ----------------------------------------------------------------------------------------------
+
+    def _problem(self, x: Any, w: Any, bias: Any) -> Problem | None:
+        if 0 in getattr(x, "shape", ()):
+            return None
+        fields, _ = _core.problem_of(x, w, bias, **self._geometry, **self._limits)
+        problem = self._problems.get(fields)
+        if problem is None:
+            problem = self._problems[fields] = Problem.from_core(fields)
+        return problem
+
+    def _choose(self, current: _Pass) -> tuple[str, Pipeline | None]:
+        """The pipeline to run, by name or, where its time counts, as a pass of a selector."""
+        problem = current.problem
+        if problem is None:
+            return "kernels", None
+        no_columns = Columns.refusal(problem, self.workspace_limit)
+        if no_columns and self._pipeline == "columns":
+            from convkit.tuner import UnsupportedAlgorithmError
+
+            raise UnsupportedAlgorithmError(f"the pipeline 'columns' does not take {problem}: {no_columns}")
+        if no_columns or self.algorithm is not None:
+            return self._pipeline or "kernels", None
+        from convkit.tuner.modes import settings
+
+        now = settings()
+        if now.mode == "off":
+            return "kernels", None
+        best = _selector(self._limits["num_threads"])
+        name = best.settled(current)
+        if name is None and now.mode == "tune":
+            _settle(best, current, now.budget)
+            name = best.settled(current)
+        if name is None and now.mode == "online":
+            return "", best.start(current)
+        return name or "kernels", None
+
+    # --- the stages --------------------------------------------------------------------------------------------------
+
+    def _input_gradient(self, current: _Pass, dy: Any, **geometry: Any) -> Any:
+        if not self.input_gradient:
+            return None
+        return conv2d_input(
+            current.x.shape,
+            current.w,
+            dy,
+            **{**self._geometry, **geometry},
+            algorithm=self._algorithms[1],
+            **self._limits,
+        )
+
+    def _kernels_forward(self, current: _Pass) -> Any:
+        return conv2d(
+            current.x, current.w, current.bias, **self._geometry, algorithm=self._algorithms[0], **self._limits
+        )
+
+    def _kernels_backward(self, current: _Pass, dy: Any) -> tuple[Any, Any]:
+        dw = conv2d_weight(
+            current.x, current.w.shape, dy, **self._geometry, algorithm=self._algorithms[2], **self._limits
+        )
+        return self._input_gradient(current, dy), dw
+
+    def _columns_forward(self, current: _Pass) -> Any:
+        assert current.problem is not None
+        return self._columns.forward(current.x, current.w, current.bias, current.problem, self._limits)
+
+    def _columns_backward(self, current: _Pass, dy: Any) -> tuple[Any, Any]:
+        assert current.problem is not None
+        dw = self._columns.weight_gradient(dy, current.problem, self._limits)
+        return self._input_gradient(current, dy), dw
+
+
+_STAGES: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
+    "kernels": (lambda c: c.plan._kernels_forward(c), lambda c, dy: c.plan._kernels_backward(c, dy)),
+    "columns": (lambda c: c.plan._columns_forward(c), lambda c, dy: c.plan._columns_backward(c, dy)),
+}
+_DEFAULTS: dict[str, Any] = {
+    "stride": 1, "padding": 0, "dilation": 1, "groups": 1, "layout": "NCHW", "input_gradient": True,
+}  # fmt: skip
+_selectors: dict[int | None, BestOf] = {}
+_selectors_lock = threading.Lock()
+
+
+def _selector(num_threads: int | None) -> BestOf:
+    """The one selector of pipelines for a thread count: plans share what was measured."""
+    from convkit.tuner.best_of import BestOf
+
+    with _selectors_lock:
+        if num_threads not in _selectors:
+            threads = _core.default_threads if num_threads is None else lambda: num_threads
+            _selectors[num_threads] = BestOf(
+                "training", list(_STAGES.items()), key=lambda current: current.key, threads=threads, store=True
+            )
+        return _selectors[num_threads]
+
+
+def _settle(best: BestOf, current: _Pass, budget: float | None) -> None:
+    """Run passes on the arguments of this call until one pipeline has won, or the budget is spent."""
+    begin = time.perf_counter()
+    dy: Any = None
+    while best.settled(current) is None and (budget is None or time.perf_counter() - begin < budget):
+        pipeline = best.start(current)
+        y = pipeline(current)
+        if dy is None:
+            dy = np.random.default_rng(0).standard_normal(y.shape).astype(y.dtype)
+        pipeline(current, dy)
+
+
+def _array(value: Any) -> Any:
+    """An array as such, another object through DLPack; what is neither is refused by the call that gets it."""
+    return np.from_dlpack(value) if not isinstance(value, np.ndarray) and hasattr(value, "__dlpack__") else value
+
+
+class _Alone:
+    """Holds a plan for one call; a call that overlaps is an error, not a wait."""
+
+    __slots__ = ("_lock",)
+
+    def __init__(self, lock: Any) -> None:
+        self._lock = lock
+
+    def __enter__(self) -> None:
+        if not self._lock.acquire(blocking=False):
+            raise RuntimeError("this TrainingConv2d is running in another thread; use one for each thread")
+
+    def __exit__(self, *exception: object) -> None:
+        self._lock.release()
