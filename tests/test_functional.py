@@ -268,6 +268,20 @@ class TestMemory:
             assert np.array_equal(y[0, :, ::97, ::89], exact)
         del second, third, y
         assert _core.counters()["free_output_bytes"] > 0
+
+    def test_a_small_result_does_not_hold_a_large_block(self) -> None:
+        ck.clear_workspaces()
+        w = normal(2, 1, 1, 1)
+        ck.conv2d(normal(1, 1, 1024, 1024), w)
+        free = _core.counters()["free_output_bytes"]
+        assert free >= 2 * 1024 * 1024 * 4
+        x = normal(1, 1, 160, 160)
+        y = ck.conv2d(x, w)
+        assert _core.counters()["free_output_bytes"] == free
+        del y
+        recycled = _core.counters()["outputs_recycled"]
+        ck.conv2d(x, w)
+        assert _core.counters()["outputs_recycled"] == recycled + 1
         ck.clear_workspaces()
         assert _core.counters()["free_output_bytes"] == 0
         assert _core.counters()["free_workspace_bytes"] == 0

@@ -15,7 +15,7 @@ namespace {
 constexpr std::int64_t page = 4096;
 constexpr std::int64_t huge_page = std::int64_t{2} << 20;
 constexpr std::int64_t default_limit = std::int64_t{1} << 30;
-constexpr std::size_t most_outputs = 8;
+constexpr std::size_t most_outputs = 16;
 constexpr std::size_t most_workspaces = 32;
 
 std::atomic<std::int64_t> limit{default_limit};
@@ -89,7 +89,7 @@ Block BlockPool::take(std::int64_t bytes, bool* recycled) {
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     // A block far larger than needed stays for the call that needs it.
-    const std::int64_t most = bytes < huge_page ? 2 * huge_page : checked_product(bytes, 2);
+    const std::int64_t most = bytes < least_slack_ / 2 ? least_slack_ : checked_product(bytes, 2);
     std::size_t best = free_.size();
     for (std::size_t i = free_.size(); i-- > 0;) {
       if (free_[i].bytes() < bytes || free_[i].bytes() > most) continue;
@@ -146,8 +146,9 @@ std::int64_t kept_bytes(std::int64_t limit) {
 }
 
 struct Pools {
-  BlockPool workspaces{most_workspaces, kept_bytes(default_limit)};
-  BlockPool outputs{most_outputs, kept_bytes(default_limit)};
+  // A workspace goes back at the end of its call, a result may live on and hold what it does not need.
+  BlockPool workspaces{most_workspaces, kept_bytes(default_limit), 2 * huge_page};
+  BlockPool outputs{most_outputs, kept_bytes(default_limit), 0};
 };
 Pools& pools();
 }  // namespace

@@ -36,7 +36,9 @@ class Block {
 // A process-wide bounded list of free blocks. Emptied in a forked child, which would otherwise pay for every page twice.
 class BlockPool {
  public:
-  BlockPool(std::size_t most_blocks, std::int64_t most_bytes) : most_blocks_(most_blocks), most_bytes_(most_bytes) {
+  // Requests below half of `least_slack` may be served by a block of up to `least_slack` bytes, larger ones by twice their size.
+  BlockPool(std::size_t most_blocks, std::int64_t most_bytes, std::int64_t least_slack)
+      : most_blocks_(most_blocks), most_bytes_(most_bytes), least_slack_(least_slack) {
     free_.reserve(most_blocks);  // so that giving back never allocates
   }
   // A free block of at least, and not far above, `bytes`, or a new one. `recycled` tells which, if given.
@@ -52,6 +54,7 @@ class BlockPool {
   std::vector<Block> free_;
   std::size_t most_blocks_;
   std::int64_t most_bytes_;
+  std::int64_t least_slack_;
   std::int64_t free_bytes_ = 0;
 };
 

@@ -9,11 +9,12 @@
 namespace convkit::bindings {
 namespace {
 
-constexpr std::int64_t least_recycled = std::int64_t{32} << 20;
+// What malloc would take from the system and give back: every page of it would be cleared anew, which costs as much as a
+// whole depthwise layer.
+constexpr std::int64_t least_recycled = (std::int64_t{128} << 10) + 1;
 constexpr std::size_t alignment = 64;
 
 // Small results are mostly of the size of one freed just before. The GIL guards the list: capsules die under it.
-constexpr std::size_t largest_kept = std::size_t{256} << 10;
 constexpr int most_kept = 16;
 struct {
   int count = 0;
@@ -48,7 +49,6 @@ char* aligned_new(std::size_t bytes) {
 
 void aligned_free(void* data) {
   const std::size_t bytes = header_of(data).bytes;
-  if (bytes > largest_kept) return std::free(header_of(data).start);
   if (kept.count == most_kept) {
     std::free(header_of(kept.data[0]).start);  // the oldest
     --kept.count;
