@@ -2,6 +2,9 @@
 //
 // x is read as it is where a vector of outputs meets a vector of channels. The last, partial vector and a channel
 // multiplier go through a copy of the rows, one vector of outputs wide.
+//
+// Arrays from malloc are rarely aligned to a vector, and loads across cache lines read every line twice. Where that weighs
+// and all pixels are misaligned alike, vectors of outputs begin where x is aligned; two partial ones are left at the ends.
 #include "algorithms/adjoint.hpp"
 #include "algorithms/depthwise.hpp"
 #include "microkernels/depthwise.hpp"
@@ -74,9 +77,34 @@ bool needs_copy(const ConvProblem& p) {
   return p.o != p.c || p.o % Vec<T>::lanes != 0;
 }
 
+// Vectors of outputs that may begin elsewhere than at output 0: where loads, not products, take the time, and two more
+// partial vectors do not weigh much.
+template <class T>
+CONVKIT_INLINE bool may_shift(const ConvProblem& p) {
+  return p.o == p.c && p.c % Vec<T>::lanes == 0 && p.c / Vec<T>::lanes >= 6 && slides_over(p) && p.kh == 3 &&
+         p.stride_h == 2;
+}
+
+// How outputs fall into vectors: `lead` of them, if any, then whole vectors, then the rest.
+template <class T>
+struct Vectors {
+  static constexpr int lanes = Vec<T>::lanes;
+  std::int64_t outputs, lead;
+  Vectors(const ConvProblem& p, const void* x) : outputs(p.o), lead(0) {
+    const auto elements = reinterpret_cast<std::uintptr_t>(x) / sizeof(T);
+    if (may_shift<T>(p)) lead = static_cast<std::int64_t>((lanes - elements % lanes) % lanes);
+  }
+  CONVKIT_INLINE std::int64_t count() const { return (lead ? 1 : 0) + ceil_div(outputs - lead, lanes); }
+  CONVKIT_INLINE std::int64_t first(std::int64_t index) const {
+    if (!lead) return smaller(index * lanes, outputs);
+    return index == 0 ? 0 : smaller(lead + (index - 1) * lanes, outputs);
+  }
+  CONVKIT_INLINE int valid(std::int64_t index) const { return static_cast<int>(first(index + 1) - first(index)); }
+};
+
 template <class T>
 struct Workspace {
-  T* packed;
+  T *packed, *shifted;
   T* copies;
   std::int64_t copy, bytes;  // one member's copy of its rows, elements
 };
@@ -86,7 +114,10 @@ Workspace<T> carve(const ConvProblem& p, const Parameters& parameters, int threa
   Carver carver{static_cast<char*>(base)};
   Workspace<T> w{};
   if (!p.packed) w.packed = carver.take<T>(packed_bytes<T>(p) / static_cast<std::int64_t>(sizeof(T)));
-  if (needs_copy<T>(p)) {
+  if (may_shift<T>(p)) {
+    w.shifted = carver.take<T>(packed_bytes<T>(p) / static_cast<std::int64_t>(sizeof(T)) + p.kh * p.kw * Vec<T>::lanes);
+  }
+  if (needs_copy<T>(p) || may_shift<T>(p)) {
     w.copy = input_rows(p, row_groups<T>(p, parameters).most) * p.w * Vec<T>::lanes;
     w.copies = carver.take<T>(w.copy * threads);
   }
@@ -119,6 +150,13 @@ void pack(const ConvProblem& p, const Parameters&, const WeightView& view, void*
   };
   for (std::int64_t o = 0; o < p.o; o += V::lanes, out += taps * V::lanes) {
     const int valid = static_cast<int>(smaller<std::int64_t>(p.o - o, V::lanes));
+    if (multiplier == 1 && view.stride_group == 1) {
+      for (std::int64_t t = 0; t < taps; ++t) {
+        const T* from = filter(o) + t / p.kw * view.stride_kh + t % p.kw * view.stride_kw;
+        V::store(out + t * V::lanes, V::load(from, valid));
+      }
+      continue;
+    }
     if (view.stride_kw == 1 && view.stride_kh == p.kw) {
       for (std::int64_t t = 0; t < taps; t += V::lanes) {
         const int count = static_cast<int>(smaller<std::int64_t>(taps - t, V::lanes));
@@ -136,6 +174,24 @@ void pack(const ConvProblem& p, const Parameters&, const WeightView& view, void*
     for (std::int64_t t = 0; t < taps; ++t) {
       const std::ptrdiff_t tap = t / p.kw * view.stride_kh + t % p.kw * view.stride_kw;
       for (int i = 0; i < V::lanes; ++i) out[t * V::lanes + i] = i < valid ? filter(o + i)[tap] : T(0);
+    }
+  }
+}
+
+// Packed filters for vectors that begin `lead` outputs later, the first of them partial.
+template <class T>
+void shift_filters(const ConvProblem& p, const T* packed, const Vectors<T>& vectors, T* out) {
+  using V = Vec<T>;
+  const std::int64_t size = p.kh * p.kw * V::lanes;
+  const int low = static_cast<int>(vectors.lead), high = V::lanes - low;
+  for (std::int64_t i = 0; i < size; i += V::lanes) V::store(out + i, V::load(packed + i));
+  for (std::int64_t index = 1; index < vectors.count(); ++index) {
+    const T* from = packed + (index - 1) * size;
+    T* const to = out + index * size;
+    const bool more = index * V::lanes < p.o;
+    for (std::int64_t i = 0; i < size; i += V::lanes) {
+      V::store(to + i, V::load(from + i + low, high));
+      if (more) V::store(to + i + high, V::load(from + size + i, low), low);
     }
   }
 }
@@ -233,14 +289,20 @@ void run(const Arguments& args) {
   const T* x = static_cast<const T*>(args.x);
   const Finish<T> finish(args.epilogue);
   const RowGroups groups = row_groups<T>(p, *args.parameters);
-  const std::int64_t per_image = groups.count(), blocks = ceil_div(p.o, V::lanes), taps = p.kh * p.kw;
-  // Vectors of outputs that meet a vector of channels in x as it is.
-  const std::int64_t straight = p.o == p.c ? p.o / V::lanes : 0;
+  const Vectors<T> vectors(p, x);
+  if (vectors.lead) {
+    shift_filters<T>(p, packed, vectors, workspace.shifted);
+    packed = workspace.shifted;
+  }
+  const std::int64_t per_image = groups.count(), count = vectors.count(), taps = p.kh * p.kw;
+  // Vectors of outputs that meet a vector of channels in x as it is: all whole ones.
+  const std::int64_t whole_begin = vectors.lead ? 1 : 0;
+  const std::int64_t whole_end = p.o == p.c ? whole_begin + (p.o - vectors.lead) / V::lanes : 0;
   const bool prefetch = args.parameters->value[1] != 0;
   auto member = [&](int index, int size) {
-    const Grid grid = make_grid(p.n * per_image, blocks, size);
+    const Grid grid = make_grid(p.n * per_image, count, size);
     const Share items = share(p.n * per_image, index / grid.columns, grid.rows);
-    const Share mine = share(blocks, index % grid.columns, grid.columns);
+    const Share mine = share(count, index % grid.columns, grid.columns);
     T* copy = workspace.copies + index * workspace.copy;
     for (std::int64_t item = items.begin; item < items.end; ++item) {
       const Rows rows(p, groups, item, per_image);
@@ -256,32 +318,39 @@ void run(const Arguments& args) {
                       V::lanes};
       const auto run = [&](std::int64_t begin, std::int64_t end, const T* source, std::ptrdiff_t row,
                            std::ptrdiff_t column, std::ptrdiff_t ahead) {
-        const std::int64_t o = begin * V::lanes;
+        const std::int64_t o = vectors.first(begin);
         SlideOut<T> part = out;
         part.y += o;
         if (part.residual) part.residual += o;
+        part.valid = vectors.valid(begin);
         alignas(64) T bias[V::lanes];
-        if (end * V::lanes > p.o) part.valid = static_cast<int>(p.o - o);
         const bool ready = finish.bias && part.valid == V::lanes;
         if (!ready) V::store(bias, finish.bias ? V::load(finish.bias + o, part.valid) : V::zero());
         run_columns<T>(p, rows, end - begin, source, row, column, ahead, packed + begin * taps * V::lanes,
                        ready ? finish.bias + o : bias, ready ? V::lanes : 0, part);
       };
-      if (mine.begin < straight) {
-        const std::ptrdiff_t row = rows.step * p.w * p.c;
-        run(mine.begin, smaller(straight, mine.end), x + above * p.w * p.c + mine.begin * V::lanes, row, p.c,
-            prefetch ? input_rows(p, rows.rows) * row : 0);
-      }
-      for (std::int64_t block = larger(mine.begin, straight); block < mine.end; ++block) {
-        const Channels<T> channels(p, block * V::lanes);
+      const std::ptrdiff_t row = rows.step * p.w * p.c, ahead = prefetch ? input_rows(p, rows.rows) * row : 0;
+      const auto in_place = [&](std::int64_t begin, std::int64_t end) {
+        if (begin < end) run(begin, end, x + above * p.w * p.c + vectors.first(begin), row, p.c, ahead);
+      };
+      // A partial vector may read the channels behind it, which are there unless the pixel is the last one of x.
+      const bool last_pixel = rows.image == p.n - 1 && rows.input + (rows.end - 1) * rows.step == p.h - 1;
+      if (mine.begin < whole_begin) in_place(0, smaller(mine.end, whole_begin));
+      in_place(larger(mine.begin, whole_begin), smaller(mine.end, whole_end));
+      for (std::int64_t block = larger(mine.begin, whole_end); block < mine.end; ++block) {
+        if (vectors.lead && !last_pixel) {
+          in_place(block, block + 1);
+          continue;
+        }
+        const Channels<T> channels(p, vectors.first(block));
         for (std::int64_t i = rows.begin; i < rows.end; ++i) {
           channels.copy(x + (above + i * rows.step) * p.w * p.c + channels.first, p.c, p.w, copy + i * p.w * V::lanes);
         }
         run(block, block + 1, copy, p.w * V::lanes, V::lanes, 0);
       }
       if (finish.after) {
-        const std::int64_t o = mine.begin * V::lanes, count = smaller(mine.end * V::lanes, p.o) - o;
-        for (int r = 0; r < rows.rows; ++r) activate_rows(out.y + r * out.row + o, p.ow, p.o, count, *finish.after);
+        const std::int64_t o = vectors.first(mine.begin), outputs = vectors.first(mine.end) - o;
+        for (int r = 0; r < rows.rows; ++r) activate_rows(out.y + r * out.row + o, p.ow, p.o, outputs, *finish.after);
       }
     }
   };
@@ -322,7 +391,7 @@ void cost(const ConvProblem& p, const Parameters& parameters, const Machine&, in
 template <class T>
 constexpr Kernel entry(const char* name) {
   return {"depthwise",      name,        Isa::CONVKIT_ISA,   Op::forward,   dtype_of<T>,
-          dtype_of<T>,      dtype_of<T>, dtype_of<T>,        layout_nhwc,   1,
+          dtype_of<T>,      dtype_of<T>, dtype_of<T>,        layout_nhwc,   2,
           direct_summation, schema,      depthwise_applies,  candidates<T>, cost<T>,
           packing<T>,       pack<T>,     workspace_bytes<T>, run<T>};
 }
