@@ -12,6 +12,7 @@ from test_cli import run
 from convkit.benchmark.contestants import Contestant, Operands, convkit_contestant, peer
 from convkit.benchmark.race import race, relative_error
 from convkit.benchmark.results import Report
+from convkit.benchmark.training import Pass, training_contestant
 from convkit.problem import Problem
 
 PROBLEM = Problem(n=1, c=8, h=10, w=9, o=12, kh=3, kw=3, pad_top=1, pad_bottom=1, bias=True, epilogue="clamp")
@@ -56,6 +57,49 @@ def test_bestof_compares_every_algorithm_with_the_selection(shapes: Path) -> Non
     assert "against the selection" in told
     for name in ("selected", "direct", "im2col"):
         assert name in told
+
+
+@pytest.mark.usefixtures("database")
+def test_bestof_of_a_training_pass(tmp_path: Path) -> None:
+    saved = tmp_path / "rows.json"
+    told = run(
+        "bench", "--network", "mnist_cnn", "--layer", "conv2", "--threads", "1", "--op", "training",
+        "--table", "bestof", "--against", "none", "--no-tune", "--seconds", "0.01", "--json", str(saved),
+    )  # fmt: skip
+    assert "against the selection" in told
+    report = Report.load(saved)
+    assert {"convkit NCHW", "convkit direct NCHW", "convkit winograd2 NCHW"} <= set(report.contestants())
+    for row in report.rows:
+        assert row.error < 1e-4
+        assert row.kernel.count(" + ") == 2
+        assert row.flops == 3 * Problem.parse(row.problem).flops
+        assert row.limit > 0
+    assert str(tmp_path) not in saved.read_text()
+    assert report.machine["command"].startswith("convkit bench --network mnist_cnn --layer conv2 --threads 1")
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+@pytest.mark.parametrize("algorithm", [None, "direct", "winograd2", "im2col"])
+def test_a_training_pass_is_right_in_all_three_parts(layout: str, algorithm: str | None) -> None:
+    work = Pass(PROBLEM.replace(layout=layout, epilogue="none", packed=False))
+    exact = work.exact()
+    contestant = training_contestant(work, 1, algorithm)
+    y, dx, dw = contestant.call()
+    found = contestant.result((y, dx, dw))
+    assert relative_error(found, exact)[0] < 1e-5
+    for wrong in ((0 * y, dx, dw), (y, 0 * dx, dw), (y, dx, 0 * dw)):
+        assert relative_error(contestant.result(wrong), exact)[0] > 0.5
+
+
+def test_reports_of_one_machine_merge(tmp_path: Path) -> None:
+    one, other = (Report(machine={"class": "a"}, fma_peak={1: peak}, bandwidth={1: 1.0}) for peak in (2.0, 3.0))
+    other.fma_peak[2] = 4.0
+    one.merge(other)
+    assert one.fma_peak == {1: 2.0, 2: 4.0}
+    one.save(tmp_path / "report.json")
+    assert Report.load(tmp_path / "report.json") == one
+    with pytest.raises(ValueError, match="is not a"):
+        one.merge(Report(machine={"class": "b"}))
 
 
 @pytest.mark.parametrize("op", ["forward", "input_grad", "weight_grad"])

@@ -21,9 +21,10 @@ from convkit.problem import Problem
 if TYPE_CHECKING:
     from convkit.tuner import Choice
 
-__all__ = ["PEERS", "Contestant", "Operands", "convkit_contestant", "installed", "peer"]
+__all__ = ["PEERS", "Contestant", "Operands", "convkit_contestant", "in_layout", "installed", "peer"]
 
 Array = NDArray[Any]
+Part = tuple[Problem, str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class Contestant:
         Turns that into an array of the forward output (or gradient) with NCHW's shape.
     kernel : str
         The kernel that runs, where it is known.
+    parts : tuple of (Problem, str, tuple of int)
+        The kernels behind the call with their problems and parameters, where they are known.
     """
 
     name: str
@@ -45,6 +48,7 @@ class Contestant:
     result: Callable[[Any], Array]
     kernel: str = ""
     parameters: tuple[int, ...] = ()
+    parts: tuple[Part, ...] = ()
 
 
 class Operands:
@@ -86,7 +90,8 @@ class Operands:
         return reference.conv2d(self.x, self.w, self.bias, activation=activation, **self.geometry)
 
 
-def _in_layout(array: Array, layout: str) -> Array:
+def in_layout(array: Array, layout: str) -> Array:
+    """An NCHW array in the memory order of a layout."""
     return np.ascontiguousarray(array.transpose(0, 2, 3, 1)) if layout == "NHWC" else array
 
 
@@ -112,14 +117,15 @@ def convkit_contestant(
         return np.asarray(y.transpose(0, 3, 1, 2) if layout == "NHWC" else y)
 
     name = f"convkit {algorithm}" if algorithm else "convkit"
-    return Contestant(f"{name} {operands.problem.layout}", call, result, choice.kernel, choice.parameters)
+    part = operands.problem, choice.kernel, choice.parameters
+    return Contestant(f"{name} {operands.problem.layout}", call, result, choice.kernel, choice.parameters, (part,))
 
 
 def _forward_call(operands: Operands, choice: Choice) -> Callable[[], Any]:
     import convkit
 
     p = operands.problem
-    x = _in_layout(operands.x, p.layout)
+    x = in_layout(operands.x, p.layout)
     keywords: dict[str, Any] = {
         **operands.geometry,
         "layout": p.layout,
@@ -138,8 +144,8 @@ def _gradient_call(operands: Operands, choice: Choice) -> Callable[[], Any]:
 
     p = operands.problem
     assert operands.dy is not None
-    dy = _in_layout(operands.dy, p.layout)
-    first, second = (dy, operands.w) if p.op == "input_grad" else (_in_layout(operands.x, p.layout), dy)
+    dy = in_layout(operands.dy, p.layout)
+    first, second = (dy, operands.w) if p.op == "input_grad" else (in_layout(operands.x, p.layout), dy)
     return _core.Trial(choice.index, choice.parameters, p.to_core(), choice.threads, first, second).run
 
 

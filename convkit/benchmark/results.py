@@ -6,7 +6,7 @@ import csv
 import json
 import platform
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -33,6 +33,8 @@ class Row:
         Largest error over the largest value; RMS error over the RMS.
     limit : float
         Seconds that the kernel could reach at most; 0 where that is not known.
+    op : str
+        "forward", "input" or "weight"; "training" for the three of them in one call.
     """
 
     network: str
@@ -50,11 +52,12 @@ class Row:
     error: float
     rms_error: float
     limit: float
+    op: str = "forward"
 
     @property
     def flops(self) -> int:
         """Operations of one call, counted as direct summation does."""
-        return Problem.parse(self.problem).flops
+        return Problem.parse(self.problem).flops * (3 if self.op == "training" else 1)
 
     @property
     def rate(self) -> float:
@@ -92,9 +95,10 @@ class Report:
                 versions[package] = version(package)
             except PackageNotFoundError:
                 continue
+        kind = machine_class()
         machine = {
-            "cpu": str(_core.cpu()["brand"]).strip(),
-            "class": str(machine_class()),
+            "cpu": f"{str(_core.cpu()['brand']).strip()}, family {kind.family} model {kind.model}, {kind.isa}",
+            "class": str(kind),
             "cpus": _core.available_cpus(),
             "python": platform.python_version(),
             "compiler": _core.build_info()["compiler"],
@@ -105,12 +109,18 @@ class Report:
         return cls(machine=machine)
 
     def measure_limits(self, team: int) -> None:
-        """Add what a team of this size can reach on this machine."""
+        """Add what a team of this size can reach on this machine; the best of all times that it is called counts."""
         from convkit import _core
         from convkit.tuner.selector import selector
 
         constants = selector().constants
-        self.fma_peak[team] = _core.fma_peak("float32", team)
+        before, now = self.fma_peak.get(team, 0.0), _core.fma_peak("float32", team)
+        self.fma_peak[team] = max(before, now)
+        if now > before:
+            # What was disturbed by others is no limit: those of earlier rows shrink with it.
+            for place, row in enumerate(self.rows):
+                if row.threads == team:
+                    self.rows[place] = replace(row, limit=row.limit * before / now)
         self.bandwidth[team] = min(team * constants.dram, constants.dram_total)
 
     def networks(self) -> tuple[str, ...]:
@@ -139,8 +149,25 @@ class Report:
         return sum(row.median * row.count for row in own)
 
     def save(self, path: Path) -> None:
-        """Write JSON."""
-        path.write_text(json.dumps(asdict(self), indent=1) + "\n")
+        """Write JSON, with a line for each row."""
+        rows = [json.dumps({name: _short(value) for name, value in asdict(row).items()}) for row in self.rows]
+        rest = {name: getattr(self, name) for name in ("machine", "fma_peak", "bandwidth")}
+        text = json.dumps(rest, indent=1).removesuffix("\n}")
+        path.write_text(text + ',\n "rows": [\n' + ",\n".join(rows) + "\n]}\n")
+
+    def merge(self, other: Report) -> None:
+        """Take the rows of another report of the same class of machine; its limits count where this one has none.
+
+        Raises
+        ------
+        ValueError
+            If the machines are of different classes.
+        """
+        if self.machine["class"] != other.machine["class"]:
+            raise ValueError(f"{other.machine['class']} is not {self.machine['class']}")
+        self.rows += other.rows
+        self.fma_peak = {**other.fma_peak, **self.fma_peak}
+        self.bandwidth = {**other.bandwidth, **self.bandwidth}
 
     @classmethod
     def load(cls, path: Path) -> Report:
@@ -160,6 +187,11 @@ class Report:
                 values = asdict(row)
                 values["parameters"] = " ".join(map(str, row.parameters))
                 writer.writerow([*(values[name] for name in names), f"{row.rate / 1e9:.3f}"])
+
+
+def _short(value: Any) -> Any:
+    """Five digits are more than a measurement has."""
+    return float(f"{value:.5g}") if isinstance(value, float) else value
 
 
 def by_layer(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:

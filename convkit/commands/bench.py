@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,27 +12,32 @@ from rich.progress import track
 from rich.table import Table
 
 from convkit.benchmark import limits
-from convkit.benchmark.contestants import PEERS, Contestant, Operands, convkit_contestant, installed, peer
+from convkit.benchmark.contestants import PEERS, Array, Contestant, Operands, convkit_contestant, installed, peer
 from convkit.benchmark.race import race
 from convkit.benchmark.results import Report, Row, by_layer
+from convkit.benchmark.training import Pass, pass_problems, torch_pass, training_contestant
 from convkit.commands import arguments
 from convkit.commands.terminal import console, threads_text
 from convkit.commands.tune import OPS, Job, gradient, tune_all
+from convkit.networks import Network
 from convkit.problem import LAYOUTS, Problem
 
 __all__ = ["bench"]
 
 _TOO_WRONG = 1e-3
+# What a program would use for every layer if it could not choose.
+_STATIC = "direct,im2col,conv_gemm,winograd2,winograd4"
 
 
 def bench(
+    context: typer.Context,
     network: Annotated[str, typer.Option(help="Networks, separated by commas.")] = "",
     shapes: Annotated[Path | None, typer.Option(help="A file of shapes, one a line.", exists=True)] = None,
     layer: Annotated[str, typer.Option(help="Only layers whose name contains this.")] = "",
     batch: Annotated[int, typer.Option(help="Batch size.")] = 1,
     threads: Annotated[str, typer.Option(help="Team sizes; empty: what a call would use.")] = "",
     layout: Annotated[str, typer.Option(help="NCHW, NHWC or both.")] = "NCHW",
-    op: Annotated[str, typer.Option(help="forward, input or weight: the call or one of its gradients.")] = "forward",
+    op: Annotated[str, typer.Option(help="forward, input, weight, or training: all three in turn.")] = "forward",
     kernels: Annotated[str, typer.Option(help="selected, all, or algorithms separated by commas.")] = "selected",
     against: Annotated[str, typer.Option(help=f"Peers: {', '.join(PEERS)}, installed, or none.")] = "numpy",
     accuracy: Annotated[str, typer.Option(help="strict, standard or fast; empty: the default.")] = "",
@@ -53,18 +60,47 @@ def bench(
     if not layers:
         raise typer.BadParameter("name a --network or a file of --shapes with at least one layer")
     peers = _peers(against)
-    algorithms = "all" if table == "bestof" else kernels
+    algorithms = _STATIC if table == "bestof" and kernels == "selected" else kernels
     if tuning:
-        tally = tune_all([Job(f"{n} {name}", p, team) for n, name, _, p in layers for team in teams], any_answer=True)
-        if tally.pending:
+        jobs = [
+            Job(f"{net} {name}", part, team)
+            for net, name, _, problem in layers
+            for part in (pass_problems(problem) if op == "training" else (problem,))
+            for team in teams
+        ]
+        if tune_all(jobs, any_answer=True).pending:
             raise typer.Exit(130)
     report = Report.here()
+    report.machine["command"] = _command(context)
     work = [(row, team) for team in teams for row in layers]
     try:
         for (name, label, count, problem), team in track(work, "Layers", console=console, transient=True):
-            if team not in report.fma_peak:
-                report.measure_limits(team)
-            report.rows += _measure(name, label, count, problem, team, algorithms, peers, accuracy, seconds, report)
+            report.measure_limits(team)
+            with _limited(team):
+                entered, exact = _enter(problem, op, team, algorithms, peers, accuracy)
+                timings = race(entered, exact, seconds, threads=team)
+            for contestant, timing in zip(entered, timings, strict=True):
+                limit = sum(limits.kernel_limit(*part, team, report.fma_peak[team]) for part in contestant.parts)
+                report.rows.append(
+                    Row(
+                        name,
+                        label,
+                        count,
+                        str(problem),
+                        team,
+                        contestant.name,
+                        contestant.kernel,
+                        contestant.parameters,
+                        timing.median,
+                        timing.best,
+                        timing.samples,
+                        timing.cpu_per_wall,
+                        timing.error,
+                        timing.rms_error,
+                        limit,
+                        op,
+                    )
+                )
     except KeyboardInterrupt:
         console.print("stopped; what was measured is shown")
     for title in report.networks():
@@ -80,7 +116,7 @@ def _layers(
 ) -> list[tuple[str, str, int, Problem]]:
     """(network, layer, count, problem) of everything to be timed."""
     orders = arguments.words(layout.upper(), LAYOUTS)
-    name = arguments.words(op, tuple(OPS))[0]
+    name = arguments.words(op, (*OPS, "training"))[0]
     found = []
     for net in arguments.network_list(network) if network else ():
         for order in orders:
@@ -88,14 +124,26 @@ def _layers(
                 if only not in layer.name:
                     continue
                 problem = layer.problem(batch, layout=order)
-                if name != "forward":
+                if name == "training":
+                    if layer.transposed:
+                        continue
+                    problem = problem.replace(bias=True, packed=False)
+                elif name != "forward":
                     problem = problem.replace(op=gradient(problem.op, name), packed=False)
                 elif problem.op == "forward":
                     problem = problem.replace(bias=True, epilogue="clamp")
-                found.append((f"{net.title} {order}", layer.name, layer.count, problem))
+                found.append((f"{_title(net, batch, name)} {order}", layer.name, layer.count, problem))
     for number, problem in enumerate(arguments.shapes_file(shapes) if shapes else (), start=1):
-        found.append((str(shapes), f"line {number}", 1, problem))
+        found.append((shapes.name if shapes else "", f"line {number}", 1, problem))
     return found
+
+
+def _title(network: Network, batch: int, op: str) -> str:
+    """A network as tables and pictures call it."""
+    parts = [network.title, *(["CIFAR-10"] if network.name.endswith("_cifar") else [])]
+    if batch != 1:
+        parts.append(f"batch {batch}")
+    return " ".join([*parts, *([op] if op != "forward" else [])])
 
 
 def _peers(against: str) -> tuple[str, ...]:
@@ -110,69 +158,33 @@ def _peers(against: str) -> tuple[str, ...]:
     return tuple(name for name in names if installed(name))
 
 
-def _measure(
-    network: str,
-    label: str,
-    count: int,
-    problem: Problem,
-    threads: int,
-    kernels: str,
-    peers: tuple[str, ...],
-    accuracy: str,
-    seconds: float,
-    report: Report,
-) -> list[Row]:
-    operands = Operands(problem)
-    entered: list[Contestant] = [convkit_contestant(operands, threads, accuracy=accuracy or None)]
-    entered += _algorithms(operands, threads, kernels)
-    with _limited(threads):
-        for name in peers:
-            contestant = peer(name, operands, threads)
-            if contestant is not None:
-                entered.append(contestant)
-        timings = race(entered, operands.exact(), seconds)
-    rows = []
-    for contestant, timing in zip(entered, timings, strict=True):
-        limit = 0.0
-        if contestant.kernel:
-            peak = report.fma_peak[threads]
-            limit = limits.kernel_limit(problem, contestant.kernel, contestant.parameters, threads, peak)
-        rows.append(
-            Row(
-                network,
-                label,
-                count,
-                str(problem),
-                threads,
-                contestant.name,
-                contestant.kernel,
-                contestant.parameters,
-                timing.median,
-                timing.best,
-                timing.samples,
-                timing.cpu_per_wall,
-                timing.error,
-                timing.rms_error,
-                limit,
-            )
-        )
-    return rows
-
-
-def _algorithms(operands: Operands, threads: int, kernels: str) -> list[Contestant]:
+def _enter(
+    problem: Problem, op: str, threads: int, kernels: str, peers: tuple[str, ...], accuracy: str
+) -> tuple[list[Contestant], Array]:
+    """Everybody who can do a layer, the selection first, and the exact result."""
     import convkit
     from convkit.tuner.selector import selector
 
-    if kernels == "selected":
-        return []
-    families = selector().inventory.families if kernels == "all" else arguments.words(kernels)
-    found = []
+    families: Sequence[str] = ()
+    if kernels != "selected":
+        families = selector().inventory.families if kernels == "all" else arguments.words(kernels)
+    training = op == "training"
+    work = Pass(problem) if training else None
+    operands = work.operands if work else Operands(problem)
+    found = [training_contestant(work, threads) if work else
+             convkit_contestant(operands, threads, accuracy=accuracy or None)]  # fmt: skip
     for family in families:
         try:
-            found.append(convkit_contestant(operands, threads, algorithm=family))
+            found.append(training_contestant(work, threads, family) if work else
+                         convkit_contestant(operands, threads, algorithm=family))  # fmt: skip
         except convkit.UnsupportedAlgorithmError:
             continue
-    return found
+    if work:
+        others = [torch_pass(work, threads) if name == "torch" else None for name in peers]
+    else:
+        others = [peer(name, operands, threads) for name in peers]
+    found += [contestant for contestant in others if contestant is not None]
+    return found, (work or operands).exact()
 
 
 def _limited(threads: int) -> Any:
@@ -264,6 +276,19 @@ def _best_of_table(report: Report, network: str, threads: int, rows: list[Row]) 
     table.add_row("total", *(f"{1e3 * totals[name]:.2f}" for name in names))
     table.add_row("against the selection", *(f"{totals[name] / totals[names[0]]:.2f}x" for name in names))
     return table
+
+
+def _command(context: typer.Context) -> str:
+    """The command that was given, without its output files."""
+    words = ["convkit", "bench"]
+    for option in context.command.params:
+        value = context.params[str(option.name)]
+        if value == option.default or option.name in ("json", "csv", "plot"):
+            continue
+        words.append(option.opts[0] if value is not False else option.secondary_opts[0])
+        if not isinstance(value, bool):
+            words.append(value.name if isinstance(value, Path) else str(value))
+    return shlex.join(words)
 
 
 def _save(report: Report, json: Path | None, csv: Path | None, plot: Path | None) -> None:

@@ -1,0 +1,124 @@
+"""Forward and backward together: one pass of a layer in training, as a contestant."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from convkit.benchmark.contestants import Array, Contestant, Operands, in_layout
+from convkit.problem import Problem
+
+__all__ = ["GRADIENTS", "Pass", "pass_problems", "torch_pass", "training_contestant"]
+
+GRADIENTS = ("input_grad", "weight_grad")
+Outputs = tuple[Any, Any, Any]
+
+
+def pass_problems(forward: Problem) -> tuple[Problem, Problem, Problem]:
+    """The problems of a pass: forward, input gradient and weight gradient."""
+    dx, dw = (forward.replace(op=op, bias=False, epilogue="none", packed=False) for op in GRADIENTS)
+    return forward, dx, dw
+
+
+class Pass:
+    """Operands of one pass, and its exact result: forward output, input and weight gradient in one vector.
+
+    Each part is divided by its largest exact value, so that an error counts for as much in any of them.
+    """
+
+    def __init__(self, forward: Problem, seed: int = 0) -> None:
+        p = self.problem = forward
+        self.operands = Operands(p, seed)
+        rng = np.random.default_rng(seed + 1)
+        self.dy: Array = np.asarray(rng.standard_normal((p.n, p.o, p.oh, p.ow), dtype=p.dtype))
+        self._scales: tuple[float, ...] = ()
+
+    def exact(self) -> Array:
+        """The three results in float64."""
+        from convkit import reference
+
+        x, w, geometry = self.operands.x, self.operands.w, self.operands.geometry
+        found = (
+            self.operands.exact(),
+            reference.conv2d_input(x.shape, w, self.dy, **geometry),
+            reference.conv2d_weight(x, w.shape, self.dy, **geometry),
+        )
+        self._scales = tuple(float(np.abs(part).max()) or 1.0 for part in found)
+        return self.joined(*found)
+
+    def joined(self, y: Array, dx: Array, dw: Array) -> Array:
+        """The results as one vector; `exact` must have been called before."""
+        parts = zip((y, dx, dw), self._scales, strict=True)
+        return np.concatenate([np.asarray(part, dtype=np.float64).ravel() / scale for part, scale in parts])
+
+
+def training_contestant(work: Pass, threads: int, algorithm: str | None = None) -> Contestant:
+    """A pass with the kernel that is chosen for each of its three convolutions, or with one algorithm.
+
+    Where an algorithm computes the forward pass but not a gradient, the fastest direct kernel computes that.
+
+    Raises
+    ------
+    convkit.UnsupportedAlgorithmError
+        Where the algorithm does not compute the forward pass.
+    """
+    import convkit
+    from convkit.tuner import choose
+
+    choices = []
+    for problem in pass_problems(work.problem):
+        try:
+            choices.append(choose(problem, threads, algorithm=algorithm))
+        except convkit.UnsupportedAlgorithmError:
+            if problem.op == "forward":
+                raise
+            choices.append(choose(problem, threads, accuracy="strict"))
+    p, operands = work.problem, work.operands
+    x, dy = in_layout(operands.x, p.layout), in_layout(work.dy, p.layout)
+    w, bias = operands.w, operands.bias
+    geometry: dict[str, Any] = {**operands.geometry, "layout": p.layout, "num_threads": threads}
+    forward, backward_x, backward_w = choices
+
+    def call() -> Outputs:
+        y = convkit.conv2d(x, w, bias, algorithm=forward, **geometry)
+        dx = convkit.grad.conv2d_input(x.shape, w, dy, algorithm=backward_x, **geometry)
+        return y, dx, convkit.grad.conv2d_weight(x, w.shape, dy, algorithm=backward_w, **geometry)
+
+    def result(found: Outputs) -> Array:
+        y, dx, dw = found
+        if p.layout == "NHWC":
+            y, dx = y.transpose(0, 3, 1, 2), dx.transpose(0, 3, 1, 2)
+        return work.joined(y, dx, dw)
+
+    name = f"convkit {algorithm}" if algorithm else "convkit"
+    kernels = " + ".join(choice.kernel for choice in choices)
+    parts = tuple((choice.problem, choice.kernel, choice.parameters) for choice in choices)
+    return Contestant(f"{name} {p.layout}", call, result, kernels, parts=parts)
+
+
+def torch_pass(work: Pass, threads: int) -> Contestant | None:
+    """PyTorch's forward call and what autograd calls for the gradients."""
+    import torch
+
+    p, operands = work.problem, work.operands
+    if p.pad_top != p.pad_bottom or p.pad_left != p.pad_right:
+        return None
+    torch.set_num_threads(threads)
+    memory = torch.channels_last if p.layout == "NHWC" else torch.contiguous_format
+    x, w, dy = (torch.from_numpy(a).contiguous(memory_format=memory) for a in (operands.x, operands.w, work.dy))
+    bias = None if operands.bias is None else torch.from_numpy(operands.bias)
+    stride, padding, dilation = [p.stride_h, p.stride_w], [p.pad_top, p.pad_left], [p.dilation_h, p.dilation_w]
+    backward: Callable[..., Any] = torch.ops.aten.convolution_backward
+
+    def call() -> Outputs:
+        y = torch.nn.functional.conv2d(x, w, bias, stride, padding, dilation, p.groups)
+        wanted = [True, True, False]
+        dx, dw, _ = backward(dy, x, w, None, stride, padding, dilation, False, [0, 0], p.groups, wanted)
+        return y, dx, dw
+
+    def result(found: Outputs) -> Array:
+        return work.joined(*(np.asarray(part.contiguous().numpy()) for part in found))
+
+    return Contestant(f"PyTorch {p.layout}", call, result)
