@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 Op = Literal["forward", "input_grad", "weight_grad"]
 Dtype = Literal["float32", "float64"]
@@ -29,21 +28,7 @@ _TEXT = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One convolution as the tuner sees it: sizes and classes, no data and no strides of a particular array.
-
-    Sizes are those of the forward convolution, whatever `op`: x is (n, c, h, w), the filter (o, c // groups, kh, kw).
-    ``str(problem)`` is a compact text that `parse` reads back; it is the key of the tuning database.
-
-    Attributes
-    ----------
-    epilogue : {"none", "clamp", "other"}
-        What happens to an output before it is stored. Clip values are not part of a problem.
-    packed : bool
-        True where the weights were packed beforehand, so that packing is not part of the call.
-    """
-
+class _Fields(NamedTuple):
     n: int
     c: int
     h: int
@@ -68,7 +53,30 @@ class Problem:
     residual: bool = False
     packed: bool = True
 
-    def __post_init__(self) -> None:
+
+class Problem(_Fields):
+    """One convolution as the tuner sees it: sizes and classes, no data and no strides of a particular array.
+
+    Sizes are those of the forward convolution, whatever `op`: x is (n, c, h, w), the filter (o, c // groups, kh, kw).
+    ``str(problem)`` is a compact text that `parse` reads back; it is the key of the tuning database.
+
+    Attributes
+    ----------
+    epilogue : {"none", "clamp", "other"}
+        What happens to an output before it is stored. Clip values are not part of a problem.
+    packed : bool
+        True where the weights were packed beforehand, so that packing is not part of the call.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, *values: Any, **fields: Any) -> Problem:
+        """Check the fields."""
+        problem = super().__new__(cls, *values, **fields)
+        problem._check()
+        return problem
+
+    def _check(self) -> None:
         for name in _SIZES:
             value = getattr(self, name)
             if type(value) is not int or not 0 <= value < _SIZE_LIMIT:
@@ -145,7 +153,7 @@ class Problem:
 
     def replace(self, **changes: Any) -> Problem:
         """A copy with some fields changed."""
-        return replace(self, **changes)
+        return Problem(**{**self._asdict(), **changes})
 
     def to_core(self) -> tuple[int, ...]:
         """The tuple that `_core` takes: the fields of ConvProblem in src/cpp/problem.hpp, without oh and ow."""
@@ -168,10 +176,10 @@ class Problem:
         sizes: dict[str, Any] = dict(zip(_SIZES, values[3:-4], strict=True))
         epilogue, bias, residual, packed = values[-4:]
         return cls(
-            op=OPS[values[0]],  # type: ignore[arg-type]
-            dtype=DTYPES[values[1]],  # type: ignore[arg-type]
-            layout=LAYOUTS[values[2]],  # type: ignore[arg-type]
-            epilogue=EPILOGUES[epilogue],  # type: ignore[arg-type]
+            op=OPS[values[0]],
+            dtype=DTYPES[values[1]],
+            layout=LAYOUTS[values[2]],
+            epilogue=EPILOGUES[epilogue],
             bias=bool(bias),
             residual=bool(residual),
             packed=bool(packed),
@@ -257,7 +265,7 @@ class Problem:
         pads = _pads(padding, (h, width), (kh, kw), (stride_h, stride_w), (dilation_h, dilation_w))
         return cls(
             dtype=_dtype_name(x, dtype),
-            layout=layout,  # type: ignore[arg-type]
+            layout=layout,
             n=n, c=c, h=h, w=width, o=o, kh=kh, kw=kw,
             stride_h=stride_h, stride_w=stride_w,
             pad_top=pads[0], pad_bottom=pads[1], pad_left=pads[2], pad_right=pads[3],
@@ -273,7 +281,7 @@ _SIZES: tuple[str, ...] = (
     "n", "c", "h", "w", "o", "kh", "kw", "stride_h", "stride_w", "pad_top", "pad_bottom", "pad_left", "pad_right",
     "dilation_h", "dilation_w", "groups",
 )  # fmt: skip
-assert len(_SIZES) + 7 == len(fields(Problem))
+assert len(_SIZES) + 7 == len(Problem._fields)
 
 
 def epilogue_class(activation: Any) -> Epilogue:

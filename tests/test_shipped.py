@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from stand_ins import MACHINE, StandInCore, context_of, selector_over
@@ -19,7 +18,7 @@ CORE = StandInCore(gemm={"seconds": 2e-3}, other={"seconds": 1e-3})
 
 def shipped(directory: Path) -> ShippedTier:
     database = Database(directory / "trials")
-    for number, changes in enumerate(({}, {"contended": True}, {"machine": str(replace(MACHINE, model=1))}), 1):
+    for number, changes in enumerate(({}, {"contended": True}, {"machine": str(MACHINE._replace(model=1))}), 1):
         session = make_session(number, facts={"host": "secret"}, **changes)
         trials = [
             make_trial(
@@ -36,7 +35,7 @@ def shipped(directory: Path) -> ShippedTier:
 
 def test_machines_like_it_find_the_trials(tmp_path: Path) -> None:
     tier = shipped(tmp_path)
-    for machine in (MACHINE, replace(MACHINE, stepping=9, l3=0, l1d=65536)):
+    for machine in (MACHINE, MACHINE._replace(stepping=9, l3=0, l1d=65536)):
         selector = selector_over(CORE, tier, context_of=lambda threads, m=machine: Context(m, threads, "cores"))
         choice = selector.choose(PROBLEM, 1)
         assert (choice.tier, choice.family) == ("shipped", "gemm")
@@ -46,7 +45,7 @@ def test_machines_like_it_find_the_trials(tmp_path: Path) -> None:
 
 def test_other_machines_and_problems_do_not(tmp_path: Path) -> None:
     tier = shipped(tmp_path)
-    for machine in (replace(MACHINE, model=1), replace(MACHINE, isa="avx512"), replace(MACHINE, l2=1)):
+    for machine in (MACHINE._replace(model=1), MACHINE._replace(isa="avx512"), MACHINE._replace(l2=1)):
         selector = selector_over(CORE, tier, context_of=lambda threads, m=machine: Context(m, threads, "unpinned"))
         assert selector.choose(PROBLEM, 1).tier == "model"
     assert tier.evidence(str(PROBLEM.replace(c=800)), context_of(1)) == []

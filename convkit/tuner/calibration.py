@@ -13,7 +13,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -77,7 +77,7 @@ class Calibration:
 def calibration_path() -> Path | None:
     """The file beside the user's tuning database; None where only memory is used."""
     user = paths().user
-    return None if user is None else user.with_suffix(".calibration.json")
+    return None if user is None else Path(user).with_suffix(".calibration.json")
 
 
 def calibrate(
@@ -119,25 +119,25 @@ def calibrate(
     known = constants.fmas[isa]
     fmas = {name: value * peak / known for name, value in constants.fmas.items()}
     lanes = {"portable": 4, "avx2": 8, "avx512": 16}[isa]
-    constants = replace(constants, fmas=fmas, vector_ops=peak / lanes)
+    constants = constants._replace(fmas=fmas, vector_ops=peak / lanes)
     cpu = _core.cpu()
     bandwidth: dict[str, float] = {}
     for step, (level, size) in enumerate(_levels(cpu), 1):
         tell(step, steps, f"bandwidth of {level}")
         bandwidth[level] = _copy_bandwidth(size, 0.4 * share, guard)
-    constants = replace(constants, l2=bandwidth["l2"], l3=bandwidth["l3"], dram=bandwidth["dram"])
+    constants = constants._replace(l2=bandwidth["l2"], l3=bandwidth["l3"], dram=bandwidth["dram"])
     tell(4, steps, "bandwidth of all cores")
     total = max(constants.dram, _team_bandwidth(_memory_size(cpu), cpus, 0.6 * share))
-    constants = replace(constants, dram_total=total)
+    constants = constants._replace(dram_total=total)
     tell(5, steps, "team")
     wake, wake_cold, call = _team_costs(cpus, 0.5 * share)
-    constants = replace(constants, wake=wake, barrier=max(0.3 * wake, 1e-7), call=call)
+    constants = constants._replace(wake=wake, barrier=max(0.3 * wake, 1e-7), call=call)
     corrections = _corrections(
         constants, problems or reference_problems(), 10.0 * share, guard,
         lambda done, total, text: tell(steps + done, steps + total, text),
     )  # fmt: skip
     started = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
-    constants = replace(constants, corrections=corrections, source=f"calibrated {started}")
+    constants = constants._replace(corrections=corrections, source=f"calibrated {started}")
     found = Calibration(str(machine_class()), started, constants, wake_cold, guard.reason())
     if store:
         save(found)
@@ -165,7 +165,7 @@ def reference_problems() -> list[Problem]:
                 "stride_h": stride,
                 "stride_w": stride,
             }
-            found.append(Problem(**shape, **pads, layout=layout, epilogue="clamp", bias=True))  # type: ignore[arg-type]
+            found.append(Problem(**shape, **pads, layout=layout, epilogue="clamp", bias=True))
         for c, size, stride in ((32, 112, 1), (144, 56, 2), (384, 14, 1)):
             pads = {f"pad_{side}": 1 for side in ("top", "bottom", "left", "right")}
             shape = {
@@ -179,7 +179,7 @@ def reference_problems() -> list[Problem]:
                 "stride_h": stride,
                 "stride_w": stride,
             }
-            found.append(Problem(**shape, **pads, groups=c, layout=layout, epilogue="clamp", bias=True))  # type: ignore[arg-type]
+            found.append(Problem(**shape, **pads, groups=c, layout=layout, epilogue="clamp", bias=True))
     return found
 
 
@@ -189,7 +189,7 @@ def save(calibration: Calibration) -> None:
     if path is None:
         notice_once("no calibration file", f"the calibration is not kept: {paths().reason}")
         return
-    value = asdict(calibration)
+    value = {**asdict(calibration), "constants": calibration.constants._asdict()}
     try:
         os.makedirs(path.parent, mode=0o700, exist_ok=True)
         scratch = path.with_name(f"{path.name}.{os.getpid()}")

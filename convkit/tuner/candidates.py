@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from convkit.problem import Problem
 
 
-@dataclass(frozen=True, slots=True)
-class Kernel:
+class Kernel(NamedTuple):
     """One entry of the inventory, as Python sees it. `index` holds in this process only, `name` is what is stored."""
 
-    index: int
+    index: int  # type: ignore[assignment] # nobody searches a kernel
     name: str
     family: str
     isa: str
@@ -39,8 +37,7 @@ class Kernel:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(NamedTuple):
     """A kernel with explicit parameters: what is measured, stored and chosen."""
 
     kernel: Kernel

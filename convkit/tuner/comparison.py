@@ -120,7 +120,7 @@ def agreement(first: Path, second: Path, choosing: Selector | None = None) -> Ag
     """Compare the choices that two databases lead to."""
     choosing = choosing or selector()
     one, two = (
-        Selector(choosing.inventory, [FileTier("user", path, exact=True)], choosing.constants, choosing.context_of)
+        Selector(choosing.inventory, [FileTier("user", str(path), exact=True)], choosing.constants, choosing.context_of)
         for path in (first, second)
     )
     shared = [job for job in measured_problems(one) if job in set(measured_problems(two))]

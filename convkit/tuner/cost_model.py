@@ -7,7 +7,8 @@ bytes that each level of memory has to move, and what it costs to wake and to sy
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import NamedTuple
 
 from convkit.problem import Problem
 
@@ -18,8 +19,7 @@ _ISA_FMAS = {"portable": 0.5, "avx2": 2.0, "avx512": 1.0}
 _CLOCK = 3.0e9
 
 
-@dataclass(frozen=True, slots=True)
-class Constants:
+class Constants(NamedTuple):
     """What the cost model must know of a machine, for one core where nothing else is said.
 
     Attributes
@@ -53,7 +53,7 @@ class Constants:
     wake: float = 5e-6
     barrier: float = 1.5e-6
     call: float = 3e-7
-    corrections: Mapping[str, float] = field(default_factory=dict)
+    corrections: Mapping[str, float] = MappingProxyType({})
     source: str = "CPUID defaults"
 
 

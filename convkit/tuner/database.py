@@ -321,7 +321,7 @@ def open_user(*, create: bool = False) -> Database:
     found = paths()
     if found.user is None:
         raise DatabaseError("absent", f"there is no database file: {found.reason}")
-    database = Database(found.user)
+    database = Database(Path(found.user))
     if create:
         with database._writing():
             pass

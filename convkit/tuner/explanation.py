@@ -114,7 +114,7 @@ class Explanation:
             "threads": self.threads,
             "accuracy": self.accuracy,
             "workspace_limit": self.workspace_limit,
-            "choice": {**asdict(self.choice), "problem": str(self.problem)},
+            "choice": {**self.choice._asdict(), "problem": str(self.problem)},
             "tiers": dict(self.tiers),
             "missing": list(self.missing),
             "rows": [asdict(row) for row in self.rows],

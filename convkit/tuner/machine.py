@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import os
-import platform
 import re
-from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 AFFINITIES = ("unpinned", "cores", "siblings")
 _TOPOLOGY = "/sys/devices/system/cpu"
 
 
-@dataclass(frozen=True, slots=True)
-class MachineClass:
+class MachineClass(NamedTuple):
     """Machines whose measurements are interchangeable. ``str()`` is the stored key, `parse` reads it back.
 
     Host name, core count, clock and microcode are no part of it; they are facts of a session.
@@ -68,8 +65,7 @@ _KEY = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Context:
+class Context(NamedTuple):
     """What a choice is made for beside the problem: machine class with its ISA, team size, affinity class."""
 
     machine: MachineClass
@@ -133,6 +129,8 @@ def context(threads: int) -> Context:
 
 def facts() -> dict[str, Any]:
     """What may differ within a machine class and is worth knowing when a number looks odd."""
+    import platform
+
     from convkit import _core
 
     cpu = _core.cpu()
@@ -162,6 +160,7 @@ def facts() -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Versions of what a measurement depends on."""
+    import platform
     from importlib.metadata import PackageNotFoundError, version
 
     from convkit import _core

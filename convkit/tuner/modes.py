@@ -6,9 +6,8 @@ import os
 import re
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 from convkit.problem import Problem
 from convkit.tuner.accuracy import Accuracy, parse_accuracy
@@ -27,8 +26,7 @@ class NotMeasuredError(LookupError):
     """Mode "require" met a problem that no database knows."""
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(NamedTuple):
     """What `tuning` set; None leaves the default.
 
     Attributes
@@ -44,11 +42,13 @@ class Settings:
     accuracy: Accuracy | None = None
 
 
-@dataclass(slots=True)
 class _State:
-    settings: Settings
-    entered: int = 0
-    spent: float = 0.0
+    __slots__ = ("entered", "settings", "spent")
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.entered = 0
+        self.spent = 0.0
 
 
 _lock = ForkSafeLock()

@@ -7,8 +7,7 @@ candidates that they share, and by raw time only where they share none.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from convkit.problem import Problem
 from convkit.tuner.candidates import Candidate, Inventory
@@ -22,8 +21,7 @@ if TYPE_CHECKING:
 TIE_LIMIT = 1.03
 
 
-@dataclass(frozen=True, slots=True)
-class Ranked:
+class Ranked(NamedTuple):
     """A candidate with all that is known of it here.
 
     Attributes
@@ -55,8 +53,7 @@ class Ranked:
     doubtful: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Ranking:
+class Ranking(NamedTuple):
     """All candidates of a problem with evidence, fastest first, those that failed, and kernels not yet measured.
 
     Attributes
@@ -228,4 +225,4 @@ def _pool(
 
 
 def _relative(row: Ranked, best: float) -> Ranked:
-    return replace(row, ratio=row.ratio / best, low=row.low / best, high=row.high / best)
+    return row._replace(ratio=row.ratio / best, low=row.low / best, high=row.high / best)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from convkit.problem import Problem
 from convkit.tuner.accuracy import Accuracy, default_accuracy, parse_accuracy, refusal
@@ -13,20 +12,18 @@ from convkit.tuner.candidates import Candidate, Inventory, Kernel, core_inventor
 from convkit.tuner.cost_model import Constants, default_constants, predict
 from convkit.tuner.locks import ForkSafeLock
 from convkit.tuner.machine import Context, context
-from convkit.tuner.neighbours import NEIGHBOURS, Estimate, Neighbour, estimates, nearest
 from convkit.tuner.ranking import Ranked, Ranking, rank
 from convkit.tuner.tiers import Evidence, MemoryTier, Tier
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from convkit.tuner.neighbours import Estimate, Neighbour
 
 
 class UnsupportedAlgorithmError(ValueError):
     """The algorithm that was asked for does not take this problem; the text lists those that do."""
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(NamedTuple):
     """A kernel with explicit parameters for a problem, and how it came to be chosen. `conv2d(algorithm=)` accepts it.
 
     Attributes
@@ -56,7 +53,7 @@ class Choice:
     stale: bool = False
 
     @property
-    def index(self) -> int:
+    def index(self) -> int:  # type: ignore[override] # nobody searches a choice
         """The kernel's index in this process's inventory."""
         return selector().inventory.by_name[self.kernel].index
 
@@ -66,8 +63,7 @@ class Choice:
         return f"{self.kernel}({parameters}) {1e3 * self.seconds:.3f} ms {how}, from {self.tier}"
 
 
-@dataclass(frozen=True, slots=True)
-class TierAnswer:
+class TierAnswer(NamedTuple):
     """What one tier knows of a problem."""
 
     tier: str
@@ -75,8 +71,7 @@ class TierAnswer:
     ranking: Ranking
 
 
-@dataclass(frozen=True, slots=True)
-class Constraints:
+class Constraints(NamedTuple):
     """What a call asks of a kernel beside being fast."""
 
     accuracy: Accuracy
@@ -189,24 +184,32 @@ class Selector:
         here = self.context_of(threads)
         known = self._neighbours.get((problem, here))
         if known is None:
-            known = []
-            if problem.multiply_adds:
-                for away, other, its_threads in nearest(problem, threads, self._measured_problems(here)):
-                    answers = self.answers(other, its_threads)
-                    ranking = next((a.ranking for a in answers if a.ranking.ranked), None)
-                    if ranking is not None:
-                        known.append(Neighbour(other, its_threads, away, ranking))
-                    if len(known) == NEIGHBOURS:
-                        break
+            measured = self._measured_problems(here) if problem.multiply_adds else set()
+            known = self._nearest(problem, threads, measured) if measured else []
             with self._lock:
                 known = self._neighbours.setdefault((problem, here), known)
         return known
+
+    def _nearest(self, problem: Problem, threads: int, measured: set[tuple[str, int]]) -> list[Neighbour]:
+        from convkit.tuner.neighbours import NEIGHBOURS, Neighbour, nearest
+
+        found: list[Neighbour] = []
+        for away, other, its_threads in nearest(problem, threads, measured):
+            answers = self.answers(other, its_threads)
+            ranking = next((a.ranking for a in answers if a.ranking.ranked), None)
+            if ranking is not None:
+                found.append(Neighbour(other, its_threads, away, ranking))
+            if len(found) == NEIGHBOURS:
+                break
+        return found
 
     def estimates(self, problem: Problem, threads: int) -> list[Estimate]:
         """Times that the neighbours suggest for the kernels they know, fastest first."""
         near = self.neighbours(problem, threads)
         if not near:
             return []
+        from convkit.tuner.neighbours import estimates
+
         kernels = {kernel.name: kernel for kernel in self.inventory.competitors(problem)}
 
         def parameter_sets(name: str) -> list[Candidate]:
@@ -338,7 +341,7 @@ class Selector:
             if candidate is None:
                 raise self._unsupported(problem, f"the choice {algorithm.kernel}{algorithm.parameters}")
             workspace = self.inventory.workspace(candidate, problem, threads)
-            return replace(algorithm, problem=problem, threads=threads, tier="forced", workspace=workspace)
+            return algorithm._replace(problem=problem, threads=threads, tier="forced", workspace=workspace)
         if not isinstance(algorithm, str):
             raise TypeError(f"algorithm must be a name or a choice from explain, got {type(algorithm).__name__}")
         kernels = [k for k in self.inventory.competitors(problem) if k.family == algorithm]
@@ -346,10 +349,10 @@ class Selector:
         if not kernels:
             raise self._unsupported(problem, repr(algorithm))
         names = {kernel.name for kernel in kernels}
-        unbound = replace(constraints, accuracy="fast")
+        unbound = constraints._replace(accuracy="fast")
         for answer in self.answers(problem, threads):
             rows = tuple(row for row in answer.ranking.ranked if row.candidate.kernel.name in names)
-            best = self.best(replace(answer, ranking=replace(answer.ranking, ranked=rows)), problem, unbound)
+            best = self.best(answer._replace(ranking=answer.ranking._replace(ranked=rows)), problem, unbound)
             if best is not None:
                 return self._measured_choice(problem, threads, answer, best)
         return self._predicted_choice(problem, threads, kernels, unbound)
@@ -390,9 +393,9 @@ def _default_selector() -> Selector:
     return Selector(core_inventory(), tiers, memory=memory, constants=_stored_constants(found.user))
 
 
-def _stored_constants(user: Path | None) -> Constants | None:
+def _stored_constants(user: str | None) -> Constants | None:
     # Without the file, what reads it need not be imported.
-    if user is None or not os.path.exists(user.with_suffix(".calibration.json")):
+    if user is None or not os.path.exists(os.path.splitext(user)[0] + ".calibration.json"):
         return None
     from convkit.tuner.calibration import load
     from convkit.tuner.machine import machine_class

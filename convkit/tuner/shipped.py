@@ -41,9 +41,12 @@ class ShippedTier:
 
     def evidence(self, problem: str, context: Context) -> Evidence:
         """Trials of a problem, given by its text, that count in this context."""
+        text = self._text(context.machine)
+        if not text:
+            return []
+        # Without any trials, what reads them need not be imported.
         from convkit.tuner.records import RecordError, Session, Trial, from_line
 
-        text = self._text(context.machine)
         sessions: dict[str, Session] = {}
         found: Evidence = []
         for line in _lines_with(text, f'"problem": "{problem}"'):
@@ -66,9 +69,11 @@ class ShippedTier:
 
     def problems(self, context: Context) -> list[tuple[str, int]]:
         """Problems with trials for machines like this one, as (text, threads)."""
+        text = self._text(context.machine)
+        if not text:
+            return []
         from convkit.tuner.records import RecordError, Session, from_line
 
-        text = self._text(context.machine)
         threads: dict[str, int] = {}
         for line in _lines_with(text, '{"session": '):
             try:

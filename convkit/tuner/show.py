@@ -59,7 +59,7 @@ def _databases() -> list[tuple[str, str]]:
         return f"{path}: {counts['trials']} trials of {counts['problems']} problems"
 
     found = paths()
-    user = f"none: {found.reason}" if found.user is None else describe(found.user, True)
+    user = f"none: {found.reason}" if found.user is None else describe(Path(found.user), True)
     lines = [("user database", user)]
-    lines += [("site database", describe(path, False)) for path in found.sites if path.exists()]
+    lines += [("site database", describe(Path(path), False)) for path in found.sites if os.path.exists(path)]
     return [*lines, ("sqlite", sqlite3.sqlite_version)]

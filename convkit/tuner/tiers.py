@@ -11,8 +11,6 @@ from convkit.tuner.machine import Context, MachineClass
 from convkit.tuner.notices import notice_once
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from convkit.tuner.database import Database
     from convkit.tuner.records import Session, Trial
 
@@ -36,12 +34,12 @@ class FileTier:
     Parameters
     ----------
     name : {"user", "site"}
-    path : Path
+    path : str
     exact : bool
         Only trials of exactly this machine class count; otherwise those of machines like it do, too.
     """
 
-    def __init__(self, name: str, path: Path, *, exact: bool) -> None:
+    def __init__(self, name: str, path: str, *, exact: bool) -> None:
         self.name = name
         self._path = path
         self._exact = exact
@@ -73,9 +71,11 @@ class FileTier:
         if not os.path.lexists(self._path):
             self._trouble = f"no file {self._path}"
             return otherwise
+        from pathlib import Path
+
         from convkit.tuner.database import Database, DatabaseError
 
-        database = Database(self._path, owned=self._exact)
+        database = Database(Path(self._path), owned=self._exact)
         try:
             if self._last_row is None:
                 self._last_row = database.last_row()

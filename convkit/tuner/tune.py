@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 from convkit.problem import Problem
 from convkit.tuner import machine
@@ -77,7 +78,7 @@ def recorder() -> Recorder:
         if found is None:
             where = paths()
             _recorders.clear()
-            found = _recorders[memory] = Recorder(where.user, memory, where.reason)
+            found = _recorders[memory] = Recorder(Path(where.user) if where.user else None, memory, where.reason)
         return found
 
 
