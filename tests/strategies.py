@@ -28,6 +28,7 @@ class Family(NamedTuple):
     channels: tuple[int, ...] = CHANNELS
     groups: tuple[int, ...] = (1,)
     depthwise: bool = False
+    sizes: tuple[int, ...] = ()  # rows and columns of the input, instead of any
     symmetric: bool = False  # as many outputs as channels, one stride for both axes
 
 
@@ -35,6 +36,7 @@ FAMILIES = {
     "pointwise": Family(((1, 1),), strides=(1, 1, 2), pads=(0, 0, 0, 1)),
     "3x3": Family(((3, 3),)),
     "3x3 strided": Family(((3, 3),), strides=(1, 2, 2, 3)),
+    "3x3 on two pixels": Family(((3, 3),), pads=(1,), sizes=(2,)),
     "3x3 dilated": Family(((3, 3),), dilations=(1, 2, 3), pads=(0, 1, 2, 3)),
     "5x5": Family(((5, 5),), pads=(0, 1, 2, 2)),
     "row or column": Family(((1, 3), (3, 1), (1, 7), (7, 1), (1, 5)), pads=(0, 0, 0, 1, 3)),
@@ -89,6 +91,8 @@ def make_problem(source: Source, kernel: Mapping[str, Any], family: Family) -> P
     reach_h, reach_w = dilation_h * (kh - 1) + 1, dilation_w * (kw - 1) + 1
     h = max(1, reach_h - top - bottom) + source.integer(0, most * stride_h - 1) % 40
     w = max(1, reach_w - left - right) + source.integer(0, most * stride_w - 1) % 40
+    if family.sizes:
+        h, w = source.choice(family.sizes), source.choice(family.sizes)
     return Problem(
         op=kernel["op"],
         dtype=kernel["dtypes"][0],

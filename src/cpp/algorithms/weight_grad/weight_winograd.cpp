@@ -15,6 +15,7 @@
 #include "algorithms/entries.hpp"
 #include "algorithms/weight_grad/division.hpp"
 #include "algorithms/winograd/input_stage.hpp"
+#include "algorithms/winograd/toeplitz.hpp"
 #include "microkernels/outer_tile.hpp"
 #include "microkernels/transpose_block.hpp"
 #include "microkernels/winograd_adjoint.hpp"
@@ -335,7 +336,7 @@ struct Entry {
   // With no whole tile there is little to save, and the few terms of each sum do not average a transform's error away.
   static bool applies(const ConvProblem& p) {
     return p.kh == FY::r && p.kw == FX::r && p.stride_h == 1 && p.stride_w == 1 && p.oh >= FY::m * p.dilation_h &&
-           p.ow >= FX::m * p.dilation_w;
+           p.ow >= FX::m * p.dilation_w && suits<FY>(p) && suits<FX>(p);
   }
   static int candidates(const ConvProblem& p, const Machine& machine, int, Parameters* out, int capacity) {
     return weight_candidates(p, machine, tile(), out, capacity);
@@ -379,8 +380,10 @@ constexpr Kernel kernels[] = {
     kernel<float, F2x3, F2x3>("winograd2", "f32_winograd_2x2_3x3_weight_grad__" CONVKIT_ISA_NAME, 1.4f),
     kernel<float, F6x3, F6x3>("winograd6", "f32_winograd_6x6_3x3_weight_grad__" CONVKIT_ISA_NAME, 12.0f),
     kernel<float, F4x5, F4x5>("winograd4", "f32_winograd_4x4_5x5_weight_grad__" CONVKIT_ISA_NAME, 11.0f),
+    kernel<float, Toeplitz2, Toeplitz2>("toeplitz", "f32_toeplitz_2x2_3x3_weight_grad__" CONVKIT_ISA_NAME, 2.7f),
     kernel<double, F4x3, F4x3>("winograd4", "f64_winograd_4x4_3x3_weight_grad__" CONVKIT_ISA_NAME, 3.0f),
     kernel<double, F4x5, F4x5>("winograd4", "f64_winograd_4x4_5x5_weight_grad__" CONVKIT_ISA_NAME, 11.0f),
+    kernel<double, Toeplitz2, Toeplitz2>("toeplitz", "f64_toeplitz_2x2_3x3_weight_grad__" CONVKIT_ISA_NAME, 2.7f),
 };
 
 }  // namespace
