@@ -14,8 +14,8 @@ __all__ = ["clear_workspaces", "conv2d", "conv_transpose2d", "nchw_to_nhwc", "nh
 def clear_workspaces() -> None:
     """Return the memory that convkit keeps for later calls to the operating system.
 
-    Workspaces of kernels and the memory of large results (more than 128 KiB) are kept and used again, because touching a
-    fresh page costs more than most of what is done with it. Arrays that are in use are not affected.
+    Workspaces of kernels and the memory of large results (more than 128 KiB) are kept and used again, because touching
+    a fresh page costs more than most of what is done with it. Arrays that are in use are not affected.
     """
     _core.clear_workspaces()
 

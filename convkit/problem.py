@@ -155,6 +155,15 @@ class Problem(_Fields):
         """A copy with some fields changed."""
         return Problem(**{**self._asdict(), **changes})
 
+    def of_op(self, op: Op) -> Problem:
+        """Return this convolution or a gradient of it; those have no epilogue, and the weights' gradient packs nothing."""
+        if op not in OPS:
+            raise ValueError(f"op must be one of {', '.join(OPS)}, got {op!r}")
+        if op == "forward":
+            return self.replace(op=op)
+        packed = self.packed and op == "input_grad"
+        return self.replace(op=op, epilogue="none", bias=False, residual=False, packed=packed)
+
     def to_core(self) -> tuple[int, ...]:
         """The tuple that `_core` takes: the fields of ConvProblem in src/cpp/problem.hpp, without oh and ow."""
         return (

@@ -69,6 +69,8 @@ def test_explain_takes_shapes_layers_and_problems() -> None:
     assert text in by_shape
     assert text in by_layer
     assert text in run("explain", text, "--threads", "1")
+    for op in ("input_grad", "weight_grad"):
+        assert f"{op}-float32" in run("explain", "resnet18", "conv2_1_a", "--threads", "1", "--op", op)
     told = json.loads(run("explain", text, "--threads", "1", "--json"))
     assert told
 

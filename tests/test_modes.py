@@ -301,3 +301,18 @@ def test_a_child_finds_no_lock_held(database: Path) -> None:
     """
     result = run(code)
     assert result.returncode == 0, result.stderr
+
+
+def test_explain_knows_the_gradients() -> None:
+    x, w = np.ones((1, 3, 8, 8), np.float32), np.ones((4, 3, 3, 3), np.float32)
+    for op in ("forward", "input_grad", "weight_grad"):
+        by_array = ck.explain(x, w, padding=1, op=op, packed=True)
+        by_shape = ck.explain(x.shape, w.shape, padding=1, op=op, packed=True, dtype=np.float32)
+        assert by_array.problem == by_shape.problem
+        assert by_array.problem.op == op
+        assert by_array.problem.packed is (op != "weight_grad")
+        assert by_array.rows
+    with pytest.raises(ValueError, match="op must be one of"):
+        ck.explain(x, w, op="backward")
+    with pytest.raises(ValueError, match="bias must be None"):
+        ck.explain(x, w, np.ones(4, np.float32), op="input_grad")

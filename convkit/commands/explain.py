@@ -29,6 +29,7 @@ def explain(
     batch: Annotated[int, typer.Option(help="Batch size, for a network's layer.")] = 1,
     threads: Annotated[int, typer.Option(help="Team size; 0: what a call would use.")] = 0,
     accuracy: Annotated[str, typer.Option(help="strict, standard, fast, or an RMS error; empty: the default.")] = "",
+    op: Annotated[str, typer.Option(help="forward, input_grad or weight_grad.")] = "forward",
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Explain the choice of a kernel: tiers asked, candidates, times, errors."""
@@ -49,6 +50,8 @@ def explain(
             dtype=dtype,
             packed=not cold,
         )
+        if w:
+            problem = problem.of_op(op)  # type: ignore[arg-type] # checked there
         explanation = explain_problem(problem, threads=threads or None, accuracy=_accuracy(accuracy))
     except (ValueError, TypeError) as error:
         raise typer.BadParameter(str(error)) from None

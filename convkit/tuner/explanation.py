@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from convkit.problem import Layout, Problem
+from convkit.problem import Layout, Op, Problem
 from convkit.tuner.neighbours import Neighbour
 from convkit.tuner.ranking import Ranked
 from convkit.tuner.selector import Choice, Constraints, Selector, TierAnswer, selector
@@ -141,8 +141,9 @@ def explain(
     workspace_limit: int | None = None,
     dtype: Any = None,
     packed: bool = False,
+    op: Op = "forward",
 ) -> Explanation:
-    """Explain which kernel `conv2d` would run for these arguments, and why.
+    """Explain which kernel `conv2d` or one of its gradients would run for these arguments, and why.
 
     Parameters
     ----------
@@ -150,6 +151,9 @@ def explain(
         Arrays, or shapes; then `dtype` says the element type.
     packed : bool
         True explains what `Conv2d` would run: its weights are packed beforehand.
+    op : {"forward", "input_grad", "weight_grad"}
+        The gradients of ``conv2d(x, w, ...)`` by `convkit.grad.conv2d_input` (which `conv_transpose2d` is, too, with w
+        as it takes it) and by `convkit.grad.conv2d_weight`. They take no bias, activation, residual or out here.
 
     The other parameters are those of `conv2d`. Nothing is timed and nothing is run.
 
@@ -157,6 +161,10 @@ def explain(
     -------
     Explanation
     """
+    extras = {"bias": bias, "activation": activation, "residual": residual, "out": out}
+    surplus = [name for name, value in extras.items() if value is not None]
+    if op != "forward" and surplus:
+        raise ValueError(f"{surplus[0]} must be None where op is {op!r}")
     if hasattr(x, "shape") and hasattr(w, "shape"):
         # The call's own parser: it refuses what the call would refuse.
         from convkit import _core
@@ -166,7 +174,7 @@ def explain(
             out=out, num_threads=num_threads,
         )  # fmt: skip
         return explain_problem(
-            Problem.from_core(fields).replace(packed=packed), team,
+            Problem.from_core(fields).replace(packed=packed).of_op(op), team,
             algorithm=algorithm, accuracy=accuracy, workspace_limit=workspace_limit,
         )  # fmt: skip
     problem = Problem.from_call(
@@ -174,7 +182,7 @@ def explain(
         layout=layout, activation=activation, residual=residual, dtype=dtype, packed=packed,
     )  # fmt: skip
     return explain_problem(
-        problem, num_threads, algorithm=algorithm, accuracy=accuracy, workspace_limit=workspace_limit
+        problem.of_op(op), num_threads, algorithm=algorithm, accuracy=accuracy, workspace_limit=workspace_limit
     )
 
 
