@@ -6,8 +6,8 @@ counts are those of AVX2, and what they guard is the path of a call rather than 
     python bench/instructions.py            compare with instructions.json; exit status 1 for 2% more
     python bench/instructions.py --update   write instructions.json
 
-One process makes all calls. It asks for its parent's id before and after each case, and callgrind writes its counts down
-whenever it sees that function: what the interpreter does before, which no two runs do alike, is in none of them.
+One process makes all calls. It asks for its parent's id before and after each case, and callgrind writes its counts
+down whenever it sees that function: what the interpreter does before, which no two runs do alike, is in none of them.
 """
 
 from __future__ import annotations

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from convkit.benchmark.contestants import Array, Contestant, Operands, in_layout
+from convkit.benchmark.contestants import Array, Contestant, Operands, Part, in_layout
 from convkit.problem import Problem
+from convkit.training import PIPELINES
+
+if TYPE_CHECKING:
+    from convkit.tuner import Choice
 
 __all__ = ["GRADIENTS", "Pass", "pass_problems", "torch_pass", "training_contestant"]
 
@@ -54,10 +59,15 @@ class Pass:
         return np.concatenate([np.asarray(part, dtype=np.float64).ravel() / scale for part, scale in parts])
 
 
-def training_contestant(work: Pass, threads: int, algorithm: str | None = None) -> Contestant:
-    """A pass with the kernel that is chosen for each of its three convolutions, or with one algorithm.
+def training_contestant(work: Pass, threads: int, algorithm: str | None = None, settle: bool = False) -> Contestant:
+    """A pass of `convkit.TrainingConv2d`: what it selects, one of its pipelines, or one algorithm for all three parts.
 
     Where an algorithm computes the forward pass but not a gradient, the fastest direct kernel computes that.
+
+    Parameters
+    ----------
+    settle : bool
+        Let the selection measure its pipelines first, if the database does not know them.
 
     Raises
     ------
@@ -65,26 +75,22 @@ def training_contestant(work: Pass, threads: int, algorithm: str | None = None) 
         Where the algorithm does not compute the forward pass.
     """
     import convkit
-    from convkit.tuner import choose
 
-    choices = []
-    for problem in pass_problems(work.problem):
-        try:
-            choices.append(choose(problem, threads, algorithm=algorithm))
-        except convkit.UnsupportedAlgorithmError:
-            if problem.op == "forward":
-                raise
-            choices.append(choose(problem, threads, accuracy="strict"))
     p, operands = work.problem, work.operands
+    chosen: Any = algorithm
+    parts: tuple[Part, ...] = ()
+    if algorithm not in PIPELINES:
+        choices = _choices(p, threads, algorithm)
+        parts = tuple((choice.problem, choice.kernel, choice.parameters) for choice in choices)
+        chosen = choices if algorithm else None
+    plan = convkit.TrainingConv2d(**operands.geometry, layout=p.layout, num_threads=threads, algorithm=chosen)
     x, dy = in_layout(operands.x, p.layout), in_layout(work.dy, p.layout)
     w, bias = operands.w, operands.bias
-    geometry: dict[str, Any] = {**operands.geometry, "layout": p.layout, "num_threads": threads}
-    forward, backward_x, backward_w = choices
 
     def call() -> Outputs:
-        y = convkit.conv2d(x, w, bias, algorithm=forward, **geometry)
-        dx = convkit.grad.conv2d_input(x.shape, w, dy, algorithm=backward_x, **geometry)
-        return y, dx, convkit.grad.conv2d_weight(x, w.shape, dy, algorithm=backward_w, **geometry)
+        y = plan.forward(x, w, bias)
+        dx, dw, _ = plan.backward(dy)
+        return y, dx, dw
 
     def result(found: Outputs) -> Array:
         y, dx, dw = found
@@ -92,10 +98,29 @@ def training_contestant(work: Pass, threads: int, algorithm: str | None = None) 
             y, dx = y.transpose(0, 3, 1, 2), dx.transpose(0, 3, 1, 2)
         return work.joined(y, dx, dw)
 
+    with convkit.tuning(mode="tune") if settle and algorithm is None else nullcontext():
+        call()
+    if plan.pipeline == "columns":
+        kernels, parts = "columns", ()
+    else:
+        kernels = " + ".join(kernel for _, kernel, _ in parts)
     name = f"convkit {algorithm}" if algorithm else "convkit"
-    kernels = " + ".join(choice.kernel for choice in choices)
-    parts = tuple((choice.problem, choice.kernel, choice.parameters) for choice in choices)
     return Contestant(f"{name} {p.layout}", call, result, kernels, parts=parts)
+
+
+def _choices(forward: Problem, threads: int, algorithm: str | None) -> list[Choice]:
+    import convkit
+    from convkit.tuner import choose
+
+    found = []
+    for problem in pass_problems(forward):
+        try:
+            found.append(choose(problem, threads, algorithm=algorithm))
+        except convkit.UnsupportedAlgorithmError:
+            if problem.op == "forward":
+                raise
+            found.append(choose(problem, threads, accuracy="strict"))
+    return found
 
 
 def torch_pass(work: Pass, threads: int) -> Contestant | None:
@@ -114,8 +139,8 @@ def torch_pass(work: Pass, threads: int) -> Contestant | None:
 
     def call() -> Outputs:
         y = torch.nn.functional.conv2d(x, w, bias, stride, padding, dilation, p.groups)
-        wanted = [True, True, False]
-        dx, dw, _ = backward(dy, x, w, None, stride, padding, dilation, False, [0, 0], p.groups, wanted)
+        biases, wanted = None if bias is None else [p.o], [True, True, bias is not None]
+        dx, dw, _ = backward(dy, x, w, biases, stride, padding, dilation, False, [0, 0], p.groups, wanted)
         return y, dx, dw
 
     def result(found: Outputs) -> Array:

@@ -27,6 +27,7 @@ __all__ = ["bench"]
 _TOO_WRONG = 1e-3
 # What a program would use for every layer if it could not choose.
 _STATIC = "direct,im2col,conv_gemm,winograd2,winograd4"
+_STATIC_TRAINING = f"columns,{_STATIC}"
 
 
 def bench(
@@ -60,7 +61,9 @@ def bench(
     if not layers:
         raise typer.BadParameter("name a --network or a file of --shapes with at least one layer")
     peers = _peers(against)
-    algorithms = _STATIC if table == "bestof" and kernels == "selected" else kernels
+    algorithms = kernels
+    if table == "bestof" and kernels == "selected":
+        algorithms = _STATIC_TRAINING if op == "training" else _STATIC
     if tuning:
         jobs = [
             Job(f"{net} {name}", part, team)
@@ -77,7 +80,7 @@ def bench(
         for (name, label, count, problem), team in track(work, "Layers", console=console, transient=True):
             report.measure_limits(team)
             with _limited(team):
-                entered, exact = _enter(problem, op, team, algorithms, peers, accuracy)
+                entered, exact = _enter(problem, op, team, algorithms, peers, accuracy, tuning)
                 timings = race(entered, exact, seconds, threads=team)
             for contestant, timing in zip(entered, timings, strict=True):
                 limit = sum(limits.kernel_limit(*part, team, report.fma_peak[team]) for part in contestant.parts)
@@ -159,7 +162,7 @@ def _peers(against: str) -> tuple[str, ...]:
 
 
 def _enter(
-    problem: Problem, op: str, threads: int, kernels: str, peers: tuple[str, ...], accuracy: str
+    problem: Problem, op: str, threads: int, kernels: str, peers: tuple[str, ...], accuracy: str, settle: bool
 ) -> tuple[list[Contestant], Array]:
     """Everybody who can do a layer, the selection first, and the exact result."""
     import convkit
@@ -171,7 +174,7 @@ def _enter(
     training = op == "training"
     work = Pass(problem) if training else None
     operands = work.operands if work else Operands(problem)
-    found = [training_contestant(work, threads) if work else
+    found = [training_contestant(work, threads, settle=settle) if work else
              convkit_contestant(operands, threads, accuracy=accuracy or None)]  # fmt: skip
     for family in families:
         try:
