@@ -51,17 +51,48 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def _kernels(kernels: str, problem: Problem, threads: int) -> list[str]:
-    if kernels == "selected":
-        return ["selected"]
-    families = selector().inventory.families if kernels == "all" else kernels.split(",")
+    known = selector().inventory.families
+    names = known if kernels == "all" else kernels.split(",")
+    if unknown := {*names} - {*known, "selected"}:
+        raise pytest.UsageError(f"--kernels: {', '.join(sorted(unknown))} is not of selected, all, {', '.join(known)}")
     found = []
-    for family in families:
+    for name in names:
         try:
-            choose(problem, threads, algorithm=family)
+            if name != "selected":
+                choose(problem, threads, algorithm=name)
         except UnsupportedAlgorithmError:
             continue
-        found.append(family)
+        found.append(name)
     return found
+
+
+SWEEP: pytest.StashKey[list[tuple[str, int, float]]] = pytest.StashKey()
+
+
+@pytest.fixture(scope="session")
+def sweep(pytestconfig: pytest.Config) -> list[tuple[str, int, float]]:
+    """Seconds by layer and team size, for the table at the end."""
+    return pytestconfig.stash.setdefault(SWEEP, [])
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Scaling of what ran with several team sizes: speed-up over the smallest, and its share of the ideal one."""
+    times: dict[str, dict[int, float]] = {}
+    for name, threads, seconds in config.stash.get(SWEEP, []):
+        times.setdefault(name, {})[threads] = seconds
+    swept = {name: teams for name, teams in times.items() if len(teams) > 1}
+    if not swept:
+        return
+    terminalreporter.section("scaling")
+    terminalreporter.write_line(f"{'threads':>9}{'ms':>12}{'speed-up':>10}{'efficiency':>12}")
+    for name, teams in swept.items():
+        terminalreporter.write_line(name)
+        least = min(teams)
+        for threads, seconds in sorted(teams.items()):
+            gain = teams[least] / seconds
+            efficiency = 100 * gain * least / threads
+            terminalreporter.write_line(f"{threads:>9}{1e3 * seconds:>12.3f}{gain:>10.2f}{efficiency:>11.0f}%")
 
 
 @pytest.fixture(scope="session")

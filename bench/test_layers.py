@@ -10,10 +10,11 @@ from threadpoolctl import threadpool_limits
 from convkit import _core
 from convkit.benchmark.contestants import convkit_contestant
 from convkit.benchmark.limits import kernel_limit
+from convkit.benchmark.pinning import pinned
 from convkit.benchmark.race import relative_error
 
 
-def test_layer(benchmark: Any, layer_case: Any, tuned: Any, operands_of: Any, fma_peak: Any) -> None:
+def test_layer(benchmark: Any, layer_case: Any, tuned: Any, operands_of: Any, fma_peak: Any, sweep: Any) -> None:
     network, layer, problem, threads, kernel = layer_case
     if kernel == "selected":
         tuned(problem, threads)
@@ -21,7 +22,7 @@ def test_layer(benchmark: Any, layer_case: Any, tuned: Any, operands_of: Any, fm
     contestant = convkit_contestant(operands, threads, algorithm=None if kernel == "selected" else kernel)
     error, rms = relative_error(contestant.result(contestant.call()), exact)
     benchmark.group = f"{network} {layer.name} {problem.layout} {problem.op}, {threads} threads"
-    with threadpool_limits(threads):
+    with threadpool_limits(threads), pinned(threads) as cpus:
         benchmark(contestant.call)
     peak = fma_peak(problem.dtype, threads)
     limit = kernel_limit(problem, contestant.kernel, contestant.parameters, threads, peak)
@@ -31,6 +32,7 @@ def test_layer(benchmark: Any, layer_case: Any, tuned: Any, operands_of: Any, fm
         kernel=contestant.kernel,
         parameters=list(contestant.parameters),
         threads=threads,
+        cpus=sorted(cpus),
         isa=_core.active_isa(),
         cpu=str(_core.cpu()["brand"]).strip(),
         count=layer.count,
@@ -40,10 +42,11 @@ def test_layer(benchmark: Any, layer_case: Any, tuned: Any, operands_of: Any, fm
         error=error,
         rms_error=rms,
     )
+    sweep.append((f"{network} {layer.name} {problem.layout} {problem.op} {kernel}", threads, seconds))
     assert error < 1e-3
 
 
-@pytest.mark.parametrize("size", [8, 14, 28])
+@pytest.mark.parametrize("size", [7, 14, 28, 56, 112])
 def test_overhead_of_the_suite(benchmark: Any, size: int) -> None:
     """The same kernel in pytest-benchmark's loop and in C++'s own: the difference is what the suite adds."""
     from convkit.benchmark.contestants import Operands
@@ -52,10 +55,12 @@ def test_overhead_of_the_suite(benchmark: Any, size: int) -> None:
 
     problem = Problem(n=1, c=64, h=size, w=size, o=64, kh=3, kw=3, pad_top=1, pad_bottom=1, pad_left=1, pad_right=1)
     operands = Operands(problem)
-    choice = choose(problem, 1)
+    choice = choose(problem, 1, algorithm="direct")
     trial = _core.Trial(choice.index, choice.parameters, problem.to_core(), 1, operands.x, operands.w)
     benchmark.group = "overhead of the suite"
+    repeats = max(5, int(0.02 / max(trial.time(5) / 5, 1e-6)))
+    before = min(trial.time(repeats) / repeats for _ in range(10))
     benchmark(trial.run)
-    repeats = max(10, int(0.05 / benchmark.stats.stats.median))
-    bare = min(trial.time(repeats) / repeats for _ in range(5))
-    benchmark.extra_info.update(bare_seconds=bare, overhead=benchmark.stats.stats.min / bare - 1)
+    bare = min(before, *(trial.time(repeats) / repeats for _ in range(10)))
+    overhead = benchmark.stats.stats.min / bare - 1
+    benchmark.extra_info.update(problem=f"3x3 64->64 @{size}", bare_seconds=bare, overhead=overhead)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import os
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 from test_cli import run
 
 from convkit.benchmark.contestants import Contestant, Operands, convkit_contestant, peer
+from convkit.benchmark.pinning import cpus_for, pinned
 from convkit.benchmark.race import race, relative_error
 from convkit.benchmark.results import Report
 from convkit.benchmark.training import Pass, training_contestant
@@ -127,3 +130,28 @@ def test_bench_refuses_what_it_does_not_know(shapes: Path) -> None:
     for wrong in (("--against", "abacus"), ("--table", "sums"), ("--op", "sideways"), ("--layout", "CHWN")):
         run("bench", "--shapes", str(shapes), *wrong, code=2)
     run("bench", code=2)
+
+
+def test_teams_get_cores_before_siblings(tmp_path: Path) -> None:
+    for cpu, siblings in enumerate(("0,2", "1,3", "0,2", "1,3")):
+        topology = tmp_path / f"cpu{cpu}" / "topology"
+        topology.mkdir(parents=True)
+        (topology / "thread_siblings_list").write_text(f"{siblings}\n")
+    for threads, expected in ((1, {0}), (2, {0, 1}), (3, {0, 1, 2}), (9, {0, 1, 2, 3})):
+        assert cpus_for(threads, {0, 1, 2, 3}, str(tmp_path)) == expected
+    assert cpus_for(2, {0, 2, 3}, str(tmp_path)) == {0, 3}
+
+
+def test_pinning_binds_every_thread_and_lets_go() -> None:
+    before = os.sched_getaffinity(0)
+    stop = threading.Event()
+    other = threading.Thread(target=stop.wait)
+    other.start()
+    try:
+        with pinned(1) as cpus:
+            assert len(cpus) == 1
+            assert {frozenset(os.sched_getaffinity(task)) for task in (0, other.native_id or 0)} == {frozenset(cpus)}
+        assert os.sched_getaffinity(0) == os.sched_getaffinity(other.native_id or 0) == before
+    finally:
+        stop.set()
+        other.join()
