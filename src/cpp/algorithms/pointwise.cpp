@@ -1,10 +1,14 @@
 // 1x1 convolution, stride 1, no padding: a matrix product on the tensors as they are.
 //
-// NHWC: rows of pixels times packed panels of outputs. NCHW: the weights' rows times columns of pixels, which stay
-// unpacked: a panel of B is touched once per tile of outputs and its rows are contiguous, so packing never pays. Pixels
-// that fill no vector, or all pixels of a small image, go with packed panels of outputs instead, walking down the columns,
-// and through a transpose of an L1 scratch on the way to y.
+// NHWC: rows of pixels times packed panels of outputs.
+//
+// NCHW: the weights' rows times columns of pixels. Both stay as they are: a panel of B is touched once per tile of outputs
+// and its rows are contiguous, so packing never pays. Pixels that fill no vector go with lanes on channels.
+//
+// NCHW, outputs: packed panels of outputs, walking down the columns, and through a transpose of an L1 scratch on the way to
+// y; for small images, whose columns fill few vectors.
 #include "algorithms/adjoint.hpp"
+#include "microkernels/dot_tile.hpp"
 
 namespace convkit::CONVKIT_ISA {
 
@@ -112,92 +116,105 @@ int one_candidate(const ConvProblem&, const Machine&, int, Parameters* out, int)
   return 1;
 }
 
-// Pixels of an image that fill no vector. With packed weights they go with lanes on outputs, else into a masked vector.
+// Pixels of an image that fill no vector and go with lanes on channels instead, unless a masked vector does as well.
 template <class T>
 CONVKIT_INLINE std::int64_t odd_pixels(const ConvProblem& p) {
-  return p.packed && p.oh * p.ow > Vec<T>::lanes ? p.oh * p.ow % Vec<T>::lanes : 0;
+  constexpr int lanes = Vec<T>::lanes;
+  const std::int64_t odd = p.oh * p.ow % lanes, k = p.c / p.groups;
+  return 5 * odd * (k / lanes + 4) < 4 * k ? odd : 0;
 }
+
+// Weights that stay in L1 or near while all pixels of a part of L2 pass over them.
+template <class T>
+struct ColumnBlocks {
+  std::int64_t outputs, panels;
+  ColumnBlocks(const ConvProblem& p, const Machine& machine) {
+    const std::int64_t row = p.c / p.groups * static_cast<std::int64_t>(sizeof(T));
+    outputs = round_up(larger<std::int64_t>(machine.l2 / 16 / row, 1), 24);
+    panels = larger<std::int64_t>(machine.l2 / 2 / (row * TileShape<T>::panel), 1);
+  }
+};
 
 template <class T>
 void columns_cost(const ConvProblem& p, const Parameters&, const Machine&, int threads, Cost* out) {
   const std::int64_t odd = odd_pixels<T>(p), pixels = p.oh * p.ow - odd, k = p.c / p.groups;
-  const PixelPanels<T> panels(pixels);
-  const double outputs = static_cast<double>(p.n * p.o);
+  const double outputs = static_cast<double>(p.n * p.o), sums = outputs * static_cast<double>(odd);
   *out = {};
-  // A row of odd pixels is one row of a tile, whose height is often less than the best.
-  out->fmas = outputs * static_cast<double>(k * (round_up(pixels, Vec<T>::lanes) + odd)) +
-              (odd ? outputs * static_cast<double>(2 * k) : 0.0);
-  out->efficiency = tile_efficiency<T>(panels.split.big ? panels.split.rows + 1 : panels.split.rows) *
-                    (pixels % Vec<T>::lanes ? 0.97 : 1.0);
-  out->vector_ops = outputs * static_cast<double>(ceil_div(pixels, Vec<T>::lanes)) * 2;
-  out->bytes_l2 = static_cast<double>(p.n * panels.count() * p.o * k) * sizeof(T);
-  out->bytes_dram = tensor_bytes(p, sizeof(T));
-  out->imbalance = grid_imbalance(p.n * panels.count(), p.groups * ceil_div(p.o / p.groups, 6), threads);
-}
-
-// Where there are odd pixels, rows of weights as they are, then panels of them.
-template <class T>
-CONVKIT_INLINE std::int64_t rows_elements(const ConvProblem& p) {
-  return round_up(p.o * (p.c / p.groups), 64);
-}
-
-template <class T>
-void columns_packing(const ConvProblem& p, const Parameters& parameters, Packing* out) {
-  if (!odd_pixels<T>(p)) return no_packing(p, parameters, out);
-  constexpr char id[] = "rows_and_panels_" CONVKIT_ISA_NAME;
-  __builtin_memcpy(out->id, id, sizeof id);
-  out->bytes = rows_elements<T>(p) * static_cast<std::int64_t>(sizeof(T)) + panels_bytes<T>(p);
-}
-
-template <class T>
-void columns_pack(const ConvProblem& p, const Parameters& parameters, const WeightView& w, void* out, int threads) {
-  T* const rows = static_cast<T*>(out);
-  const std::int64_t channels = p.c / p.groups, outputs = p.o / p.groups;
-  for (std::int64_t o = 0; o < p.o; ++o) {
-    const T* from = static_cast<const T*>(w.data) + o / outputs * w.stride_group + o % outputs * w.stride_o;
-    for (std::int64_t c = 0; c < channels; ++c) rows[o * channels + c] = from[c * w.stride_c];
+  out->fmas = outputs * static_cast<double>(k * (round_up(pixels, Vec<T>::lanes) + odd));
+  out->efficiency = 0.8;
+  std::int64_t panels = odd ? 1 : 0;
+  if (pixels) {
+    const PixelPanels<T> split(pixels);
+    panels += split.count();
+    out->efficiency = tile_efficiency<T>(split.split.big ? split.split.rows + 1 : split.split.rows) *
+                      (pixels % Vec<T>::lanes ? 0.97 : 1.0);
   }
-  pack_panels<T>(p, parameters, w, rows + rows_elements<T>(p), threads);
+  out->vector_ops = outputs * static_cast<double>(ceil_div(pixels, Vec<T>::lanes)) * 2 + 6 * sums;
+  out->bytes_l2 = static_cast<double>(p.n * panels * p.o * k) * sizeof(T);
+  out->bytes_dram = tensor_bytes(p, sizeof(T));
+  out->imbalance = grid_imbalance(p.n * panels, p.groups * ceil_div(p.o / p.groups, 6), threads);
+}
+
+// A member's scratch: the channels of odd pixels, one pixel after the other.
+template <class T>
+CONVKIT_INLINE std::int64_t odd_elements(const ConvProblem& p) {
+  return odd_pixels<T>(p) * round_up(p.c / p.groups, 16);
 }
 
 template <class T>
 std::int64_t columns_workspace(const ConvProblem& p, const Parameters&, int threads) {
-  return odd_pixels<T>(p) ? threads * scratch_elements<T> * static_cast<std::int64_t>(sizeof(T)) : 0;
+  return threads * odd_elements<T>(p) * static_cast<std::int64_t>(sizeof(T));
 }
 
 template <class T>
 void columns_run(const Arguments& args) {
   const ConvProblem& p = *args.problem;
   const std::int64_t image_pixels = p.oh * p.ow, channels = p.c / p.groups, outputs = p.o / p.groups;
-  const std::int64_t odd = odd_pixels<T>(p);
-  const T* const rows = static_cast<const T*>(args.packed ? args.packed : args.w.data);
-  const PixelPanels<T> pixels(image_pixels - odd);
-  const Panels<T> panels{outputs};
+  const std::int64_t odd = odd_pixels<T>(p), whole = image_pixels - odd;
+  const T* const weights = static_cast<const T*>(args.w.data);
+  const PixelPanels<T> pixels(larger<std::int64_t>(whole, 1));
+  const std::int64_t panels = whole ? pixels.count() : 0, items = panels + (odd ? 1 : 0);
   const Finish<T> finish(args.epilogue);
-  const ReductionPart whole{0, channels, channels};
-  const std::int64_t items = pixels.count() + (odd ? 1 : 0);
+  const ReductionPart all{0, channels, channels};
+  const ColumnBlocks<T> blocks(p, machine());
   auto member = [&](int index, int size) {
     const Grid grid = make_grid(p.n * items, ceil_div(outputs, 6), size);
     const Share mine = share(p.n * items, index / grid.columns, grid.rows);
     const Share o = share(outputs, index % grid.columns, grid.columns);
-    const Share which = share(panels.count(), index % grid.columns, grid.columns);
-    for (std::int64_t item = mine.begin; item < mine.end; ++item) {
-      const std::int64_t image = item / items, panel = item % items;
+    T* const scratch = static_cast<T*>(args.workspace) + index * odd_elements<T>(p);
+    const std::int64_t pitch = round_up(channels, 16);
+    for (std::int64_t begin = mine.begin; begin < mine.end && o.begin < o.end;) {
+      const std::int64_t image = begin / items, first = begin % items;
+      const std::int64_t last = smaller(smaller(first + blocks.panels, items), mine.end - image * items);
+      begin = image * items + last;
+      const std::int64_t step = last - first > 1 ? blocks.outputs : outputs;
       for (std::int64_t group = 0; group < p.groups; ++group) {
-        if (panel == pixels.count()) {
-          for (std::int64_t i = which.begin; i < which.end; ++i) {
-            multiply_block(args, finish, rows + rows_elements<T>(p), image, group, i,
-                           {image_pixels - odd, image_pixels},
-                           static_cast<T*>(args.workspace) + index * scratch_elements<T>);
+        const T* const x = static_cast<const T*>(args.x) + (image * p.c + group * channels) * image_pixels;
+        const T* const w = weights + group * outputs * channels;
+        const T* const bias = finish.bias ? finish.bias + group * outputs : nullptr;
+        const std::int64_t y = (image * p.o + group * outputs) * image_pixels;
+        if (last > panels) transpose_block(x + whole, image_pixels, channels, odd, scratch, pitch);
+        for (std::int64_t row = o.begin; row < o.end; row += step) {
+          const Share rows{row, smaller(row + step, o.end)};
+          for (std::int64_t panel = first; panel < smaller(last, panels); ++panel) {
+            const std::int64_t pixel = pixels.begin(panel), count = pixels.begin(panel + 1) - pixel;
+            spread_product<T>(rows, all, w, channels, x + pixel, image_pixels, false, static_cast<int>(count), finish,
+                              static_cast<T*>(args.y) + y + pixel, bias,
+                              finish.residual ? finish.residual + y + pixel : nullptr, image_pixels);
           }
-        } else if (o.begin < o.end) {
-          const std::int64_t first = pixels.begin(panel), count = pixels.begin(panel + 1) - first;
-          const std::int64_t y = (image * p.o + group * outputs) * image_pixels + first;
-          spread_product<T>(o, whole, rows + group * outputs * channels, channels,
-                            static_cast<const T*>(args.x) + (image * p.c + group * channels) * image_pixels + first,
-                            image_pixels, false, static_cast<int>(count), finish, static_cast<T*>(args.y) + y,
-                            finish.bias ? finish.bias + group * outputs : nullptr,
-                            finish.residual ? finish.residual + y : nullptr, image_pixels);
+          if (last <= panels) continue;
+          const std::int64_t at = y + row * image_pixels + whole, height = rows.end - row;
+          const TileOut<T> out{static_cast<T*>(args.y) + at,
+                               image_pixels,
+                               bias ? bias + row : nullptr,
+                               finish.residual ? finish.residual + at : nullptr,
+                               finish.lo,
+                               finish.hi,
+                               0,
+                               false,
+                               finish.clamp};
+          dot_rows<T>(height, odd, channels, w + row * channels, channels, scratch, pitch, out);
+          if (finish.after) activate_rows(out.y, height, image_pixels, odd, *finish.after);
         }
       }
     }
@@ -260,16 +277,10 @@ constexpr Kernel rows_entry(const char* name) {
 
 template <class T>
 constexpr Kernel columns_entry(const char* name) {
-  return {"pointwise",       name,
-          Isa::CONVKIT_ISA,  Op::forward,
-          dtype_of<T>,       dtype_of<T>,
-          dtype_of<T>,       dtype_of<T>,
-          layout_nchw,       1,
-          direct_summation,  no_parameters,
-          pointwise_applies, one_candidate,
-          columns_cost<T>,   columns_packing<T>,
-          columns_pack<T>,   columns_workspace<T>,
-          columns_run<T>};
+  return {"pointwise",      name,          Isa::CONVKIT_ISA,     Op::forward,   dtype_of<T>,
+          dtype_of<T>,      dtype_of<T>,   dtype_of<T>,          layout_nchw,   2,
+          direct_summation, no_parameters, pointwise_applies,    one_candidate, columns_cost<T>,
+          no_packing,       nullptr,       columns_workspace<T>, columns_run<T>};
 }
 
 template <class T>
