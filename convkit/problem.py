@@ -156,7 +156,7 @@ class Problem(_Fields):
         return Problem(**{**self._asdict(), **changes})
 
     def of_op(self, op: Op) -> Problem:
-        """Return this convolution or a gradient of it; those have no epilogue, and the weights' gradient packs nothing."""
+        """Return this convolution or a gradient of it: no epilogue there, and nothing to pack for the weights' one."""
         if op not in OPS:
             raise ValueError(f"op must be one of {', '.join(OPS)}, got {op!r}")
         if op == "forward":
