@@ -115,18 +115,18 @@ class BestOf:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run one alternative; only for alternatives of a single stage."""
-        key = (
-            (self._threads(), *map(_size_of, args))
-            if self._key is None and not kwargs
-            else self._full_key(args, kwargs)
-        )
+        key: Hashable
         try:
-            settled = self._settled.get(key)
-        except TypeError:
+            if kwargs or self._key is not None:
+                raise KeyError
+            key = (self._threads(), *map(_size_of, args))
+            settled = self._settled[key]
+        except (KeyError, TypeError):
             key = self._full_key(args, kwargs)
-            settled = self._settled.get(key)
-        if settled is not None:
-            return settled(*args, **kwargs)
+        else:
+            return settled(*args)
+        if (known := self._settled.get(key)) is not None:
+            return known(*args, **kwargs)
         if self.stage_count != 1:
             raise TypeError(f"BestOf {self.name!r} is a pipeline of {self.stage_count} stages: use start()")
         return self._explore(self._problem(key), args, kwargs)
@@ -341,10 +341,8 @@ class Pipeline:
 
 
 def _size_of(value: Any) -> Any:
-    try:
-        return value.shape, value.dtype.num
-    except AttributeError:
-        return value
+    dtype = getattr(value, "dtype", None)
+    return value if dtype is None else (value.shape, dtype.num)
 
 
 def _hashable(value: Any) -> bool:
