@@ -36,7 +36,8 @@ struct Chunk {
 
 template <class T>
 struct Sizes {
-  std::int64_t rows, row_blocks, pixels;  // of a group, of an image
+  std::int64_t rows, row_blocks;  // of a group
+  std::int64_t images, pixels;    // NHWC: one image, since pixels are evenly apart throughout the batch
   Panels<T> panels;
   std::int64_t items;  // panels of all groups
   std::int64_t pieces, batch, chunks, chunk_pixels, parts;
@@ -44,18 +45,19 @@ struct Sizes {
   CONVKIT_INLINE Sizes(const ConvProblem& p, const Parameters& parameters)
       : rows((parameters.value[parameter_swapped] ? p.o : p.c) / p.groups),
         row_blocks(ceil_div(rows, row_block)),
-        pixels(p.h * p.w),
+        images(p.layout == Layout::nhwc ? 1 : p.n),
+        pixels(p.layout == Layout::nhwc ? p.n * p.h * p.w : p.h * p.w),
         panels{(parameters.value[parameter_swapped] ? p.c : p.o) / p.groups},
         items(p.groups * panels.count()) {
     const std::int64_t wanted = parameters.value[parameter_pixels];
     pieces = ceil_div(larger<std::int64_t>(pixels, 1), wanted);
     batch = pieces > 1 ? 1 : larger<std::int64_t>(1, wanted / larger<std::int64_t>(pixels, 1));
-    chunks = larger<std::int64_t>(1, pieces > 1 ? p.n * pieces : ceil_div(p.n, batch));
+    chunks = larger<std::int64_t>(1, pieces > 1 ? images * pieces : ceil_div(images, batch));
     chunk_pixels = pieces > 1 ? ceil_div(pixels, pieces) : batch * pixels;
     parts = smaller<std::int64_t>(parameters.value[parameter_parts], chunks);
   }
-  CONVKIT_INLINE Chunk chunk(const ConvProblem& p, std::int64_t index) const {
-    if (pieces == 1) return {index * batch, smaller(batch, p.n - index * batch), 0, pixels};
+  CONVKIT_INLINE Chunk chunk(std::int64_t index) const {
+    if (pieces == 1) return {index * batch, smaller(batch, images - index * batch), 0, pixels};
     const std::int64_t piece = index % pieces, first = pixels * piece / pieces;
     return {index / pieces, 1, first, pixels * (piece + 1) / pieces - first};
   }
@@ -158,13 +160,21 @@ void store_rows(const Context<T>& c, std::int64_t item, std::int64_t begin, std:
   }
 }
 
-// The rows of the next tile are other lines, often of other pages: they are asked for while this one is multiplied.
+// Asks for what comes next while tile `i` of `count` is multiplied: in NCHW the rows of the next tile, which are other lines
+// and often other pages; in NHWC this tile's share of the pixels that follow the run.
 template <class T>
-CONVKIT_INLINE void fetch_rows(const T* a, const Operand<T>& rows, std::int64_t count, std::int64_t pixels) {
-  if (rows.pixel != 1) return;
-  for (std::int64_t r = 0; r < count; ++r) {
-    for (std::int64_t k = 0; k < pixels; k += 64 / static_cast<int>(sizeof(T))) {
-      __builtin_prefetch(a + r * rows.channel + k, 0, 2);
+CONVKIT_INLINE void fetch_ahead(const Operand<T>& rows, const T* a, std::int64_t next_row, std::int64_t next_rows,
+                                std::int64_t pixels, std::int64_t i, std::int64_t count) {
+  constexpr std::int64_t line = 64 / static_cast<int>(sizeof(T));
+  if (rows.pixel == 1) {
+    for (std::int64_t r = next_row; r < next_row + next_rows; ++r) {
+      for (std::int64_t k = 0; k < pixels; k += line) __builtin_prefetch(a + r * rows.channel + k, 0, 2);
+    }
+  } else if (rows.pixel == rows.channels) {
+    const T* const next = a + pixels * rows.pixel;
+    const std::int64_t elements = pixels * rows.pixel;
+    for (std::int64_t k = elements * i / count; k < elements * (i + 1) / count; k += line) {
+      __builtin_prefetch(next + k, 0, 2);
     }
   }
 }
@@ -178,8 +188,9 @@ void multiply_run(const Operand<T>& rows, const T* a, const T* panel, std::int64
   std::int64_t row = begin;
   for (std::int64_t i = 0; i < split.big + split.small; ++i) {
     const int height = split.rows + (i < split.big);
-    if (fetch && row + height < end) {
-      fetch_rows(a + (row + height) * rows.channel, rows, smaller<std::int64_t>(height, end - row - height), pixels);
+    if (fetch) {
+      const std::int64_t next = row + height;
+      fetch_ahead(rows, a, next, smaller<std::int64_t>(height, end - next), pixels, i, split.big + split.small);
     }
     const TileOut<T> out{sums + row * width, width, nullptr, nullptr, T(0), T(0), Vec<T>::lanes, accumulate, false};
     tiles<T>().strided[vectors][height](1, pixels, a + row * rows.channel, rows.channel, rows.pixel, panel, out);
@@ -195,7 +206,7 @@ void accumulate_share(const Context<T>& c, T* panel, const Share& parts, const S
   for (std::int64_t part = parts.begin; part < parts.end; ++part) {
     const Share chunks = {s.chunks * part / s.parts, s.chunks * (part + 1) / s.parts};
     for (std::int64_t index = chunks.begin; index < chunks.end; ++index) {
-      const Chunk chunk = s.chunk(c.p, index);
+      const Chunk chunk = s.chunk(index);
       for (std::int64_t item = items.begin; item < items.end; ++item) {
         const std::int64_t group = item / s.panels.count(), which = item % s.panels.count();
         const int valid = s.panels.valid(which), width = s.width(item);
@@ -285,7 +296,7 @@ int pointwise_candidates(const ConvProblem& p, const Machine& machine, int, Para
 template <class T>
 void pointwise_cost(const ConvProblem& p, const Parameters& parameters, const Machine&, int threads, Cost* out) {
   const Sizes<T> s(p, parameters);
-  const double pixels = static_cast<double>(p.n * s.pixels), groups = static_cast<double>(p.groups);
+  const double pixels = static_cast<double>(s.images * s.pixels), groups = static_cast<double>(p.groups);
   const double rows = static_cast<double>(s.rows), lanes = static_cast<double>(s.panels.padded());
   *out = {};
   out->fmas = pixels * rows * lanes * groups;
@@ -294,7 +305,7 @@ void pointwise_cost(const ConvProblem& p, const Parameters& parameters, const Ma
                              rest / tile_efficiency<T>(s.panels.vectors(s.panels.count() - 1)));
   if (rows < 6) out->efficiency *= rows / 6;
   // A run of pixels loads and stores its sums once.
-  const double runs = static_cast<double>(s.pieces) * static_cast<double>(p.n);
+  const double runs = static_cast<double>(s.pieces * s.images);
   const double moves = p.layout == Layout::nchw ? 6 : 2;
   out->vector_ops = groups * lanes / Vec<T>::lanes * (moves * pixels + 2.0 * runs * rows + 3.0 * rows);
   out->bytes_l3 = 2.0 * sizeof(T) * groups * lanes * rows * static_cast<double>(s.chunks) / 4;
