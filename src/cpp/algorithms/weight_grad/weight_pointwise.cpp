@@ -61,9 +61,7 @@ struct Sizes {
     const std::int64_t piece = index % pieces, first = pixels * piece / pieces;
     return {index / pieces, 1, first, pixels * (piece + 1) / pieces - first};
   }
-  CONVKIT_INLINE int width(std::int64_t item) const {
-    return panels.vectors(item % panels.count()) * Vec<T>::lanes;
-  }
+  CONVKIT_INLINE int width(std::int64_t item) const { return panels.vectors(item % panels.count()) * Vec<T>::lanes; }
   CONVKIT_INLINE std::int64_t item_elements() const { return rows * Panels<T>::width; }
   CONVKIT_INLINE std::int64_t part_elements() const { return items * item_elements(); }
 };
@@ -215,10 +213,10 @@ void accumulate_share(const Context<T>& c, T* panel, const Share& parts, const S
         const bool fetch = item == items.begin || which == 0;  // later panels find the rows in L2
         for (std::int64_t i = 0; i < chunk.images; ++i) {
           const std::int64_t image = chunk.image + i;
-          fill_panel(lanes,
-                     lanes.data + image * lanes.image + chunk.first * lanes.pixel +
-                         which * Panels<T>::width * lanes.channel,
-                     chunk.count, valid, width, panel);
+          fill_panel(
+              lanes,
+              lanes.data + image * lanes.image + chunk.first * lanes.pixel + which * Panels<T>::width * lanes.channel,
+              chunk.count, valid, width, panel);
           multiply_run(rows, rows.data + image * rows.image + chunk.first * rows.pixel, panel, chunk.count,
                        width / Vec<T>::lanes, begin, end, index > chunks.begin || i > 0, fetch, sums);
         }
@@ -277,7 +275,8 @@ int pointwise_candidates(const ConvProblem& p, const Machine& machine, int, Para
       if (count == capacity) return count;
       const std::int64_t rows = (swapped ? p.o : p.c) / p.groups;
       const std::int64_t fit = quarters * machine.l2 / 4 / (rows * static_cast<std::int64_t>(sizeof(T)));
-      Parameters candidate{{swapped, static_cast<std::int32_t>(smaller<std::int64_t>(larger<std::int64_t>(fit, 128), 1024)), 1}};
+      Parameters candidate{
+          {swapped, static_cast<std::int32_t>(smaller<std::int64_t>(larger<std::int64_t>(fit, 128), 1024)), 1}};
       const Sizes<T> s(p, candidate);
       // Enough independent sums for a large team, where that costs little memory.
       const std::int64_t products = s.items * s.row_blocks;
