@@ -8,6 +8,7 @@ from stand_ins import MACHINE, StandInCore, context_of, selector_over
 from test_database import make_session, make_trial
 
 from convkit.problem import Problem
+from convkit.tuner.candidates import Inventory
 from convkit.tuner.database import Database
 from convkit.tuner.machine import Context
 from convkit.tuner.shipped import ShippedTier, file_name, write
@@ -27,7 +28,7 @@ def shipped(directory: Path) -> ShippedTier:
             for family, ratio in (("gemm", 1.0), ("other", 2.0))
         ]
         database.append(session, trials)
-    merged = write(database, MACHINE, str(directory))
+    merged = write(database, MACHINE, Inventory(CORE), str(directory))
     assert (merged.sessions, merged.trials) == (1, 2)
     assert "secret" not in (directory / file_name(MACHINE)).read_text()
     return ShippedTier(str(directory))
@@ -67,3 +68,24 @@ def test_a_damaged_file_is_ignored(tmp_path: Path) -> None:
         tier.problems(context_of(1))
     path.write_bytes(b"\xff\xfe" * 50)
     assert ShippedTier(str(tmp_path)).evidence(str(PROBLEM), context_of(1)) == []
+
+
+def test_losers_and_old_revisions_stay_behind(tmp_path: Path) -> None:
+    blocks = tuple(range(8, 16))
+    core = StandInCore(gemm={"seconds": 2e-3, "blocks": blocks}, fast={"seconds": 1e-3, "direct": False})
+    database = Database(tmp_path / "trials")
+    session = make_session(1)
+    trials = [
+        make_trial(session, kernel="f32_gemm__avx2", parameters=(block,), ratio=block / 8, revision=1)
+        for block in blocks
+    ]
+    trials += [
+        make_trial(session, kernel="f32_fast__avx2", parameters=(8,), ratio=0.5, revision=1),
+        make_trial(session, kernel="f32_fast__portable", parameters=(8,), ratio=0.1, revision=0),
+    ]
+    database.append(session, trials)
+    write(database, MACHINE, Inventory(core), str(tmp_path))
+    kept = ShippedTier(str(tmp_path)).evidence(trials[0].problem, context_of(1))
+    assert {(t.kernel, t.parameters[0]) for _, t in kept} == {
+        ("f32_gemm__avx2", 8), ("f32_gemm__avx2", 9), ("f32_gemm__avx2", 10), ("f32_gemm__avx2", 11), ("f32_fast__avx2", 8)
+    }  # fmt: skip

@@ -151,12 +151,23 @@ def merge(
 def export_(
     file: Annotated[Path | None, typer.Argument(help="File of JSON lines; none: standard output.")] = None,
     contended: Annotated[bool, typer.Option(help="Also measurements of a machine that was busy.")] = False,
+    package: Annotated[
+        bool, typer.Option("--package", help="Write the file that convkit ships for such machines.")
+    ] = False,
 ) -> None:
     """Write all records as text, one JSON object a line."""
     from convkit.tuner.database import open_user
 
     with _reported(), contextlib.ExitStack() as stack:
         database = open_user()
+        if package:
+            from convkit.tuner.candidates import core_inventory
+            from convkit.tuner.machine import machine_class
+            from convkit.tuner.shipped import write
+
+            written = write(database, machine_class(), core_inventory())
+            console.print(f"{written.sessions} sessions and {written.trials} trials", highlight=False)
+            return
         stream = stack.enter_context(file.open("w", encoding="utf-8")) if file else sys.stdout
         database.export(stream, contended=contended)
 

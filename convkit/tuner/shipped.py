@@ -11,10 +11,15 @@ from convkit.tuner.notices import notice_once
 from convkit.tuner.tiers import Evidence, counts_here
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from convkit.tuner.candidates import Inventory
     from convkit.tuner.database import Database, Merged
+    from convkit.tuner.records import Trial
 
 DIRECTORY = os.path.join(os.path.dirname(os.path.dirname(__file__)), "data")
 _LONGEST = 2**26
+_SHIPPED_EACH = 4
 _TRIAL = r'^\{"trial": .*"problem": "([^"]+)".*"session": "([0-9a-f]{32})"'
 
 
@@ -107,10 +112,11 @@ class ShippedTier:
         return known
 
 
-def write(database: Database, machine: MachineClass, directory: str = DIRECTORY) -> Merged:
+def write(database: Database, machine: MachineClass, inventory: Inventory, directory: str = DIRECTORY) -> Merged:
     """Write what a database has measured on machines like this one to a file for the package.
 
-    Contended sessions stay behind, and so do the facts of a session, which may name a host's parts.
+    Contended sessions stay behind, and so do the facts of a session, which may name a host's parts, and candidates that
+    no call would choose.
     """
     from dataclasses import replace
 
@@ -123,7 +129,9 @@ def write(database: Database, machine: MachineClass, directory: str = DIRECTORY)
         for session in database.sessions()
         if not session.contended and machine_counts(session.machine, machine, False)
     }
-    trials = [t for t in database.trials() if t.session in kept and not t.problem.startswith(BEST_OF)]
+    trials = _choosable(
+        [t for t in database.trials() if t.session in kept and not t.problem.startswith(BEST_OF)], inventory
+    )
     used = {trial.session for trial in trials}
     sessions = [session for uuid, session in kept.items() if uuid in used]
     os.makedirs(directory, exist_ok=True)
@@ -132,6 +140,23 @@ def write(database: Database, machine: MachineClass, directory: str = DIRECTORY)
         stream.writelines(to_line(session) + "\n" for session in sessions)
         stream.writelines(to_line(trial) + "\n" for trial in trials)
     return Merged(len(sessions), len(trials))
+
+
+def _choosable(trials: Iterable[Trial], inventory: Inventory) -> list[Trial]:
+    """The trials that some accuracy or workspace limit might choose: of each session and problem the few fastest.
+
+    A kernel that is not direct summation is never the answer to a strict call, so the fastest direct ones stay as well.
+    """
+    groups: dict[tuple[str, str, bool], list[Trial]] = {}
+    for trial in trials:
+        kernel = inventory.by_name.get(trial.kernel)
+        if trial.median and kernel is not None and trial.revision == kernel.revision:
+            groups.setdefault((trial.session, trial.problem, kernel.direct), []).append(trial)
+    kept = []
+    for group in groups.values():
+        fastest = sorted(group, key=lambda trial: trial.ratio or trial.median or 0.0)
+        kept += fastest[:_SHIPPED_EACH]
+    return kept
 
 
 def _lines_with(text: str, needle: str) -> list[str]:
