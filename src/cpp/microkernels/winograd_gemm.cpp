@@ -23,6 +23,9 @@ void point_tile(std::int64_t tiles, const PointProduct<T>& product, const T* v, 
         for (int j = 0; j < NV; ++j) c[i][j] = V::zero();
       }
       for (const std::int64_t stop = larger<std::int64_t>(0, left - product.fold); left > stop; left -= V::lanes) {
+        const T* const later = left > V::lanes ? a + product.block_stride : v + Rows * V::lanes;
+        CONVKIT_UNROLL
+        for (int i = 0; i < Rows; ++i) __builtin_prefetch(later + i * V::lanes, 0, 3);
         const T* const b_end = b + smaller<std::int64_t>(left, V::lanes) * panel;
         do {
           typename V::Reg bv[NV];
@@ -105,11 +108,11 @@ CONVKIT_INLINE void multiply(const PointProduct<T>& product, int vectors) {
   const RowSplit split = split_rows(product.tiles, TileShape<T>::rows(vectors));
   const auto& tiles = table<T>.tile[vectors];
   // The panel has full_lines * channels lines, a row tile takes `channels` steps: the fewest lines a step that get
-  // through all of them, then no more.
+  // through all of them, then no more. A single row tile uses its filters as fast as they can arrive.
   std::int64_t fetching = 0;
   int ahead = 0;
-  if (product.next && vectors == TileShape<T>::vectors && full_lines<T> > 0) {
-    const std::int64_t row_tiles = split.big + split.small;
+  const std::int64_t row_tiles = split.big + split.small;
+  if (product.next && row_tiles > 1 && vectors == TileShape<T>::vectors && full_lines<T> > 0) {
     int lines = 1;
     for (ahead = 1; lines < full_lines<T> && lines * row_tiles < full_lines<T>; lines *= 2) ++ahead;
     fetching = full_lines<T> / lines;

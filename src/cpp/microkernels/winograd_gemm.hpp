@@ -9,7 +9,8 @@
 // makes it grow with the number of folds and their length instead of with the number of channels.
 //
 // Register budget as in gemm_tile.hpp: 6 x 4 vectors of 32 registers, 6 x 2 of 16. A call may fetch the panel that comes
-// next into L2, `Ahead` lines a step, spread over the row tiles: all lines in the first tile would stall it.
+// next into L2, `Ahead` lines a step, spread over the row tiles: all lines in the first tile would stall it. Lines of V are
+// fetched into L1 a block of channels ahead: they lie too far apart for the hardware, and V may be larger than L2.
 #pragma once
 #include "isa/vec.hpp"
 #include "microkernels/gemm_tile.hpp"
