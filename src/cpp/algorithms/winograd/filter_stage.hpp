@@ -33,13 +33,45 @@ struct FilterStage {
       const std::int64_t channels = smaller<std::int64_t>(lanes, c_end - channel);
       for (int v = 0; v < vectors; ++v) {
         gather(o_begin + v * lanes, channel, channels);
-        tile.filter(
-            {scratch, taps * lanes, u + (channel - c_begin) * panel + v * lanes, point_stride, panel, channels});
+        const bool last = v + 1 == vectors;
+        const Ahead ahead(*this, o_begin + (last ? 0 : v + 1) * lanes, last ? channel + lanes : channel, c_end);
+        T* const to = u + (channel - c_begin) * panel + v * lanes;
+        for (std::int64_t k = 0; k < channels; k += piece) {
+          ahead.fetch(k);
+          tile.filter({scratch + k * taps * lanes, taps * lanes, to + k * panel, point_stride, panel,
+                       smaller<std::int64_t>(piece, channels - k)});
+        }
       }
     }
   }
 
  private:
+  static constexpr std::int64_t piece = 4;  // filters between two fetches
+
+  // The weights of the block that is gathered next, where each output's lie together: rows too far apart and too short
+  // for the hardware to fetch in time. A piece of the rows at a time, between transforms.
+  struct Ahead {
+    const char* from = nullptr;
+    std::ptrdiff_t row;
+    std::int64_t rows, bytes;
+
+    CONVKIT_INLINE Ahead(const FilterStage& s, std::int64_t output, std::int64_t channel, std::int64_t c_end) {
+      const std::int64_t taps = s.tile.ry * s.tile.rx;
+      if (channel >= c_end || output >= s.o || s.w.stride_c != taps) return;
+      from = static_cast<const char*>(s.w.data) +
+             (output * s.w.stride_o + channel * taps) * static_cast<std::ptrdiff_t>(sizeof(T));
+      row = s.w.stride_o * static_cast<std::ptrdiff_t>(sizeof(T));
+      rows = smaller<std::int64_t>(lanes, s.o - output);
+      bytes = smaller<std::int64_t>(lanes, c_end - channel) * taps * static_cast<std::int64_t>(sizeof(T));
+    }
+    CONVKIT_INLINE void fetch(std::int64_t first) const {
+      if (!from) return;
+      for (std::int64_t i = first; i < smaller(first + piece, rows); ++i) {
+        for (std::int64_t at = 0; at < bytes + 64; at += 64) __builtin_prefetch(from + i * row + at, 0, 2);
+      }
+    }
+  };
+
   void gather(std::int64_t output, std::int64_t channel, std::int64_t channels) const {
     const int outputs = static_cast<int>(smaller<std::int64_t>(lanes, o - output));
     const std::int64_t taps = tile.ry * tile.rx;
