@@ -17,7 +17,10 @@ template <class T>
 struct Prediction {
   static constexpr double l3_rate = 14, dram_rate = 6.5,
                           dram_rate_all = 13;  // bytes a cycle; dram_rate_all: of two members
-  static constexpr double tile_overhead = 34;  // cycles a row tile: zeroing, stores, call
+  static constexpr double tile_overhead = 34;   // cycles a row tile: zeroing, stores, call
+  static constexpr double point_overhead = 40;  // cycles a product of one point: call, first misses
+  static constexpr double l1_rate = 64;         // bytes a cycle of filters from L2, mostly behind the products
+  static constexpr double exposed = 0.15;       // of the shorter of two streams that overlap
   static constexpr double barrier_cycles = 4000;
   static constexpr double read_cycles = 8;  // a cache line of x from beyond L2, prefetched
 
@@ -39,11 +42,13 @@ struct Prediction {
     const double c = static_cast<double>(s.g.c);
     const double cycles = static_cast<double>(split.big) * (c * step(split.rows + 1) + tile_overhead) +
                           static_cast<double>(split.small) * (c * step(split.rows) + tile_overhead);
-    return s.points * cycles * 1.02;
+    return s.points * (cycles * 1.02 + point_overhead + bytes(c * s.panel) / l1_rate);
+  }
+  double reading(double tiles, double blocks) const {
+    return tiles * blocks * (tile.my * tile.mx * Vec<T>::bytes / 64.0) * read_cycles;
   }
   double input(double tiles, double blocks) const {
-    const double lines = tile.my * tile.mx * Vec<T>::bytes / 64.0;
-    return tiles * blocks * (tile.input_ops * 0.85 + lines * read_cycles);
+    return tiles * blocks * tile.input_ops * 0.85 + reading(tiles, blocks);
   }
   double output(double tiles) const { return tiles * TileShape<T>::vectors * tile.output_ops * 0.85; }
 
@@ -61,7 +66,7 @@ struct Prediction {
   // V read once a panel from beyond L2, mostly behind the products.
   double v_overflow(double rows) const {
     const double v = bytes(static_cast<double>(s.points) * static_cast<double>(s.g.c) * rows);
-    return v < 0.7 * static_cast<double>(machine.l2) ? 0 : 0.25 * v / l3_rate;
+    return v < 0.7 * static_cast<double>(machine.l2) ? 0 : 0.35 * v / l3_rate;
   }
   // M written and read again from beyond L2.
   double m_overflow(double rows) const {
@@ -75,7 +80,8 @@ struct Prediction {
     if (s.kc) {
       cycles += filter_transform();
     } else {
-      cycles = larger(cycles, filter_bytes() / filter_rate(columns));
+      const double arrival = filter_bytes() / filter_rate(columns);
+      cycles = larger(cycles, arrival) + exposed * smaller(cycles, arrival);
     }
     return cycles + m_overflow(rows) + output(rows);
   }
@@ -93,6 +99,7 @@ struct Prediction {
       const double pieces = static_cast<double>(ceil_div(static_cast<std::int64_t>(mine), s.m_tiles));
       const double one =
           input(rows, static_cast<double>(s.c_blocks)) / threads + (threads > 1 ? 2 * barrier_cycles : 0) +
+          bytes(static_cast<double>(s.points) * static_cast<double>(s.g.c) * mine) / l3_rate +
           static_cast<double>(ceil_div(s.panels, grid.columns)) * pieces * panel(mine / pieces, grid.columns);
       return total + static_cast<double>(s.g.groups * s.blocks) * one;
     }
@@ -100,7 +107,8 @@ struct Prediction {
     const double items = static_cast<double>(ceil_div(s.g.groups * s.blocks, threads / columns));
     const double one = input(rows, static_cast<double>(s.c_blocks)) +
                        static_cast<double>(ceil_div(s.panels, columns)) * panel(rows, columns);
-    return total + items * one;
+    // Nothing has fetched what the first block reads.
+    return total + items * one + reading(rows, static_cast<double>(s.c_blocks));
   }
 };
 
