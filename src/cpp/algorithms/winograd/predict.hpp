@@ -16,7 +16,7 @@ std::int64_t winograd_packed_elements(const ConvProblem& p, const WinogradTile<T
 template <class T>
 struct Prediction {
   static constexpr double l3_rate = 14, dram_rate = 6.5,
-                          dram_rate_all = 13;  // bytes a cycle; dram_rate_all: of two members
+                          dram_rate_all = 13;   // bytes a cycle; dram_rate_all: of two members
   static constexpr double tile_overhead = 34;   // cycles a row tile: zeroing, stores, call
   static constexpr double point_overhead = 40;  // cycles a product of one point: call, first misses
   static constexpr double l1_rate = 64;         // bytes a cycle of filters from L2, mostly behind the products
