@@ -4,13 +4,15 @@ For every Winograd kernel in force, a convolution of every number of channels an
 kernel and by direct summation, and both are held against float64. Printed is error / error of direct summation, for the
 root mean square and for the largest error over all outputs.
 
-Run it as ``python bench/accuracy.py [--isa avx512] [--channels 16,64,512]``; it prints Markdown.
+Run it as ``python bench/accuracy.py [--isa avx512] [--channels 16,64,512] [--json FILE]``; it prints Markdown.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -49,17 +51,18 @@ def errors(y: Array, exact: Array) -> tuple[float, float]:
 
 
 def main() -> None:
-    """Print one table of RMS and one of largest errors a filter size."""
+    """Print a row for each kernel, filter size and kind of data."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--isa", default=_core.active_isa())
     parser.add_argument("--channels", default="16,64,256,512,1024,2048")
+    parser.add_argument("--json", type=Path, help="save the table here")
     arguments = parser.parse_args()
     channels = [int(c) for c in arguments.channels.split(",")]
     kernels = [k for k in _core.kernels() if k["isa"] == arguments.isa and k["op"] == "forward"]
     direct = [k for k in kernels if k["direct"]]
 
-    print("| kernel | data |" + "".join(f" C = {c} |" for c in channels))
-    print("|---|---|" + "---|" * len(channels))
+    table = [["kernel", "data", *(f"C = {c}" for c in channels)], ["---"] * (2 + len(channels))]
+    print(*("| " + " | ".join(row) + " |" for row in table), sep="\n")
     for kernel in kernels:
         if kernel["direct"] or kernel["dtypes"][0] != "float32":
             continue
@@ -83,7 +86,10 @@ def main() -> None:
                     cells[kind].append(f"{rms / plain_rms:.2f} / {largest / plain_largest:.2f}")
             for kind, row in cells.items():
                 if row:
-                    print(f"| `{kernel['name']}` | {kind} | " + " | ".join(row) + " |", flush=True)
+                    table.append([f"`{kernel['name']}`", kind, *row])
+                    print("| " + " | ".join(table[-1]) + " |", flush=True)
+    if arguments.json:
+        arguments.json.write_text("[\n" + ",\n".join(json.dumps(row, ensure_ascii=False) for row in table) + "\n]\n")
 
 
 if __name__ == "__main__":

@@ -143,9 +143,14 @@ def totals(report: Report) -> Figure:
             if ranked:
                 bars.append((f"{network}, {_threads(team)}", ranked))
     colours = _colours(report.contestants())
-    count = sum(len(ranked) for _, ranked in bars)
-    figure = Figure(figsize=(10.0, 1.6 + 0.34 * count + 0.5 * len(bars)), layout="constrained")
-    for axes, (title, ranked) in zip(np.atleast_1d(figure.subplots(max(1, len(bars)), 1)), bars, strict=False):
+    columns = 1 if len(bars) < 4 else 2
+    lines = max(1, -(-len(bars) // columns))
+    height = lines * (1.4 + 0.32 * max((len(ranked) for _, ranked in bars), default=1))
+    figure = Figure(figsize=(2.0 + 7.0 * columns, height), layout="constrained")
+    panels = np.atleast_1d(figure.subplots(lines, columns)).flat
+    for axes in panels[len(bars) :]:
+        axes.set_visible(False)
+    for axes, (title, ranked) in zip(panels, bars, strict=False):
         place = np.arange(len(ranked))
         values = [1e3 * total for _, total in ranked]
         axes.barh(place, values, 0.72, color=[colours[name] for name, _ in ranked])
@@ -154,7 +159,7 @@ def totals(report: Report) -> Figure:
                           textcoords="offset points", va="center", fontsize=9, color=INK)  # fmt: skip
         axes.set_yticks(place, [name for name, _ in ranked], fontsize=9.5)
         axes.invert_yaxis()
-        axes.set_xlim(0, 1.2 * max(values))
+        axes.set_xlim(0, 1.3 * max(values))
         axes.set_xlabel("ms for all convolutions", color=INK)
         axes.tick_params(axis="y", length=0)
         _frame(axes, title, _subtitle(report), grid="x")
@@ -172,9 +177,9 @@ def roofline(report: Report, threads: int) -> Figure:
         intensity = [row.flops / _compulsory_bytes(Problem.parse(row.problem)) for row in rows]
         axes.scatter(intensity, [row.rate / 1e9 for row in rows], s=34, color=colours[name], label=name, alpha=0.85)
     peak = 2 * report.fma_peak[threads] / 1e9
-    lowest, highest = (limit * factor for limit, factor in zip(axes.get_xlim(), (0.9, 1.1), strict=True))
-    lowest = max(lowest, 0.5)
-    x = np.geomspace(lowest, highest, 200)
+    found = [row.flops / _compulsory_bytes(Problem.parse(row.problem)) for row in report.select(threads=threads)]
+    ridge = 1e9 * peak / bandwidth
+    x = np.geomspace(0.5 * min(*found, ridge), 1.5 * max(*found, ridge), 200)
     limit = f"FMA peak {peak:.0f} GFLOP/s, memory {bandwidth / 1e9:.0f} GB/s ({report.machine['bandwidth']})"
     axes.plot(x, np.minimum(peak, x * bandwidth / 1e9), color=LIMIT, linewidth=1.6, label=limit)
     axes.set_xscale("log")
@@ -197,10 +202,11 @@ def _compulsory_bytes(p: Problem) -> float:
 
 def thread_scaling(report: Report) -> Figure:
     """Speed-up of a network's total over one's own smallest team."""
-    networks, teams = report.networks(), report.teams()
+    teams = report.teams()
+    networks = [name for name in report.networks() if {row.threads for row in report.select(name)} == {*teams}]
     figure = Figure(figsize=(max(8.5, 1.5 + 4.6 * len(networks)), 5.6), layout="constrained")
     colours = _colours(report.contestants())
-    for axes, network in zip(np.atleast_1d(figure.subplots(1, len(networks))), networks, strict=True):
+    for axes, network in zip(np.atleast_1d(figure.subplots(1, max(1, len(networks)))), networks, strict=False):
         for name in report.contestants():
             times = [report.total(report.select(network, team), name) for team in teams]
             if all(times):

@@ -28,7 +28,7 @@ class Timing:
         Seconds of one call.
     samples : int
     cpu_per_wall : float
-        CPU time over elapsed time: the number of threads that really worked.
+        CPU time over elapsed time of calls one after another: the number of threads that really worked.
     error : float
         Largest error relative to the largest exact value.
     rms_error : float
@@ -92,7 +92,6 @@ def race(
         expected.append(max(once, 1e-7) * repeats[-1])
     rounds = max(5, int(seconds / max(expected)))
     walls: list[list[float]] = [[] for _ in contestants]
-    cpus: list[list[float]] = [[] for _ in contestants]
     for _ in range(rounds):
         for place, contestant in enumerate(contestants):
             if threads > 1:
@@ -102,13 +101,22 @@ def race(
             contestant.call()
             while threads > 1 and time.perf_counter() - warm < least:
                 contestant.call()
-            cpu, begin = time.process_time(), time.perf_counter()
+            begin = time.perf_counter()
             for _ in range(repeats[place]):
                 contestant.call()
-            elapsed = time.perf_counter() - begin
-            walls[place].append(elapsed / repeats[place])
-            cpus[place].append((time.process_time() - cpu) / elapsed)
+            walls[place].append((time.perf_counter() - begin) / repeats[place])
     return [
-        Timing(statistics.median(wall), min(wall), len(wall), statistics.median(cpu), *error)
-        for wall, cpu, error in zip(walls, cpus, errors, strict=True)
+        Timing(statistics.median(wall), min(wall), len(wall), _threads_at_work(contestant, threads), *error)
+        for contestant, wall, error in zip(contestants, walls, errors, strict=True)
     ]
+
+
+def _threads_at_work(contestant: Contestant, threads: int) -> float:
+    """CPU time over elapsed time, over many ticks of the kernel's clock where other threads run."""
+    if threads > 1:
+        wait_for_idle()
+    least = _POLL if threads == 1 else 6 * _POLL
+    cpu, begin = time.process_time(), time.perf_counter()
+    while time.perf_counter() - begin < least:
+        contestant.call()
+    return (time.process_time() - cpu) / (time.perf_counter() - begin)

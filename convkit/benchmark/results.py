@@ -16,6 +16,7 @@ from convkit.problem import Problem
 
 __all__ = ["Report", "Row"]
 
+_ISA = {"avx512": "AVX-512", "avx2": "AVX2", "portable": "no vector extension"}
 _PACKAGES = ("convkit", "numpy", "torch", "onnxruntime", "openvino", "ncnn")
 
 
@@ -97,7 +98,7 @@ class Report:
                 continue
         kind = machine_class()
         machine = {
-            "cpu": f"{str(_core.cpu()['brand']).strip()}, family {kind.family} model {kind.model}, {kind.isa}",
+            "cpu": f"{str(_core.cpu()['brand']).strip()}, family {kind.family} model {kind.model}, {_ISA[kind.isa]}",
             "class": str(kind),
             "cpus": _core.available_cpus(),
             "python": platform.python_version(),

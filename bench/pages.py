@@ -1,0 +1,311 @@
+"""Rewrites the tables and pictures of docs/performance.md and docs/accuracy.md from bench/results/.
+
+    python bench/pages.py [--machine FOLDER]
+
+A table stands between ``<!-- begin NAME -->`` and ``<!-- end NAME -->``; the text around it is written by hand.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from convkit.benchmark import plots
+from convkit.benchmark.results import Report, Row, by_layer
+
+RESULTS = Path(__file__).with_name("results")
+DOCS = Path(__file__).parents[1] / "docs"
+PICTURES = DOCS / "results"
+NOISE = 1.03
+TOO_WRONG = 1e-3
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> str:
+    """A Markdown table whose first columns are text."""
+    rules = ["---" if place < left else "---:" for place in range(len(head))]
+    return "\n".join("| " + " | ".join(row) + " |" for row in (head, rules, *rows))
+
+
+def threads_text(count: int) -> str:
+    return "1 thread" if count == 1 else f"{count} threads"
+
+
+def milliseconds(seconds: float) -> str:
+    value = 1e3 * seconds
+    return f"{value:.0f}" if value >= 100 else f"{value:#.3g}"
+
+
+class Results:
+    """Everything that was measured on one machine."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.forward = self._merged("forward-")
+        self.best_of = self._merged("bestof-forward-")
+        self.training = self._merged("bestof-training-")
+        self.kernels = self._merged("kernels-")
+
+    def _merged(self, begin: str) -> Report:
+        paths = sorted(self.folder.glob(f"{begin}*.json"))
+        whole = Report.load(paths[0])
+        whole.machine["commands"] = [whole.machine["command"]]
+        for path in paths[1:]:
+            part = Report.load(path)
+            whole.merge(part)
+            whole.machine["commands"].append(part.machine["command"])
+            whole.machine["when"] = max(whole.machine["when"], part.machine["when"])
+        order = ("VGG-19 N", "VGG-19 t", "ResNet", "MobileNet", "VGG-19 C")
+        whole.rows.sort(key=lambda row: next(i for i, name in enumerate(order) if row.network.startswith(name)))
+        return whole
+
+    def read(self, name: str) -> Any:
+        return json.loads((self.folder / f"{name}.json").read_text())
+
+
+def only(report: Report, network: str, threads: int | None = None) -> Report:
+    """The rows of networks whose title matches."""
+    rows = [row for row in report.select(threads=threads) if re.search(network, row.network)]
+    return replace(report, rows=rows)
+
+
+def peers_of(rows: Sequence[Row]) -> list[Row]:
+    return [row for row in rows if not row.contestant.startswith("convkit") and row.error < TOO_WRONG]
+
+
+def machine_text(results: Results) -> str:
+    machine, forward = results.forward.machine, results.forward
+    peaks = ", ".join(f"{2 * rate / 1e9:.0f} GFLOP/s with {threads_text(t)}" for t, rate in forward.fma_peak.items())
+    packages = ", ".join(f"{name} {number}" for name, number in machine["versions"].items() if name != "convkit")
+    return (
+        f"{machine['cpu']}, {machine['cpus']} CPUs of a virtual machine; FMA peak, measured: {peaks}. "
+        f"{machine['compiler']}, Python {machine['python']}, {packages}. Measured on {machine['when'][:10]}."
+    )
+
+
+def losses(results: Results) -> str:
+    """Layers where a peer was faster, the worst first."""
+    found = []
+    for network in results.forward.networks():
+        for team in results.forward.teams():
+            for layer, rows in by_layer(results.forward.select(network, team)):
+                own = next(row for row in rows if row.contestant.startswith("convkit"))
+                best = min(peers_of(rows), key=lambda row: row.median, default=own)
+                if own.median > NOISE * best.median:
+                    cells = (network, layer, str(team), own.kernel.rsplit("__")[0], milliseconds(own.median))
+                    found.append((own.median / best.median, (*cells, best.contestant, milliseconds(best.median))))
+    count = len({(row.network, row.layer, row.threads) for row in results.forward.rows})
+    rows = [(*cells, f"{ratio:.2f}") for ratio, cells in sorted(found, reverse=True)]
+    head = ("network", "layer", "threads", "kernel", "convkit, ms", "faster", "ms", "ratio")
+    return (
+        f"In {len(found)} of {count} cases (a layer, a layout, a number of threads) a peer was more than "
+        f"{100 * (NOISE - 1):.0f}% faster" + (":\n\n" + table(head, rows, 4) if found else ".")
+    )
+
+
+def totals(results: Results) -> str:
+    """Milliseconds of whole networks."""
+    report = results.forward
+    kinds = ("convkit", *plots.THEIRS)
+    rows = []
+    for network in report.networks():
+        for team in report.teams():
+            own = report.select(network, team)
+            times = {}
+            for name in {row.contestant for row in own}:
+                total = report.total(own, name)
+                if total is not None:
+                    times[next(kind for kind in kinds if name.startswith(kind))] = total
+            if not times:
+                continue
+            best = min(times.values())
+            cells = []
+            for kind in kinds[:-1]:
+                text = f"{milliseconds(times[kind])} ({times[kind] / times['convkit']:.2f})" if kind in times else "-"
+                cells.append(f"**{text}**" if times.get(kind) == best else text)
+            rows.append((network, str(team), *cells))
+    return table(("convolutions of", "threads", *kinds[:-1]), rows)
+
+
+def layers(report: Report, network: str) -> str:
+    """Milliseconds, kernel and shares of the limits for each layer, with the best peer."""
+    rows = []
+    for team in report.teams():
+        for layer, own in by_layer(report.select(network, team)):
+            ours = next(row for row in own if row.contestant.startswith("convkit"))
+            best = min(peers_of(own), key=lambda row: row.median)
+            peak = 2 * report.fma_peak[team]
+            rows.append(
+                (
+                    f"{layer} x{ours.count}", f"`{ours.kernel.rsplit('__')[0]}`", best.contestant, str(team),
+                    milliseconds(ours.median), f"{ours.rate / 1e9:.0f}", f"{100 * ours.rate / peak:.0f}",
+                    f"{100 * ours.limit / ours.median:.0f}", f"{ours.error:.0e}", f"{ours.cpu_per_wall:.1f}",
+                    milliseconds(best.median), f"{best.cpu_per_wall:.1f}", f"{best.median / ours.median:.2f}",
+                )
+            )  # fmt: skip
+    head = ("layer", "kernel", "best peer", "threads", "ms", "GFLOP/s", "% of peak", "% of limit", "error", "CPUs",
+            "peer, ms", "its CPUs", "peer / convkit")  # fmt: skip
+    return table(head, rows, 3)
+
+
+def best_of(report: Report) -> str:
+    """Every algorithm for every layer, and what each static choice costs over a network."""
+    parts = []
+    for network in report.networks():
+        for team in report.teams():
+            own = report.select(network, team)
+            names = list(dict.fromkeys(row.contestant for row in own if row.contestant.startswith("convkit")))
+            peers = list(dict.fromkeys(row.contestant for row in own if not row.contestant.startswith("convkit")))
+            sums = dict.fromkeys(names + peers, 0.0)
+            lines = []
+            for layer, rows in by_layer(own):
+                times = {row.contestant: row.median for row in rows}
+                fastest = min(times[name] for name in names if name in times)
+                cells = []
+                for name, known in sums.items():
+                    sums[name] = known + rows[0].count * times.get(name, times[names[0]])
+                    text = milliseconds(times[name]) if name in times else "-"
+                    cells.append(f"**{text}**" if times.get(name) == fastest else text)
+                kernel = next(row.kernel for row in rows if row.contestant == names[0])
+                lines.append((f"{layer} x{rows[0].count}", _short_kernels(kernel), *cells))
+            lines.append(("all layers, ms", "", *(milliseconds(total) for total in sums.values())))
+            lines.append(("over the selection", "", *(f"{total / sums[names[0]]:.2f}" for total in sums.values())))
+            heads = ["selected", *(name.split()[1] for name in names[1:]), *(name.split()[0] for name in peers)]
+            parts.append(f"**{network}, {threads_text(team)}**, ms\n\n" + table(("layer", "chosen", *heads), lines, 2))
+    return "\n\n".join(parts)
+
+
+def _short_kernels(names: str) -> str:
+    parts = [
+        re.sub(r"_(input|weight)_grad", "", name.removeprefix("f32_").rsplit("__")[0]) for name in names.split(" + ")
+    ]
+    return " + ".join(parts)
+
+
+def scaling(results: Results) -> str:
+    """Speed-up and efficiency of whole networks."""
+    report = results.forward
+    least = report.teams()[0]
+    rows = []
+    for network in report.networks():
+        for team in report.teams()[1:]:
+            cells = []
+            for kind in ("convkit", *list(plots.THEIRS)[:-1]):
+                times = [
+                    next((t for name in report.contestants() if name.startswith(kind)
+                          and (t := report.total(report.select(network, size), name)) is not None), None)
+                    for size in (least, team)
+                ]  # fmt: skip
+                gain = times[0] / times[1] if times[0] and times[1] else None
+                cells.append(f"{gain:.2f} ({100 * gain * least / team:.0f}%)" if gain else "-")
+            rows.append((network, str(team), *cells))
+    return table(("convolutions of", "threads", "convkit", *list(plots.THEIRS)[:-1]), rows)
+
+
+def overhead(results: Results) -> str:
+    """What a profile and the suite cost."""
+    found = results.read("overhead")
+    added, closing = (1e6 * found["profile"][name] for name in ("added", "closing"))
+    shares = "; ".join(
+        f"{1e3 * mean:.2f} ms with {threads_text(int(threads))}, of which a record is "
+        f"{100 * (added + closing) / (1e6 * mean):.3f}%"
+        for threads, mean in found["profile"]["mean_call"].items()
+    )
+    rows = [
+        (
+            one["problem"],
+            f"{1e6 * one['bare_seconds']:.1f}",
+            f"{1e6 * one['seconds']:.1f}",
+            f"{100 * one['overhead']:+.2f}%",
+        )
+        for one in found["suite"]
+    ]
+    return (
+        f"A record adds {added:.2f} µs to its call and {closing:.2f} µs when the block ends. The mean call of VGG-19's "
+        f"convolutions on 64 CIFAR-10 images takes {shares}.\n\n"
+        + table(("convolution", "C++ loop, µs", "pytest-benchmark, µs", "difference"), rows)
+    )
+
+
+def commands(results: Results) -> str:
+    """The commands behind the tables."""
+    lines: list[str] = []
+    for report in (results.forward, results.best_of, results.training, results.kernels):
+        lines += report.machine["commands"]
+    return "```\n" + "\n".join(lines) + "\n```"
+
+
+def accuracy(results: Results) -> str:
+    """The table of errors."""
+    head, _, *rows = results.read("accuracy")
+    return table(head, [[row[0].replace("__avx512", ""), *row[1:]] for row in rows], 2)
+
+
+def pictures(results: Results) -> dict[str, Figure]:
+    """Every picture of the pages, by file name."""
+    forward = results.forward
+    least, most = forward.teams()[0], forward.teams()[-1]
+    found = {
+        "totals-1": plots.totals(only(forward, "", least)),
+        f"totals-{most}": plots.totals(only(forward, "", most)),
+        "scaling": plots.thread_scaling(only(forward, "NCHW")),
+        "roofline": plots.roofline(only(forward, "NCHW"), least),
+        "error": plots.error_and_speed(results.kernels, results.kernels.networks()[0], least),
+    }
+    for mark, network in (("vgg19", "VGG-19 NCHW"), ("resnet50", "ResNet-50 NCHW"), ("mobilenet", "MobileNet v2 NHWC")):
+        found[f"layers-{mark}"] = plots.layer_bars(forward, network, least)
+    for mark, network in (("vgg19", "^VGG-19 N"), ("resnet50", "ResNet-50")):
+        found[f"kernels-{mark}"] = plots.kernel_map(only(forward, network))
+    return found
+
+
+BLOCKS: dict[str, Callable[[Results], str]] = {
+    "machine": machine_text,
+    "losses": losses,
+    "totals": totals,
+    "layers-vgg19": lambda results: layers(results.forward, "VGG-19 NCHW"),
+    "layers-resnet50": lambda results: layers(results.forward, "ResNet-50 NCHW"),
+    "layers-mobilenet": lambda results: layers(results.forward, "MobileNet v2 NHWC"),
+    "scaling": scaling,
+    "bestof": lambda results: best_of(results.best_of),
+    "training": lambda results: best_of(results.training),
+    "overhead": overhead,
+    "commands": commands,
+    "accuracy": accuracy,
+}
+
+
+def rewritten(text: str, results: Results) -> str:
+    """A page with every block made anew."""
+
+    def fill(match: re.Match[str]) -> str:
+        return f"{match[1]}\n{BLOCKS[match[2]](results)}\n{match[3]}"
+
+    return re.sub(r"(<!-- begin ([\w-]+) -->).*?(<!-- end \2 -->)", fill, text, flags=re.DOTALL)
+
+
+def main() -> None:
+    """Rewrite both pages and draw the pictures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--machine", default="", help="the folder of bench/results; by default the only one")
+    arguments = parser.parse_args()
+    folders = sorted(path for path in RESULTS.iterdir() if path.is_dir() and arguments.machine in path.name)
+    if len(folders) != 1:
+        parser.error(f"--machine must name one of {', '.join(path.name for path in folders)}")
+    results = Results(folders[0])
+    for name in ("performance.md", "accuracy.md"):
+        page = DOCS / name
+        page.write_text(rewritten(page.read_text(), results))
+    PICTURES.mkdir(exist_ok=True)
+    for name, figure in pictures(results).items():
+        figure.savefig(PICTURES / f"{name}.png", dpi=90, metadata={"Software": None})
+
+
+if __name__ == "__main__":
+    main()
