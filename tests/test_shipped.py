@@ -86,6 +86,5 @@ def test_losers_and_old_revisions_stay_behind(tmp_path: Path) -> None:
     database.append(session, trials)
     write(database, MACHINE, Inventory(core), str(tmp_path))
     kept = ShippedTier(str(tmp_path)).evidence(trials[0].problem, context_of(1))
-    assert {(t.kernel, t.parameters[0]) for _, t in kept} == {
-        ("f32_gemm__avx2", 8), ("f32_gemm__avx2", 9), ("f32_gemm__avx2", 10), ("f32_gemm__avx2", 11), ("f32_fast__avx2", 8)
-    }  # fmt: skip
+    fastest = {("f32_gemm__avx2", block) for block in blocks[:4]}
+    assert {(t.kernel, t.parameters[0]) for _, t in kept} == fastest | {("f32_fast__avx2", 8)}
