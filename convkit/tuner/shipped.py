@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from typing import TYPE_CHECKING
 
 from convkit.tuner.machine import Context, MachineClass
@@ -19,8 +18,11 @@ if TYPE_CHECKING:
 
 DIRECTORY = os.path.join(os.path.dirname(os.path.dirname(__file__)), "data")
 _LONGEST = 2**26
-_SHIPPED_EACH = 4
-_TRIAL = r'^\{"trial": .*"problem": "([^"]+)".*"session": "([0-9a-f]{32})"'
+# Of each session and problem as many trials, and kernels no slower than this many times the fastest.
+_FASTEST = 3
+_NEAR = 1.5
+# Beside the trials: a line of threads and problem for each, so that neighbours are found without reading all records.
+_INDEX = ".problems"
 
 
 def file_name(machine: MachineClass) -> str:
@@ -74,27 +76,19 @@ class ShippedTier:
 
     def problems(self, context: Context) -> list[tuple[str, int]]:
         """Problems with trials for machines like this one, as (text, threads)."""
-        text = self._text(context.machine)
-        if not text:
-            return []
-        from convkit.tuner.records import RecordError, Session, from_line
-
-        threads: dict[str, int] = {}
-        for line in _lines_with(text, '{"session": '):
-            try:
-                session = from_line(line)
-            except RecordError:
-                continue
-            if isinstance(session, Session):
-                threads[session.uuid] = session.threads
-        return sorted({(m[1], threads[m[2]]) for m in re.finditer(_TRIAL, text, re.MULTILINE) if m[2] in threads})
+        found = set()
+        for line in self._text(context.machine, _INDEX).splitlines():
+            threads, _, problem = line.partition(" ")
+            if threads.isdecimal() and len(threads) < 6:
+                found.add((problem, int(threads)))
+        return sorted(found)
 
     def outcome(self) -> str:
         """What `explain` says of it."""
         return self._outcome
 
-    def _text(self, machine: MachineClass) -> str:
-        name = file_name(machine)
+    def _text(self, machine: MachineClass, suffix: str = "") -> str:
+        name = file_name(machine) + suffix
         known = self._texts.get(name)
         if known is None:
             known = ""
@@ -103,7 +97,7 @@ class ShippedTier:
                 if os.path.getsize(path) <= _LONGEST:
                     with open(path, encoding="utf-8") as stream:
                         known = stream.read()
-                    self._outcome = name
+                    self._outcome = file_name(machine)
             except FileNotFoundError:
                 pass
             except (OSError, UnicodeError) as error:
@@ -139,13 +133,17 @@ def write(database: Database, machine: MachineClass, inventory: Inventory, direc
         stream.write(EXPORT_HEADER + "\n")
         stream.writelines(to_line(session) + "\n" for session in sessions)
         stream.writelines(to_line(trial) + "\n" for trial in trials)
+    problems = sorted({(kept[trial.session].threads, trial.problem) for trial in trials})
+    with open(os.path.join(directory, file_name(machine) + _INDEX), "w", encoding="utf-8") as stream:
+        stream.writelines(f"{threads} {problem}\n" for threads, problem in problems)
     return Merged(len(sessions), len(trials))
 
 
 def _choosable(trials: Iterable[Trial], inventory: Inventory) -> list[Trial]:
-    """The trials that some accuracy or workspace limit might choose: of each session and problem the few fastest.
+    """The trials that some accuracy might choose, and what neighbours need to know of the other kernels.
 
-    A kernel that is not direct summation is never the answer to a strict call, so the fastest direct ones stay as well.
+    A kernel that is not direct summation is never the answer to a strict call, so the direct ones have a race of their
+    own.
     """
     groups: dict[tuple[str, str, bool], list[Trial]] = {}
     for trial in trials:
@@ -154,9 +152,15 @@ def _choosable(trials: Iterable[Trial], inventory: Inventory) -> list[Trial]:
             groups.setdefault((trial.session, trial.problem, kernel.direct), []).append(trial)
     kept = []
     for group in groups.values():
-        fastest = sorted(group, key=lambda trial: trial.ratio or trial.median or 0.0)
-        kept += fastest[:_SHIPPED_EACH]
+        fastest = sorted(group, key=_time)
+        near = [trial for trial in fastest if _time(trial) <= _NEAR * _time(fastest[0])]
+        of_kernels = {trial.kernel: trial for trial in reversed(near)}.values()
+        kept += list(dict.fromkeys([*fastest[:_FASTEST], *of_kernels]))
     return kept
+
+
+def _time(trial: Trial) -> float:
+    return trial.ratio or trial.median or 0.0
 
 
 def _lines_with(text: str, needle: str) -> list[str]:
