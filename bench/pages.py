@@ -90,23 +90,34 @@ def machine_text(results: Results) -> str:
 
 
 def losses(results: Results) -> str:
-    """Layers where a peer was faster, the worst first."""
-    found = []
-    for network in results.forward.networks():
-        for team in results.forward.teams():
-            for layer, rows in by_layer(results.forward.select(network, team)):
-                own = next(row for row in rows if row.contestant.startswith("convkit"))
-                best = min(peers_of(rows), key=lambda row: row.median, default=own)
-                if own.median > NOISE * best.median:
-                    cells = (network, layer, str(team), own.kernel.rsplit("__")[0], milliseconds(own.median))
-                    found.append((own.median / best.median, (*cells, best.contestant, milliseconds(best.median))))
-    count = len({(row.network, row.layer, row.threads) for row in results.forward.rows})
-    rows = [(*cells, f"{ratio:.2f}") for ratio, cells in sorted(found, reverse=True)]
+    """Layers where a peer was faster, and layers where one algorithm was faster than the selection, the worst first."""
+    beaten, missed, cases, lines = [], [], 0, 0
+    for report in (results.forward, results.training, results.best_of):
+        for network in report.networks():
+            for team in report.teams():
+                for layer, rows in by_layer(report.select(network, team)):
+                    own, *others = (row for row in rows if row.contestant.startswith("convkit"))
+                    cells = (network, layer, str(team), _short_kernels(own.kernel), milliseconds(own.median))
+                    same = own.kernel, own.parameters
+                    others = [row for row in others if (row.kernel, row.parameters) != same]
+                    for rivals, found in ((peers_of(rows), beaten), (others, missed)):
+                        best = min(rivals, key=lambda row: row.median, default=own)
+                        if own.median > NOISE * best.median:
+                            name = best.contestant.removeprefix("convkit ").split(" N")[0]
+                            ratio = own.median / best.median
+                            found.append((ratio, (*cells, name, milliseconds(best.median), f"{ratio:.2f}")))
+                    cases += bool(peers_of(rows))
+                    lines += report is not results.forward
     head = ("network", "layer", "threads", "kernel", "convkit, ms", "faster", "ms", "ratio")
-    return (
-        f"In {len(found)} of {count} cases (a layer, a layout, a number of threads) a peer was more than "
-        f"{100 * (NOISE - 1):.0f}% faster" + (":\n\n" + table(head, rows, 4) if found else ".")
-    )
+    limit = f"more than {100 * (NOISE - 1):.0f}% faster"
+    parts = []
+    for found, text in (
+        (beaten, f"In {len(beaten)} of {cases} cases (a layer, a layout, a number of threads) a peer was {limit}"),
+        (missed, f"In {len(missed)} of {lines} cases one fixed algorithm was {limit} than what had been selected"),
+    ):
+        rows = [cells for _, cells in sorted(found, reverse=True)]
+        parts.append(f"{text}:\n\n{table(head, rows, 4)}" if rows else f"{text}.")
+    return "\n\n".join(parts)
 
 
 def totals(results: Results) -> str:

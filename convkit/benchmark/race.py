@@ -16,6 +16,8 @@ __all__ = ["Timing", "race", "relative_error", "wait_for_idle"]
 # Longer than a tick of the kernel's clock: the CPU time of a thread that keeps running shows only after one.
 _POLL = 0.012
 _PATIENCE = 0.5
+# Threads that were woken need a while until each has a core for itself.
+_TEAM_WARM, _TEAM_SAMPLE = 0.015, 0.02
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,8 @@ def race(
     threads : int
         Team size of every contestant; beyond one, each begins on an idle machine.
     """
+    if threads > 1:
+        least = max(least, _TEAM_SAMPLE)
     errors, repeats, expected = [], [], []
     for contestant in contestants:
         errors.append(relative_error(contestant.result(contestant.call()), exact))
@@ -99,7 +103,7 @@ def race(
             # Brings its own operands back into the caches, and its workers back to their cores.
             warm = time.perf_counter()
             contestant.call()
-            while threads > 1 and time.perf_counter() - warm < least:
+            while threads > 1 and time.perf_counter() - warm < _TEAM_WARM:
                 contestant.call()
             begin = time.perf_counter()
             for _ in range(repeats[place]):
@@ -115,7 +119,7 @@ def _threads_at_work(contestant: Contestant, threads: int) -> float:
     """CPU time over elapsed time, over many ticks of the kernel's clock where other threads run."""
     if threads > 1:
         wait_for_idle()
-    least = _POLL if threads == 1 else 6 * _POLL
+    least = _POLL if threads == 1 else 10 * _POLL
     cpu, begin = time.process_time(), time.perf_counter()
     while time.perf_counter() - begin < least:
         contestant.call()

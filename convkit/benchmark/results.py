@@ -150,9 +150,10 @@ class Report:
         return sum(row.median * row.count for row in own)
 
     def save(self, path: Path) -> None:
-        """Write JSON, with a line for each row."""
-        rows = [json.dumps({name: _short(value) for name, value in asdict(row).items()}) for row in self.rows]
+        """Write JSON: names of columns, and a line for each row."""
+        rows = [json.dumps([_short(value) for value in asdict(row).values()]) for row in self.rows]
         rest = {name: getattr(self, name) for name in ("machine", "fma_peak", "bandwidth")}
+        rest["columns"] = [item.name for item in fields(Row)]
         text = json.dumps(rest, indent=1).removesuffix("\n}")
         path.write_text(text + ',\n "rows": [\n' + ",\n".join(rows) + "\n]}\n")
 
@@ -174,7 +175,8 @@ class Report:
     def load(cls, path: Path) -> Report:
         """Read what `save` wrote."""
         kept = json.loads(path.read_text())
-        rows = [Row(**{**row, "parameters": tuple(row["parameters"])}) for row in kept["rows"]]
+        rows = [Row(**dict(zip(kept["columns"], row, strict=True))) for row in kept["rows"]]
+        rows = [replace(row, parameters=tuple(row.parameters)) for row in rows]
         peak, bandwidth = ({int(team): rate for team, rate in kept[name].items()} for name in ("fma_peak", "bandwidth"))
         return cls(rows, kept["machine"], peak, bandwidth)
 
