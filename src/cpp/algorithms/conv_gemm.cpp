@@ -45,6 +45,7 @@ void conv_gemm_cost(const ConvProblem& p, const Parameters& parameters, const Ma
   const double columns = static_cast<double>(p.n * pixels) * static_cast<double>(p.groups * k);
   if (p.layout == Layout::nhwc) {
     *out = lanes_on_outputs_cost<T>(p);
+    out->efficiency *= 0.95;
     out->vector_ops +=
         2.5 * columns / Vec<T>::lanes + 12.0 * static_cast<double>(p.n * pixels * p.groups * p.kh * p.kw);
     out->vector_ops += 2.0 * static_cast<double>(p.n * pixels * p.o) / Vec<T>::lanes * static_cast<double>(chunks - 1);
@@ -58,7 +59,7 @@ void conv_gemm_cost(const ConvProblem& p, const Parameters& parameters, const Ma
   *out = {};
   out->fmas =
       static_cast<double>(p.n * p.o) * static_cast<double>(k) * static_cast<double>(round_up(pixels, Vec<T>::lanes));
-  out->efficiency = tile_efficiency<T>(panels.split.big ? panels.split.rows + 1 : panels.split.rows);
+  out->efficiency = 0.93 * tile_efficiency<T>(panels.split.big ? panels.split.rows + 1 : panels.split.rows);
   const double segments = static_cast<double>(p.n) * static_cast<double>(panels.count() + p.oh);
   out->vector_ops = 3.0 * columns / Vec<T>::lanes + 10.0 * segments * static_cast<double>(p.groups * k) +
                     2.0 * static_cast<double>(p.n * pixels * p.o) / Vec<T>::lanes * static_cast<double>(chunks);

@@ -156,6 +156,8 @@ void direct_cost(const ConvProblem& p, const Parameters& parameters, const Machi
   // Short runs leave the k loop before it has paid for its pointers.
   const double run = static_cast<double>(g.rows_merge ? g.channels * p.kw : g.channels);
   out->efficiency *= run / (run + 1.5);
+  // A strip that serves one tap hardly pays.
+  if (p.layout == Layout::nchw && g.taps == 1) out->efficiency *= 0.87;
   if (parameters.value[1] > 1) out->vector_ops += 2.0 * pixels * outputs / Vec<T>::lanes * (parameters.value[1] - 1);
   const double streamed = static_cast<double>(blocks) * panels_size;
   (panels_size > 0.7 * static_cast<double>(machine.l2) ? out->bytes_l3 : out->bytes_l2) += streamed;

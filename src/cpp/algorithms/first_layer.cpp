@@ -311,7 +311,7 @@ void cost(const ConvProblem& p, const Parameters& parameters, const Machine&, in
     const double vectors = static_cast<double>(p.n * p.o * p.oh) * static_cast<double>(ceil_div(p.ow, Vec<T>::lanes));
     *out = {};
     out->fmas = vectors * Vec<T>::lanes * static_cast<double>(p.c / p.groups * p.kh * p.kw);
-    out->efficiency = p.o / p.groups < 4 ? 0.4 : 0.85;
+    out->efficiency = p.o / p.groups < 4 ? 0.4 : 0.95;
     out->vector_ops = 2 * vectors;
     out->bytes_dram = tensor_bytes(p, sizeof(T));
     out->imbalance = grid_imbalance(chunks * p.groups, 1, threads);

@@ -30,7 +30,7 @@ void im2col_cost(const ConvProblem& p, const Parameters&, const Machine& machine
     out->fmas =
         static_cast<double>(p.n * p.o) * static_cast<double>(k) * static_cast<double>(round_up(pixels, Vec<T>::lanes));
     const PixelPanels<T> panels(larger<std::int64_t>(pixels, 1));
-    out->efficiency = tile_efficiency<T>(panels.split.big ? panels.split.rows + 1 : panels.split.rows);
+    out->efficiency = 0.93 * tile_efficiency<T>(panels.split.big ? panels.split.rows + 1 : panels.split.rows);
     out->bytes_dram = tensor_bytes(p, sizeof(T));
   }
   out->vector_ops += 3.0 * all / sizeof(T) / Vec<T>::lanes + 12.0 * static_cast<double>(p.n * p.oh * p.groups * k);

@@ -131,25 +131,8 @@ void winograd_cost(const ConvProblem& p, const Parameters& parameters, const Mac
   const int columns = s.shared ? 1 : fused_columns(s, threads);
   *out = {};
   out->fmas = groups * tiles * s.points * c * o;
-  out->vector_ops =
-      groups * tiles * (static_cast<double>(s.c_blocks) * columns * tile.input_ops + o / s.lanes * tile.output_ops);
   out->efficiency = groups * blocks * panels * s.points * rows * c * TileShape<T>::vectors /
                     (groups * blocks * panels * predict.products(rows));
-  const double filters = predict.bytes(s.points * c * o) * groups;
-  const bool l2_holds = filters < 0.6 * static_cast<double>(machine.l2);
-  const bool l3_holds = filters < 0.8 * static_cast<double>(machine.l3);
-  const double sweeps = s.kc || l2_holds ? 1 : blocks;
-  // Loads of filters hide behind the products as long as a block has a few row tiles: count what does not.
-  const double exposed = 24.0 / (24.0 + rows);
-  if (!s.kc) (l3_holds ? out->bytes_l3 : out->bytes_dram) += exposed * filters * sweeps;
-  out->bytes_l3 += groups * blocks * panels * (predict.v_overflow(rows) + predict.m_overflow(rows)) * predict.l3_rate;
-  out->bytes_dram += predict.bytes(static_cast<double>(p.n) * static_cast<double>(p.c * p.h * p.w)) +
-                     predict.bytes(static_cast<double>(p.n) * static_cast<double>(p.o * p.oh * p.ow));
-  if (!p.packed) {
-    out->vector_ops += (s.kc ? blocks : 1) * groups * panels * predict.filter_transform();
-    out->bytes_dram += predict.bytes(static_cast<double>(p.o) * c * tile.ry * tile.rx);
-    if (!s.kc) out->bytes_l3 += 2 * filters;
-  }
   if (s.shared) {
     const Grid grid = shared_grid(s, s.block_tiles, threads);
     out->imbalance =
@@ -161,6 +144,14 @@ void winograd_cost(const ConvProblem& p, const Parameters& parameters, const Mac
                                          ceil_div(s.panels, columns) * threads) /
                      (items * panels);
   }
+  // All that the predicted time holds beside products, as instructions; filters that arrive behind products cost none.
+  const double share = larger(out->imbalance, 1.0) / threads;
+  const double products = out->fmas / (Vec<T>::lanes * out->efficiency) * share;
+  out->vector_ops = 2 * larger(predict.cycles() - products, 0.1 * products) / share;
+  // With few channels the transforms leave most lanes idle, and no product is long enough to hide their stores.
+  if (s.g.c < Vec<T>::lanes) out->vector_ops *= 1.25;
+  out->bytes_dram = predict.bytes(static_cast<double>(p.n) * static_cast<double>(p.c * p.h * p.w)) +
+                    predict.bytes(static_cast<double>(p.n) * static_cast<double>(p.o * p.oh * p.ow));
   out->barriers = static_cast<std::int32_t>((s.shared ? 2 * s.g.groups * s.blocks : 0) + (!p.packed && !s.kc ? 1 : 0));
 }
 
