@@ -65,6 +65,7 @@ TILES = {
     (4, 3): SQRT,
     (5, 3): NO_ZERO,
     (6, 3): HALVES,
+    (4, 2): paired(*rational("2/5", "4/3"), zero=False),
     (2, 5): SQRT,
     (3, 5): NO_ZERO,
     (4, 5): HALVES,

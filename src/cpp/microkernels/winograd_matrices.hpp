@@ -27,6 +27,11 @@ struct PointsSqrt {  // 0, +-sqrt(1/2), +-sqrt(2): reciprocal and as close to th
   static constexpr int pairs = 2;
   static constexpr double pair(int i) { return i == 0 ? sqrt_two / 2 : sqrt_two; }
 };
+struct PointsTwoPairs {  // +-2/5, +-4/3
+  static constexpr bool zero = false;
+  static constexpr int pairs = 2;
+  static constexpr double pair(int i) { return i == 0 ? 2.0 / 5 : 4.0 / 3; }
+};
 struct PointsNoZero {  // +-0.3, +-0.9, +-1.8
   static constexpr bool zero = false;
   static constexpr int pairs = 3;
@@ -127,13 +132,14 @@ using F2x3 = Winograd1d<2, 3, Points1>;
 using F4x3 = Winograd1d<4, 3, PointsSqrt>;
 using F5x3 = Winograd1d<5, 3, PointsNoZero>;
 using F6x3 = Winograd1d<6, 3, PointsHalves>;
+using F4x2 = Winograd1d<4, 2, PointsTwoPairs>;
 using F2x5 = Winograd1d<2, 5, PointsSqrt>;
 using F3x5 = Winograd1d<3, 5, PointsNoZero>;
 using F4x5 = Winograd1d<4, 5, PointsHalves>;
 using F4x7 = Winograd1d<4, 7, PointsFifths>;
 
 static_assert(F2x3::deviation() < 1e-13 && F4x3::deviation() < 1e-13 && F5x3::deviation() < 1e-13 &&
-                  F6x3::deviation() < 1e-13 && F2x5::deviation() < 1e-13 && F3x5::deviation() < 1e-13 &&
+                  F6x3::deviation() < 1e-13 && F4x2::deviation() < 1e-13 && F2x5::deviation() < 1e-13 && F3x5::deviation() < 1e-13 &&
                   F4x5::deviation() < 1e-13 && F4x7::deviation() < 1e-12,
               "the matrices are not those of a correlation");
 

@@ -4,6 +4,7 @@ namespace convkit::CONVKIT_ISA {
 
 template const WinogradTile<float>& winograd_tile<float, F2x3, F2x3>();
 template const WinogradTile<float>& winograd_tile<float, F2x3, F4x3>();
+template const WinogradTile<float>& winograd_tile<float, F4x2, F4x2>();
 template const WinogradTile<float>& winograd_tile<float, F4x3, F4x3>();
 template const WinogradTile<float>& winograd_tile<float, F5x3, F4x3>();
 template const WinogradTile<float>& winograd_tile<float, F5x3, F5x3>();

@@ -270,10 +270,9 @@ Grid shared_grid(const Sizes<T>& s, std::int64_t tiles, int size) {
   return best;
 }
 
+// `s` are the sizes of `args.problem`; its y may have other strides than a dense result. `stream`: write past the caches.
 template <class T>
-void winograd_run(const Arguments& args, const WinogradTile<T>& tile) {
-  const ConvProblem& p = *args.problem;
-  const Sizes<T> s(p, *args.parameters, tile);
+void winograd_run(const Arguments& args, const WinogradTile<T>& tile, const Sizes<T>& s, bool stream) {
   if (s.g.tiles == 0 || s.g.o == 0) return;
   const bool cold = !args.packed;
   Carver carver{static_cast<char*>(args.workspace)};
@@ -281,9 +280,6 @@ void winograd_run(const Arguments& args, const WinogradTile<T>& tile) {
   const std::int64_t member_base = carver.used;
   Workspace<T>::member(carver, s, tile, cold);
   const std::int64_t member_bytes = carver.used - member_base;
-  const double y_bytes = static_cast<double>(p.n * p.o) * static_cast<double>(p.oh * p.ow) * sizeof(T);
-  const bool stream = y_bytes > static_cast<double>(machine().l2);
-
   auto member = [&](int index, int size) {
     Carver mine{static_cast<char*>(args.workspace), member_base + index * member_bytes};
     const typename Workspace<T>::Member area = Workspace<T>::member(mine, s, tile, cold);
@@ -336,6 +332,13 @@ void winograd_run(const Arguments& args, const WinogradTile<T>& tile) {
     Vec<T>::fence();
   };
   team(args.threads, member);
+}
+
+template <class T>
+void winograd_run(const Arguments& args, const WinogradTile<T>& tile) {
+  const ConvProblem& p = *args.problem;
+  const double y_bytes = static_cast<double>(p.n * p.o) * static_cast<double>(p.oh * p.ow) * sizeof(T);
+  winograd_run(args, tile, Sizes<T>(p, *args.parameters, tile), y_bytes > static_cast<double>(machine().l2));
 }
 
 }  // namespace convkit::CONVKIT_ISA
