@@ -139,8 +139,8 @@ using F4x5 = Winograd1d<4, 5, PointsHalves>;
 using F4x7 = Winograd1d<4, 7, PointsFifths>;
 
 static_assert(F2x3::deviation() < 1e-13 && F4x3::deviation() < 1e-13 && F5x3::deviation() < 1e-13 &&
-                  F6x3::deviation() < 1e-13 && F4x2::deviation() < 1e-13 && F2x5::deviation() < 1e-13 && F3x5::deviation() < 1e-13 &&
-                  F4x5::deviation() < 1e-13 && F4x7::deviation() < 1e-12,
+                  F6x3::deviation() < 1e-13 && F4x2::deviation() < 1e-13 && F2x5::deviation() < 1e-13 &&
+                  F3x5::deviation() < 1e-13 && F4x5::deviation() < 1e-13 && F4x7::deviation() < 1e-12,
               "the matrices are not those of a correlation");
 
 }  // namespace convkit::CONVKIT_ISA

@@ -14,8 +14,8 @@ namespace {
 
 // Pixels of dx of one parity along one axis, as the result of a convolution of dy with two taps.
 struct Parity {
-  std::int64_t first, count;  // pixels first, first + 2, ...
-  std::int64_t tap;           // first of the two taps, two apart
+  std::int64_t first, count;   // pixels first, first + 2, ...
+  std::int64_t tap;            // first of the two taps, two apart
   std::int64_t before, after;  // pads of the convolution
 };
 
