@@ -64,11 +64,14 @@ def test_bestof_compares_every_algorithm_with_the_selection(shapes: Path) -> Non
 
 @pytest.mark.usefixtures("database")
 def test_bestof_of_a_training_pass(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="the pictures need it")
     saved = tmp_path / "rows.json"
     told = run(
         "bench", "--network", "mnist_cnn", "--layer", "conv2", "--threads", "1", "--op", "training",
         "--table", "bestof", "--against", "none", "--no-tune", "--seconds", "0.01", "--json", str(saved),
+        "--plot", str(tmp_path / "pass.png"),
     )  # fmt: skip
+    assert {path.stem for path in tmp_path.glob("*.png")} == {"pass-layers", "pass-totals"}
     assert "against the selection" in told
     report = Report.load(saved)
     assert {"convkit NCHW", "convkit direct NCHW", "convkit winograd2 NCHW"} <= set(report.contestants())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +53,11 @@ def save_all(report: Report, path: Path) -> list[Path]:
                 if len({row.kernel for row in rows if row.kernel}) > 1 and _kernels_compared(rows):
                     drawn.append((f"error{mark}{size}", error_and_speed(report, network, team)))
     drawn.append(("totals", totals(report)))
-    drawn.append(("roofline", roofline(report, report.teams()[0])))
-    drawn.append(("kernels", kernel_map(report)))
+    # The three calls of a training pass are three points under the roof, and three kernels.
+    single = replace(report, rows=[row for row in report.rows if row.op != "training"])
+    if single.rows:
+        drawn.append(("roofline", roofline(single, single.teams()[0])))
+        drawn.append(("kernels", kernel_map(single)))
     if len(report.teams()) > 1:
         drawn.append(("scaling", thread_scaling(report)))
     paths = []
@@ -65,7 +69,7 @@ def save_all(report: Report, path: Path) -> list[Path]:
 
 
 def _kernels_compared(rows: Sequence[Row]) -> bool:
-    return any(sum(1 for row in own if row.kernel) > 2 for _, own in by_layer(rows))
+    return any(sum(1 for row in own if row.kernel and row.op != "training") > 2 for _, own in by_layer(rows))
 
 
 def _colours(names: Iterable[str]) -> dict[str, str]:
