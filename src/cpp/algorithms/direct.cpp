@@ -317,7 +317,7 @@ void compute_nhwc(const Context<T>& c, const Scratch<T>& s, int index, int size)
                       c.panels.tail(panel),
                       chunk > 0,
                       c.finish.clamp && last};
-                  tiles<T>().gather[nv][height](tiles_, table, c.panel(group, panel), out);
+                  gather_tile_of<T>(nv, height, out.tail)(tiles_, table, c.panel(group, panel), out);
                   if (last && c.finish.after) {
                     activate_rows(out.y, tiles_ * height, p.o, c.panels.valid(panel), *c.finish.after);
                   }
@@ -416,7 +416,7 @@ void compute_nchw(const Context<T>& c, const Scratch<T>& s, int index, int size)
                                          c.panels.tail(panel),
                                          chunk > 0,
                                          c.finish.clamp && last && !c.finish.residual};
-                    tiles<T>().gather[nv][height](tiles_, table, c.panel(group, panel), out);
+                    gather_tile_of<T>(nv, height, out.tail)(tiles_, table, c.panel(group, panel), out);
                     if (last && pixel + tiles_ * height == pixels) {
                       store_panel(c.finish, s.panel, panel_width, pixels, c.panels.valid(panel),
                                   static_cast<T*>(c.args.y) + first + o * image,
@@ -465,7 +465,7 @@ constexpr Kernel direct_entry(const char* name) {
           dtype_of<T>,
           dtype_of<T>,
           layout_nchw | layout_nhwc,
-          1,
+          2,
           direct_summation,
           direct_schema,
           direct_applies,

@@ -37,9 +37,10 @@ CONVKIT_INLINE Cost lanes_on_outputs_cost(const ConvProblem& p) {
   const double pixels = static_cast<double>(p.n * p.oh * p.ow);
   const double k = static_cast<double>((p.c / p.groups) * p.kh * p.kw);
   Cost cost{};
-  cost.fmas = pixels * k * static_cast<double>(p.groups * panels.padded());
-  const double full = static_cast<double>(panels.outputs / Panels<T>::width * Panels<T>::width);
   const int last = panels.vectors(panels.count() - 1);
+  const bool half = half_last<T>(last, panels.tail(panels.count() - 1));
+  cost.fmas = pixels * k * static_cast<double>(p.groups * (panels.padded() - (half ? Vec<T>::lanes / 2 : 0)));
+  const double full = static_cast<double>(panels.outputs / Panels<T>::width * Panels<T>::width);
   const double rest = static_cast<double>(panels.padded()) - full;
   cost.efficiency = static_cast<double>(panels.padded()) /
                     (full / tile_efficiency<T>(TileShape<T>::vectors) + rest / tile_efficiency<T>(last));
@@ -62,7 +63,7 @@ CONVKIT_INLINE void add_cold_packing(const ConvProblem& p, Cost* cost) {
 
 // Team that is worth waking: one member for every `grain` multiply-adds.
 CONVKIT_INLINE int worthwhile_threads(const ConvProblem& p, int threads) {
-  const double grain = 2e6;
+  const double grain = 1e6;
   const double wanted = multiply_adds(p) / grain + 1.0;
   return wanted < threads ? static_cast<int>(wanted) : threads;
 }

@@ -60,7 +60,7 @@ void rows_product(std::int64_t rows, const ReductionPart& part, const T* a, std:
                            panels.tail(panel),
                            !part.first(),
                            finish.clamp && part.last()};
-      tiles<T>().strided[nv][height](count, part.k, a + row * lda, lda, 1, b, out);
+      strided_tile_of<T>(nv, height, out.tail)(count, part.k, a + row * lda, lda, 1, b, out);
     });
     if (finish.after && part.last()) activate_rows(y + o, rows, stride, panels.valid(panel), *finish.after);
   }

@@ -104,7 +104,7 @@ void multiply_block(const Arguments& args, const Finish<T>& finish, const T* pac
         const TileOut<T> out{
             scratch + row * width, width, finish.bias ? finish.bias + o : nullptr, nullptr, finish.lo, finish.hi,
             panels.tail(panel),    false, finish.clamp && !finish.residual};
-        tiles<T>().strided[nv][height](tiles_, channels, x + row, 1, pixels, b, out);
+        strided_tile_of<T>(nv, height, out.tail)(tiles_, channels, x + row, 1, pixels, b, out);
       });
   const std::int64_t y = (image * p.o + o) * pixels + block.begin;
   store_panel(finish, scratch, width, block.end - block.begin, panels.valid(panel), static_cast<T*>(args.y) + y,
@@ -270,7 +270,7 @@ void outputs_run(const Arguments& args) {
 template <class T>
 constexpr Kernel rows_entry(const char* name) {
   return {"pointwise",      name,           Isa::CONVKIT_ISA,  Op::forward,        dtype_of<T>,
-          dtype_of<T>,      dtype_of<T>,    dtype_of<T>,       layout_nhwc,        1,
+          dtype_of<T>,      dtype_of<T>,    dtype_of<T>,       layout_nhwc,        2,
           direct_summation, rows_schema,    pointwise_applies, rows_candidates<T>, rows_cost<T>,
           panels_entry<T>,  pack_panels<T>, rows_workspace<T>, rows_run<T>};
 }
@@ -286,7 +286,7 @@ constexpr Kernel columns_entry(const char* name) {
 template <class T>
 constexpr Kernel outputs_entry(const char* name) {
   return {"pointwise",      name,           Isa::CONVKIT_ISA,     Op::forward,   dtype_of<T>,
-          dtype_of<T>,      dtype_of<T>,    dtype_of<T>,          layout_nchw,   1,
+          dtype_of<T>,      dtype_of<T>,    dtype_of<T>,          layout_nchw,   2,
           direct_summation, no_parameters,  pointwise_applies,    one_candidate, outputs_cost<T>,
           panels_entry<T>,  pack_panels<T>, outputs_workspace<T>, outputs_run<T>};
 }

@@ -21,12 +21,15 @@ template <class T, int Bytes>
 struct VecBase {
   typedef T Reg __attribute__((vector_size(Bytes)));
   typedef T Unaligned __attribute__((vector_size(Bytes), aligned(alignof(T)), may_alias));
+  typedef T Half __attribute__((vector_size(Bytes / 2)));
+  typedef T UnalignedHalf __attribute__((vector_size(Bytes / 2), aligned(alignof(T)), may_alias));
   static constexpr int lanes = Bytes / static_cast<int>(sizeof(T));
   static constexpr int bytes = Bytes;
 
   static CONVKIT_INLINE Reg load(const T* p) { return *reinterpret_cast<const Unaligned*>(p); }
   static CONVKIT_INLINE void store(T* p, Reg v) { *reinterpret_cast<Unaligned*>(p) = v; }
   static CONVKIT_INLINE Reg zero() { return Reg{}; }
+  static CONVKIT_INLINE Half load_half(const T* p) { return *reinterpret_cast<const UnalignedHalf*>(p); }
 };
 
 // Every specialisation adds
@@ -34,6 +37,8 @@ struct VecBase {
 //   masks                           whether any set of lanes can be loaded and stored at full speed; if so,
 //                                   Mask, between(begin, end), load_masked(p, m[, other]), store_masked(p, v, m) and
 //                                   load_splat(p, m, other), which is broadcast(p) in the lanes of m
+//   halves                          whether products of half a register may cost less than whole ones; if so,
+//                                   low(v), the lower half, and widen(h), whose upper half is undefined
 //   load(p, n), store(p, v, n)      the first n lanes, 0 <= n <= lanes; the rest reads as 0, memory beyond is untouched
 //   broadcast(p)                    one load-broadcast of *p (an arithmetic splat of a scalar costs an extra shuffle)
 //   set1(x)                         a constant in all lanes

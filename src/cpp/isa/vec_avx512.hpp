@@ -12,6 +12,7 @@ struct Vec<float> : VecBase<float, 64> {
   using VecBase::store;
   static constexpr int registers = 32;
   static constexpr bool masks = true;
+  static constexpr bool halves = true;
 
   static CONVKIT_INLINE __mmask16 mask(int n) { return static_cast<__mmask16>((1u << n) - 1u); }
   static CONVKIT_INLINE Reg load(const float* p, int n) { return (Reg)_mm512_maskz_loadu_ps(mask(n), p); }
@@ -29,6 +30,8 @@ struct Vec<float> : VecBase<float, 64> {
     return (Reg)_mm512_mask_mov_ps((__m512)other, m, _mm512_set1_ps(*p));
   }
   static CONVKIT_INLINE void store_masked(float* p, Reg v, Mask m) { _mm512_mask_storeu_ps(p, m, (__m512)v); }
+  static CONVKIT_INLINE Half low(Reg v) { return (Half)_mm512_castps512_ps256((__m512)v); }
+  static CONVKIT_INLINE Reg widen(Half h) { return (Reg)_mm512_castps256_ps512((__m256)h); }
   static CONVKIT_INLINE Reg broadcast(const float* p) { return (Reg)_mm512_set1_ps(*p); }
   static CONVKIT_INLINE Reg set1(float x) { return (Reg)_mm512_set1_ps(x); }
   static CONVKIT_INLINE void stream(float* p, Reg v) { _mm512_stream_ps(p, (__m512)v); }
@@ -91,6 +94,7 @@ struct Vec<double> : VecBase<double, 64> {
   using VecBase::store;
   static constexpr int registers = 32;
   static constexpr bool masks = true;
+  static constexpr bool halves = true;
 
   static CONVKIT_INLINE __mmask8 mask(int n) { return static_cast<__mmask8>((1u << n) - 1u); }
   static CONVKIT_INLINE Reg load(const double* p, int n) { return (Reg)_mm512_maskz_loadu_pd(mask(n), p); }
@@ -108,6 +112,8 @@ struct Vec<double> : VecBase<double, 64> {
     return (Reg)_mm512_mask_mov_pd((__m512d)other, m, _mm512_set1_pd(*p));
   }
   static CONVKIT_INLINE void store_masked(double* p, Reg v, Mask m) { _mm512_mask_storeu_pd(p, m, (__m512d)v); }
+  static CONVKIT_INLINE Half low(Reg v) { return (Half)_mm512_castpd512_pd256((__m512d)v); }
+  static CONVKIT_INLINE Reg widen(Half h) { return (Reg)_mm512_castpd256_pd512((__m256d)h); }
   static CONVKIT_INLINE Reg broadcast(const double* p) { return (Reg)_mm512_set1_pd(*p); }
   static CONVKIT_INLINE Reg set1(double x) { return (Reg)_mm512_set1_pd(x); }
   static CONVKIT_INLINE void stream(double* p, Reg v) { _mm512_stream_pd(p, (__m512d)v); }

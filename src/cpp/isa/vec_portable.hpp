@@ -12,6 +12,7 @@ struct Vec<float> : VecBase<float, 16> {
   using VecBase::store;
   static constexpr int registers = 16;
   static constexpr bool masks = false;
+  static constexpr bool halves = false;
 
   static CONVKIT_INLINE Reg load(const float* p, int n) {
     switch (n) {
@@ -67,6 +68,7 @@ struct Vec<double> : VecBase<double, 16> {
   using VecBase::store;
   static constexpr int registers = 16;
   static constexpr bool masks = false;
+  static constexpr bool halves = false;
 
   static CONVKIT_INLINE Reg load(const double* p, int n) { return n == 0 ? Reg{} : n == 1 ? Reg{p[0], 0} : load(p); }
   static CONVKIT_INLINE void store(double* p, Reg v, int n) {

@@ -67,11 +67,12 @@ template <class T>
 using SpreadTile = void (*)(std::int64_t tiles, std::int64_t k, const T* a, std::ptrdiff_t lda, const T* b,
                             std::ptrdiff_t ldb, const TileOut<T>& out);
 
-// Indexed [nv][rows], both from 1. Spread tiles load B whole or with the mask of `tail`.
+// Indexed [nv][rows], both from 1. Spread tiles load B whole or with the mask of `tail`. The others have a form for a last
+// vector of which no more than half exists: with 256-bit units, half a register is half the work.
 template <class T>
 struct TileTable {
-  GatherTile<T> gather[5][9];
-  StridedTile<T> strided[5][9];
+  GatherTile<T> gather[5][9], gather_half[5][9];
+  StridedTile<T> strided[5][9], strided_half[5][9];
   SpreadTile<T> spread[5][9];
   SpreadTile<T> spread_masked[5][9];
 };
@@ -82,6 +83,20 @@ template <>
 const TileTable<float>& tiles<float>();
 template <>
 const TileTable<double>& tiles<double>();
+
+// A lone half vector would gain nothing: its loads take as long.
+template <class T>
+CONVKIT_INLINE bool half_last(int nv, int tail) {
+  return Vec<T>::halves && nv > 1 && 2 * tail <= Vec<T>::lanes;
+}
+template <class T>
+CONVKIT_INLINE GatherTile<T> gather_tile_of(int nv, int rows, int tail) {
+  return half_last<T>(nv, tail) ? tiles<T>().gather_half[nv][rows] : tiles<T>().gather[nv][rows];
+}
+template <class T>
+CONVKIT_INLINE StridedTile<T> strided_tile_of(int nv, int rows, int tail) {
+  return half_last<T>(nv, tail) ? tiles<T>().strided_half[nv][rows] : tiles<T>().strided[nv][rows];
+}
 
 // Splits `count` rows into as few tiles of at most `most` rows as possible, as even as possible: `big` tiles of
 // `rows + 1` rows, then `small` tiles of `rows`. Even tiles beat a short last one.
