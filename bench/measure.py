@@ -5,8 +5,8 @@
     python bench/measure.py --again forward-vgg19    run again what begins like this
     python bench/pages.py                            then rewrite the pages and their pictures
 
-Each command takes about a minute on an idle machine and may be repeated by itself. ``--wrap COMMAND`` puts something
-before each of them, such as ``nice -n -5``.
+Each command takes one to three minutes on an idle machine and may be repeated by itself. ``--wrap COMMAND`` puts
+something before each of them, such as ``nice -n -5``.
 """
 
 from __future__ import annotations
@@ -25,9 +25,14 @@ CONVKIT = [sys.executable, "-m", "convkit"]
 def steps(teams: tuple[int, ...]) -> dict[str, list[str]]:
     """Name of each result, and the command that makes it (without the option for its file)."""
     found: dict[str, list[str]] = {}
-    for network, batch in (("vgg19", 1), ("resnet50", 1), ("mobilenet_v2", 1), ("vgg19_cifar", 64)):
+    for network, batch, layouts in (
+        ("vgg19", 1, ("NCHW", "NHWC")),
+        ("resnet50", 1, ("NCHW", "NHWC")),
+        ("mobilenet_v2", 1, ("NHWC",)),
+        ("vgg19_cifar", 64, ("NCHW",)),
+    ):
         which = ["--network", network, "--batch", str(batch)]
-        for layout in ("NCHW", "NHWC"):
+        for layout in layouts:
             for team in teams:
                 found[f"forward-{network}-{layout.lower()}-{team}t"] = [
                     *CONVKIT, "bench", *which, "--layout", layout, "--threads", str(team), "--against", PEERS,

@@ -310,6 +310,11 @@ def main() -> None:
     if len(folders) != 1:
         parser.error(f"--machine must name one of {', '.join(path.name for path in folders)}")
     results = Results(folders[0])
+    for report in (results.forward, results.best_of, results.training, results.kernels):
+        for row in report.rows:
+            if row.disturbed:
+                print(f"disturbed: {row.network} {row.layer}, {row.contestant}, {threads_text(row.threads)}: "
+                      f"{row.cpu_per_wall:.1f} CPUs")  # fmt: skip
     for name in ("performance.md", "accuracy.md"):
         page = DOCS / name
         page.write_text(rewritten(page.read_text(), results))

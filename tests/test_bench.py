@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from test_cli import run
 from convkit.benchmark.contestants import Contestant, Operands, convkit_contestant, peer
 from convkit.benchmark.pinning import cpus_for, pinned
 from convkit.benchmark.race import race, relative_error
-from convkit.benchmark.results import Report
+from convkit.benchmark.results import Report, Row
 from convkit.benchmark.training import Pass, training_contestant
 from convkit.problem import Problem
 
@@ -158,3 +159,13 @@ def test_pinning_binds_every_thread_and_lets_go() -> None:
     finally:
         stop.set()
         other.join()
+
+
+def test_a_busy_machine_shows() -> None:
+    fields = (PROBLEM.replace(n=64), 2, "convkit NCHW", "f32_direct__avx2", (), 2e-3, 2e-3, 5)
+    row = Row("net", "layer", 1, str(fields[0]), *fields[1:], 2.0, 0.0, 0.0, 0.0)  # type: ignore[arg-type]
+    assert not row.disturbed
+    assert replace(row, cpu_per_wall=1.1).disturbed
+    assert not replace(row, cpu_per_wall=1.1, threads=1).disturbed
+    assert not replace(row, cpu_per_wall=1.1, median=1e-4).disturbed
+    assert not replace(row, cpu_per_wall=1.1, contestant="ncnn").disturbed

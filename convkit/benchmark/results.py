@@ -65,6 +65,14 @@ class Row:
         """Operations a second."""
         return self.flops / self.median
 
+    @property
+    def disturbed(self) -> bool:
+        """True where convkit got clearly less CPU time than its threads could use, so that somebody else had it.
+
+        Short calls do not count: they may be too small for the whole team.
+        """
+        return self.contestant.startswith("convkit") and self.median > 1e-3 and self.cpu_per_wall < 0.75 * self.threads
+
 
 @dataclass
 class Report:

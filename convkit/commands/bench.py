@@ -111,6 +111,12 @@ def bench(
             if rows := report.select(title, team):
                 shown = _best_of_table if table == "bestof" else _layer_table
                 console.print(shown(report, title, team, rows))
+    if disturbed := sum(row.disturbed for row in report.rows):
+        console.print(
+            f"{disturbed} rows of convkit got less CPU time than their threads could use: the machine was busy with "
+            "something else, and these figures are worth little",
+            style="yellow",
+        )
     _save(report, json, csv, plot)
 
 
