@@ -20,6 +20,7 @@ struct Prediction {
   static constexpr double tile_overhead = 34;   // cycles a row tile: zeroing, stores, call
   static constexpr double point_overhead = 40;  // cycles a product of one point: call, first misses
   static constexpr double l1_rate = 64;         // bytes a cycle of filters from L2, mostly behind the products
+  static constexpr double l1_filters = 16384;   // bytes of them that row tiles find in L1
   static constexpr double exposed = 0.15;       // of the shorter of two streams that overlap
   static constexpr double barrier_cycles = 4000;
   static constexpr double read_cycles = 8;  // a cache line of x from beyond L2, prefetched
@@ -42,7 +43,7 @@ struct Prediction {
     const double c = static_cast<double>(s.g.c);
     const double cycles = static_cast<double>(split.big) * (c * step(split.rows + 1) + tile_overhead) +
                           static_cast<double>(split.small) * (c * step(split.rows) + tile_overhead);
-    return s.points * (cycles * 1.02 + point_overhead + bytes(c * s.panel) / l1_rate);
+    return s.points * (cycles * 1.02 + point_overhead + smaller(bytes(c * s.panel), l1_filters) / l1_rate);
   }
   double reading(double tiles, double blocks) const {
     return tiles * blocks * (tile.my * tile.mx * Vec<T>::bytes / 64.0) * read_cycles;
@@ -66,7 +67,7 @@ struct Prediction {
   // V read once a panel from beyond L2, mostly behind the products.
   double v_overflow(double rows) const {
     const double v = bytes(static_cast<double>(s.points) * static_cast<double>(s.g.c) * rows);
-    return v < 0.7 * static_cast<double>(machine.l2) ? 0 : 0.35 * v / l3_rate;
+    return v < 0.7 * static_cast<double>(machine.l2) ? 0 : 0.5 * v / l3_rate;
   }
   // M written and read again from beyond L2.
   double m_overflow(double rows) const {
@@ -105,10 +106,11 @@ struct Prediction {
     }
     const int columns = fused_columns(s, threads);
     const double items = static_cast<double>(ceil_div(s.g.groups * s.blocks, threads / columns));
-    const double one = input(rows, static_cast<double>(s.c_blocks)) +
-                       static_cast<double>(ceil_div(s.panels, columns)) * panel(rows, columns);
+    const double mean = static_cast<double>(s.g.tiles) / static_cast<double>(s.blocks);
+    const double one = input(mean, static_cast<double>(s.c_blocks)) +
+                       static_cast<double>(ceil_div(s.panels, columns)) * panel(mean, columns);
     // Nothing has fetched what the first block reads.
-    return total + items * one + reading(rows, static_cast<double>(s.c_blocks));
+    return total + items * one + 2 * reading(mean, static_cast<double>(s.c_blocks));
   }
 };
 
