@@ -43,7 +43,7 @@ constexpr Kernel kernel() {
   return {"toeplitz",  Name,          Isa::CONVKIT_ISA,
           Op::forward, dtype_of<T>,   dtype_of<T>,
           dtype_of<T>, dtype_of<T>,   layout_nchw | layout_nhwc,
-          1,           {false, 0.8f}, winograd_schema,
+          2,           {false, 0.8f}, winograd_schema,
           E::applies,  E::candidates, E::cost,
           E::packing,  E::pack,       E::workspace_bytes,
           E::run};
