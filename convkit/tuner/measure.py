@@ -287,7 +287,9 @@ class Race:
             entrant.repeats = repeats
             entrant.first = self._sample(entrant)
         # A slow sample may be an accident of the machine; a candidate leaves for being slow each time.
-        while entrant.first > best and entrant.tries < _SCREENING_SAMPLES:
+        # The first of all has nobody to be compared with, and finds the team asleep.
+        alone = math.isinf(best) and entrant.first < _LONG_RUN
+        while (entrant.first > best or alone) and entrant.tries < _SCREENING_SAMPLES:
             entrant.tries += 1
             entrant.first = min(entrant.first, self._sample(entrant))
         return entrant
