@@ -64,7 +64,7 @@ class HalfDisturbed(QuietGuard):
 
     def undisturbed(self, sample: Callable[[], float], tries: int, *, threads: int) -> tuple[float, bool]:
         self.count += 1
-        disturbed = self.count > 8 and self.count % 4 >= 2
+        disturbed = self.count > 8 and (self.count + 1) // 2 % 2 == 1
         return sample() * (5.0 if disturbed and self.count % 3 else 1.0), not disturbed
 
 
