@@ -11,6 +11,7 @@ from convkit.problem import Problem
 from convkit.tuner.candidates import Inventory
 from convkit.tuner.database import Database
 from convkit.tuner.machine import Context
+from convkit.tuner.report import measured_problems
 from convkit.tuner.shipped import ShippedTier, file_name, write
 
 PROBLEM = Problem(n=1, c=8, h=16, w=16, o=8, kh=3, kw=3)
@@ -41,6 +42,7 @@ def test_machines_like_it_find_the_trials(tmp_path: Path) -> None:
         choice = selector.choose(PROBLEM, 1)
         assert (choice.tier, choice.family) == ("shipped", "gemm")
     assert tier.problems(context_of(1)) == [(str(PROBLEM), 1)]
+    assert measured_problems(selector) == []
     assert tier.outcome() == file_name(MACHINE)
 
 

@@ -14,10 +14,14 @@ from convkit.tuner.selector import Selector, selector
 
 
 def measured_problems(choosing: Selector | None = None) -> list[tuple[Problem, int]]:
-    """Problems, with their thread counts, for which trials of this machine class exist, in a fixed order."""
+    """Problems, with their thread counts, that this user or site measured on this machine class, in a fixed order.
+
+    What the package ships was measured by others, and only in part: it is neither stale here nor reported.
+    """
     choosing = choosing or selector()
     here = choosing.context_of(1)
-    texts = {found for tier in {*choosing.tiers, choosing.memory} for found in tier.problems(here)}
+    own = [tier for tier in {*choosing.tiers, choosing.memory} if tier.name != "shipped"]
+    texts = {found for tier in own for found in tier.problems(here)}
     found = []
     for text, threads in sorted(texts):
         if text.startswith(BEST_OF):
