@@ -118,6 +118,15 @@ def test_tune_measures_once_and_the_database_can_be_carried(database: Path, shap
     assert "0 trials" in run("db", "show")
 
 
+def test_an_export_for_the_package_takes_neither_file_nor_contended_sessions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("convkit.tuner.shipped.write", lambda *arguments: pytest.fail("it wrote"))
+    for ignored in (str(tmp_path / "elsewhere"), "--contended"):
+        assert "--package" in run("db", "export", "--package", ignored, code=2)
+    assert not (tmp_path / "elsewhere").exists()
+
+
 def test_commands_on_no_database_say_so(database: Path) -> None:
     for command in ("show", "ls", "verify"):
         assert "no database" in run("db", command, code=1)

@@ -158,6 +158,8 @@ def export_(
     """Write all records as text, one JSON object a line."""
     from convkit.tuner.database import open_user
 
+    if package and (file or contended):
+        raise typer.BadParameter("--package names its file itself and leaves contended sessions out: give it alone")
     with _reported(), contextlib.ExitStack() as stack:
         database = open_user()
         if package:
