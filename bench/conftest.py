@@ -8,11 +8,10 @@ import pytest
 
 from convkit import _core, networks
 from convkit.benchmark.contestants import Operands
+from convkit.commands.tune import gradient
 from convkit.problem import Problem
 from convkit.tuner import choose, is_complete, tune_problem
 from convkit.tuner.selector import UnsupportedAlgorithmError, selector
-
-OPS = {"forward": "forward", "input": "input_grad", "weight": "weight_grad"}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -40,7 +39,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
                 for op in option("--op").split(","):
                     problem = layer.problem(option("--batch"), layout=layout, dtype=option("--dtype"))
                     if op != "forward":
-                        problem = problem.replace(op=OPS[op], packed=False)
+                        problem = problem.replace(op=gradient(problem.op, op), packed=False)
                     elif not layer.transposed:
                         problem = problem.replace(bias=True, epilogue="clamp")
                     for threads in map(int, option("--threads").split(",")):

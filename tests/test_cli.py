@@ -69,10 +69,24 @@ def test_explain_takes_shapes_layers_and_problems() -> None:
     assert text in by_shape
     assert text in by_layer
     assert text in run("explain", text, "--threads", "1")
-    for op in ("input_grad", "weight_grad"):
-        assert f"{op}-float32" in run("explain", "resnet18", "conv2_1_a", "--threads", "1", "--op", op)
+    for op in ("input", "weight"):
+        told = run("explain", "resnet18", "conv2_1_a", "--threads", "1", "--op", op)
+        assert f"{op}_grad-float32" in told
+        assert "-none-cold" in told
+    assert "-other-packed" in run("explain", "resnet18", "conv2_1_a", "--threads", "1", "--activation", "silu")
     told = json.loads(run("explain", text, "--threads", "1", "--json"))
     assert told
+
+
+@pytest.mark.usefixtures("database")
+@pytest.mark.parametrize(
+    ("options", "op"),
+    [((), "input_grad"), (("--op", "input"), "forward"), (("--op", "weight"), "weight_grad")],
+)
+def test_explain_knows_what_a_transposed_layer_computes(options: tuple[str, ...], op: str) -> None:
+    for layer, size in (("decode1", 14), ("decode2", 28)):
+        told = run("explain", "autoencoder", layer, "--threads", "1", *options)
+        assert f"{op}-float32-NCHW-n1c8h{size}w{size}-o8k3x3-s2x2" in told
 
 
 @pytest.mark.parametrize(
@@ -86,6 +100,9 @@ def test_explain_takes_shapes_layers_and_problems() -> None:
         ("1x64x56x56", "64x64x3x3", "--padding", "some"),
         ("1x64x56x56", "64x64x3x3", "--stride", "x"),
         ("1x64x56x56", "64x64x3x3", "--accuracy", "perfect"),
+        ("1x64x56x56", "64x64x3x3", "--op", "input_grad"),
+        ("vgg19", "conv1_1", "--activation", "perfect"),
+        (PROBLEMS[0], "--op", "weight"),
     ],
 )
 def test_explain_refuses_in_one_sentence(arguments: tuple[str, ...]) -> None:

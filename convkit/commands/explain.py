@@ -9,7 +9,8 @@ import typer
 from convkit import networks
 from convkit.commands import arguments
 from convkit.commands.terminal import console
-from convkit.problem import Problem
+from convkit.commands.tune import OPS, gradient
+from convkit.problem import Problem, epilogue_class
 
 __all__ = ["explain"]
 
@@ -29,7 +30,7 @@ def explain(
     batch: Annotated[int, typer.Option(help="Batch size, for a network's layer.")] = 1,
     threads: Annotated[int, typer.Option(help="Team size; 0: what a call would use.")] = 0,
     accuracy: Annotated[str, typer.Option(help="strict, standard, fast, or an RMS error; empty: the default.")] = "",
-    op: Annotated[str, typer.Option(help="forward, input_grad or weight_grad.")] = "forward",
+    op: Annotated[str, typer.Option(help="forward, input, weight: the call or a gradient of it.")] = "forward",
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Explain the choice of a kernel: tiers asked, candidates, times, errors."""
@@ -50,8 +51,8 @@ def explain(
             dtype=dtype,
             packed=not cold,
         )
-        if w:
-            problem = problem.of_op(op)  # type: ignore[arg-type] # checked there
+        if op != "forward":
+            problem = _gradient(problem, op, given=not w)
         explanation = explain_problem(problem, threads=threads or None, accuracy=_accuracy(accuracy))
     except (ValueError, TypeError) as error:
         raise typer.BadParameter(str(error)) from None
@@ -66,12 +67,21 @@ def _problem(x: str, w: str, batch: int, **call: Any) -> Problem:
         layers = {layer.name: layer for layer in networks.get(x).layers}
         if w not in layers:
             raise ValueError(f"{x} has no layer {w!r}; its layers are {', '.join(layers)}")
-        epilogue = "clamp" if call["activation"] else "none"
+        epilogue = epilogue_class(call["activation"])
         chosen = {"layout": call["layout"], "dtype": call["dtype"], "packed": call["packed"]}
         return layers[w].problem(batch, epilogue=epilogue, bias=call["bias"] is not None, **chosen)
     if not w:
         return Problem.parse(x)
     return Problem.from_call(arguments.shape(x), arguments.shape(w), **call)
+
+
+def _gradient(problem: Problem, name: str, *, given: bool) -> Problem:
+    """The problem of a gradient as `convkit tune --op` measures it; not of one that was given as a text."""
+    if name not in OPS:
+        raise ValueError(f"--op {name!r} is not one of {', '.join(OPS)}")
+    if given:
+        raise ValueError(f"the problem's text says its op, {problem.op}: leave --op {name} out")
+    return problem.replace(op=gradient(problem.op, name), epilogue="none", bias=False, packed=False)
 
 
 def _pair(text: str) -> tuple[int, int]:
