@@ -72,6 +72,38 @@ def test_keys_are_sizes_dtypes_values_and_threads() -> None:
     assert {problem.threads for problem in best.report().problems} == {1, 2}
 
 
+@pytest.mark.parametrize(("args", "kwargs"), [((7,), {}), ((7,), {"axis": 1}), (([1, 2], {"list": 1}), {})])
+def test_settled_calls_run_the_winner_whatever_their_arguments(args: Any, kwargs: Any) -> None:
+    clock = Clock()
+    best = make(clock, {"slow": 2.0, "fast": 1.0})
+    for _ in range(20):
+        assert best(*args, **kwargs) == args[0]
+    assert best.settled(*args, **kwargs) == "fast"
+    assert clock.calls[-5:] == ["fast"] * 5
+    assert len(best.report().problems) == 1
+
+
+@pytest.mark.parametrize("kind", [KeyError, TypeError])
+def test_what_the_winner_raises_goes_to_the_caller_and_it_ran_once(kind: type[Exception]) -> None:
+    calls = []
+
+    def picky(x: int) -> int:
+        calls.append(x)
+        if x < 0:
+            raise kind("made up")
+        return x
+
+    best = BestOf("picky", [("only", picky)], threads=lambda: 1, key=lambda x: 0)
+    plain = BestOf("picky", [("only", picky)], threads=lambda: 1)
+    for one in (best, plain):
+        one(1)
+        one.settled(-1)
+        calls.clear()
+        with pytest.raises(kind, match="made up"):
+            one(-1)
+        assert calls == [-1]
+
+
 def test_an_own_key_replaces_the_default() -> None:
     clock = Clock()
     best = make(clock, {"a": 1.0, "b": 2.0}, key=lambda x: x.shape[0])

@@ -116,16 +116,18 @@ class BestOf:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run one alternative; only for alternatives of a single stage."""
         key: Hashable
-        try:
-            if kwargs or self._key is not None:
-                raise KeyError
-            key = (self._threads(), *map(_size_of, args))
-            settled = self._settled[key]
-        except (KeyError, TypeError):
+        if kwargs or self._key is not None:
             key = self._full_key(args, kwargs)
+            known = self._settled.get(key)
         else:
-            return settled(*args)
-        if (known := self._settled.get(key)) is not None:
+            key = (self._threads(), *map(_size_of, args))
+            try:
+                known = self._settled.get(key)
+            except TypeError:
+                # Seldom; asking each value beforehand whether it can be hashed would cost every call.
+                key = self._full_key(args, kwargs)
+                known = self._settled.get(key)
+        if known is not None:
             return known(*args, **kwargs)
         if self.stage_count != 1:
             raise TypeError(f"BestOf {self.name!r} is a pipeline of {self.stage_count} stages: use start()")
