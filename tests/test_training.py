@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 import convkit as ck
 from convkit import reference, training
 from convkit.tuner.database import open_user
+from convkit.tuner.disturbance import current_sample
 
 Array = NDArray[Any]
 LAYOUTS = ("NCHW", "NHWC")
@@ -162,26 +163,46 @@ def test_columns_need_room_and_a_reason() -> None:
         ck.TrainingConv2d(algorithm="columns").forward(x, w[:, :, :1, :1])
 
 
+@pytest.mark.parametrize("fastest", training.PIPELINES)
 def test_online_passes_settle_on_one_pipeline_and_the_database_keeps_it(
-    database: Path, monkeypatch: pytest.MonkeyPatch
+    database: Path, monkeypatch: pytest.MonkeyPatch, fastest: str
 ) -> None:
+    now = 0.0
+
+    def clock() -> float:
+        # Read when a stage begins and when it ends; the kernels that are tried within have a clock of their own.
+        nonlocal now
+        sample = current_sample.get()
+        assert sample is not None
+        now += 1.0 if sample.alternative == fastest else 2.0
+        return now
+
     monkeypatch.setattr(training, "_selectors", {})
     x, w, bias = operands("NCHW", 1, 3, 8, 8, 4, (3, 3))
     plan = ck.TrainingConv2d(padding=1, num_threads=1)
     seen = set()
     with ck.tuning(mode="online"):
         best = training._selector(1)
+        best._clock = clock
         for _ in range(400):
             check(plan, x, w, bias, padding=1)
             seen.add(plan.pipeline)
             if all(problem.rounds.settled for problem in best._problems.values()):
                 break
     assert seen == set(training.PIPELINES)
+    (problem,) = best._problems.values()
+    assert training.PIPELINES[problem.rounds.winner] == fastest  # type: ignore[index]
+    stored = {trial.kernel for trial in open_user().trials() if "training" in trial.problem}
+    assert stored == set(training.PIPELINES)
+
     monkeypatch.setattr(training, "_selectors", {})
-    settled = {ck.TrainingConv2d(padding=1, num_threads=1) for _ in range(2)}
-    for again in settled:
+    ck.reload()
+    again = ck.TrainingConv2d(padding=1, num_threads=1)
+    with ck.tuning(mode="replay"):
         check(again, x, w, bias, padding=1)
-    assert len({again.pipeline for again in settled}) == 1
+    assert again.pipeline == fastest
+    (problem,) = training._selector(1)._problems.values()
+    assert problem.from_database
 
 
 def test_tune_settles_at_first_sight(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
