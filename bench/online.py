@@ -2,8 +2,8 @@
 
     python bench/online.py [--network vgg19] [--passes 60] [--threads 1] [--json FILE]
 
-Every pass calls `conv2d` once for each layer, and every result is checked against a strict call. What exploring cost is
-the time of all passes beyond as many of the settled kind.
+Every pass calls each layer's convolution once, and every result is checked against a strict call. What exploring cost
+is the time of all passes beyond as many of the settled kind.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import json
 import os
 import statistics
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,22 +24,23 @@ import numpy as np
 
 import convkit as ck
 from convkit import networks
+from convkit.benchmark.contestants import Operands
 
-# Of a Winograd kernel under "standard": the largest difference from direct summation, relative to the largest result.
+# Of a Winograd kernel under "standard": the largest difference from direct summation, relative to the largest result,
+# so that the scale of the operands does not matter.
 TOLERANCE = 1e-4
 
 
-def calls(network: str) -> list[tuple[Any, Any, dict[str, Any], Any]]:
-    """Operands of each distinct layer, the keywords of its call, and the strict result."""
-    rng = np.random.default_rng(0)
+def calls(network: str) -> list[tuple[Callable[..., Any], Any]]:
+    """The call of each distinct layer, and its strict result."""
     found = []
     for layer in networks.get(network).unique():
-        problem = layer.problem(1)
-        x = rng.standard_normal(problem.x_shape, dtype=np.float32)
-        w = rng.standard_normal(problem.w_shape, dtype=np.float32) / np.float32(np.sqrt(problem.reduction))
-        pads = ((problem.pad_top, problem.pad_bottom), (problem.pad_left, problem.pad_right))
-        options = {"stride": (problem.stride_h, problem.stride_w), "padding": pads, "groups": problem.groups}
-        found.append((x, w, options, ck.conv2d(x, w, **options, accuracy="strict")))
+        operands = Operands(layer.problem(1))
+        x, w, dy = operands.x, operands.w, operands.dy
+        # A transposed layer computes the input gradient of its convolution.
+        call = partial(ck.conv2d, x, w) if dy is None else partial(ck.grad.conv2d_input, x.shape, w, dy)
+        call = partial(call, **operands.geometry)
+        found.append((call, call(accuracy="strict")))
     return found
 
 
@@ -54,9 +57,9 @@ def main() -> None:
     with ck.tuning(mode="online"):
         for _ in range(arguments.passes):
             total = 0.0
-            for x, w, options, exact in work:
+            for call, exact in work:
                 begin = time.perf_counter()
-                y = ck.conv2d(x, w, **options, num_threads=arguments.threads)
+                y = call(num_threads=arguments.threads)
                 total += time.perf_counter() - begin
                 wrong += not float(np.abs(y - exact).max()) <= TOLERANCE * float(np.abs(exact).max())
             passes.append(1e3 * total)
