@@ -90,3 +90,24 @@ def test_losers_and_old_revisions_stay_behind(tmp_path: Path) -> None:
     kept = ShippedTier(str(tmp_path)).evidence(trials[0].problem, context_of(1))
     fastest = {("f32_gemm__avx2", block) for block in blocks[:3]}
     assert {(t.kernel, t.parameters[0]) for _, t in kept} == fastest | {("f32_fast__avx2", 8)}
+
+
+def test_trials_without_a_ratio_are_held_against_the_others_in_seconds(tmp_path: Path) -> None:
+    database = Database(tmp_path / "trials")
+    session = make_session(1)
+    figures = {"gemm": (1e-3, 1.0), "other": (9e-3, None)}
+    database.append(
+        session,
+        [
+            make_trial(
+                session, kernel=f"f32_{family}__avx2", parameters=(block,), median=seconds, ratio=ratio,
+                ratio_low=None, ratio_high=None,
+            )
+            for family, (seconds, ratio) in figures.items()
+            for block in range(8, 8 + (4 if ratio else 1))
+        ],
+    )  # fmt: skip
+    core = StandInCore(gemm={"seconds": 1e-3, "blocks": (8, 9, 10, 11)}, other={"seconds": 9e-3})
+    write(database, MACHINE, Inventory(core), str(tmp_path))
+    kept = ShippedTier(str(tmp_path)).evidence(str(PROBLEM), context_of(1))
+    assert [trial.kernel for _, trial in kept] == ["f32_gemm__avx2"] * 3

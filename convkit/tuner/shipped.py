@@ -152,15 +152,14 @@ def _choosable(trials: Iterable[Trial], inventory: Inventory) -> list[Trial]:
             groups.setdefault((trial.session, trial.problem, kernel.direct), []).append(trial)
     kept = []
     for group in groups.values():
-        fastest = sorted(group, key=_time)
-        near = [trial for trial in fastest if _time(trial) <= _NEAR * _time(fastest[0])]
+        # Ratios are the sharper figures, but seconds are nothing to hold against them.
+        paired = all(trial.ratio for trial in group)
+        times = {trial: (trial.ratio if paired else trial.median) or 0.0 for trial in group}
+        fastest = sorted(group, key=times.__getitem__)
+        near = [trial for trial in fastest if times[trial] <= _NEAR * times[fastest[0]]]
         of_kernels = {trial.kernel: trial for trial in reversed(near)}.values()
         kept += list(dict.fromkeys([*fastest[:_FASTEST], *of_kernels]))
     return kept
-
-
-def _time(trial: Trial) -> float:
-    return trial.ratio or trial.median or 0.0
 
 
 def _lines_with(text: str, needle: str) -> list[str]:
