@@ -25,7 +25,11 @@ Progress = Callable[[int, int, str], None]
 
 # Below this many samples an interval of the median is all of them.
 _ENOUGH = 8
+# Of sets as fast as the default, which differ by noise, the default is the one to keep: among many sets one is always
+# lucky in its first samples, so only a set that is faster by more than luck goes before it.
 _DEFAULT_BONUS = 0.93
+# One slow sample may be an accident of the machine; the least of three is one only if all of them were. More would take
+# the time in which further candidates are screened.
 _SCREENING_SAMPLES = 3
 # A run this long is not slow by an accident of the machine.
 _LONG_RUN = 40e-3
@@ -216,12 +220,9 @@ class Race:
 
     def _is_slow(self, entrant: _Entrant, rivals: Sequence[_Entrant]) -> bool:
         """True where the first samples say that the entrant loses against rivals that are as exact."""
-        # A call may ask for more accuracy than the fastest has: only rivals that are as exact count.
-        best = min(rival.first for rival in (*rivals, entrant) if rival.level <= entrant.level)
-        return entrant.first > self._policy.screen * best
+        return entrant.first > self._policy.screen * _best_first(rivals, entrant.level)
 
     def _cut_screened(self, entrants: list[_Entrant]) -> None:
-        # Of sets as fast as the default, which differ by noise, the default is the one to keep.
         entrants.sort(key=lambda entrant: entrant.first * (_DEFAULT_BONUS if entrant.default else 1))
         fastest = min((entrant.first for entrant in entrants), default=0.0)
         kept: list[_Entrant] = []
@@ -276,7 +277,7 @@ class Race:
             self._deferred.append(Result(candidate, "failed", error=recorded, workspace=workspace, reason=reason))
             return None
         entrant = _Entrant(candidate, runner, 1, first, error, workspace, self._bench.footprint(candidate))
-        best = min((rival.first for rival in rivals if rival.level <= entrant.level), default=math.inf)
+        best = _best_first(rivals, entrant.level)
         if first > self._policy.hopeless * best and first > _LONG_RUN:
             return entrant
         entrant.first = self._sample(entrant)
@@ -286,7 +287,6 @@ class Race:
                 break
             entrant.repeats = repeats
             entrant.first = self._sample(entrant)
-        # A slow sample may be an accident of the machine; a candidate leaves for being slow each time.
         # The first of all has nobody to be compared with, and finds the team asleep.
         alone = math.isinf(best) and entrant.first < _LONG_RUN
         while (entrant.first > best or alone) and entrant.tries < _SCREENING_SAMPLES:
@@ -403,6 +403,14 @@ class Race:
         self._final += 1
         self._record(result)
         self._progress(self._final, self._total, str(result.candidate))
+
+
+def _best_first(rivals: Sequence[_Entrant], level: int) -> float:
+    """The least first time of the rivals that are at least as exact; infinite without any.
+
+    A call may ask for more accuracy than the fastest rival has, so those that are less exact do not count.
+    """
+    return min((rival.first for rival in rivals if rival.level <= level), default=math.inf)
 
 
 def samples_taken() -> int:
