@@ -82,7 +82,8 @@ class StandInRunner:
         self.y = np.zeros(4)
         self._bench = bench
         self._details = details
-        self._seconds = details["seconds"] * (1 + 0.001 * abs(parameters[0] - details.get("optimum", 8)))
+        slope = details.get("slope", 0.001)
+        self._seconds = details["seconds"] * (1 + slope * abs(parameters[0] - details.get("optimum", 8)))
 
     def run(self) -> np.ndarray[Any, Any]:
         self.time(1)

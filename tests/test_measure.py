@@ -140,6 +140,13 @@ def test_every_parameter_set_competes_and_only_the_best_instruction_set() -> Non
     assert all(r.candidate.kernel.isa == "avx2" for r in results.values())
 
 
+def test_one_slow_parameter_set_does_not_keep_a_kernels_others_out() -> None:
+    core = StandInCore(gemm={"seconds": 2e-3, "blocks": (8, 12, 64), "optimum": 12, "slope": 0.02})
+    results = race(core, StandInBench(core, noise=0.001))
+    assert results["gemm64"].n == 1
+    assert min(results, key=lambda name: results[name].ratio or 9) == "gemm12"
+
+
 def test_interruption_keeps_what_has_samples() -> None:
     core = StandInCore(first={"seconds": 2e-3}, second={"seconds": 2.001e-3})
     bench = StandInBench(core, noise=0.3)

@@ -208,12 +208,15 @@ class Race:
             first = entrant.first if entrant else math.inf
             better = first < seconds * (1 - self._policy.margin)
             failures = 0 if better else failures + 1
-            known[candidate.kernel.name] = min(seconds, first), failures
+            best = min(seconds, first)
+            known[candidate.kernel.name] = best, failures
             if entrant:
                 entrant.default = math.isinf(seconds)
                 entrants.append(entrant)
             # Parameters do not make up for a kernel that is far behind, nor do they go on and on finding better ones.
-            if failures >= self._policy.patience or (entrant and self._is_slow(entrant, entrants)):
+            # One slow set says nothing of a kernel's others: its best set counts.
+            behind = entrant and best > self._policy.screen * _best_first(entrants, entrant.level)
+            if behind or failures >= self._policy.patience:
                 pending = [other for other in pending if other.kernel.name != candidate.kernel.name]
             self._cut_screened(entrants)
         self._choose_anchor(entrants)
