@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 RESULTS = Path(__file__).with_name("results")
@@ -62,6 +64,18 @@ def machine() -> str:
     return f"{kind.vendor}-{kind.family}-{kind.model}-{kind.isa}"
 
 
+def made(command: list[str], target: Path) -> bool:
+    """Run a command that writes a file, and put the file in its place; False where the command failed."""
+    # An interrupted command may write what it has so far, which would then pass for the result.
+    with tempfile.TemporaryDirectory() as scratch:
+        written = Path(scratch) / target.name
+        if subprocess.run([*command, str(written)], stdout=subprocess.DEVNULL, check=False).returncode:
+            return False
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(written, target)
+    return True
+
+
 def main() -> int:
     """Run what is missing or asked for."""
     from convkit import _core
@@ -73,7 +87,6 @@ def main() -> int:
     parser.add_argument("--wrap", default="", help="a command to put before each")
     arguments = parser.parse_args()
     folder = RESULTS / machine()
-    folder.mkdir(parents=True, exist_ok=True)
     failed = []
     for name, command in steps(tuple(sorted({1, _core.available_cpus()}))).items():
         target = folder / f"{name}.json"
@@ -81,9 +94,9 @@ def main() -> int:
             continue
         if target.exists() and not arguments.again and not arguments.list:
             continue
-        whole = [*shlex.split(arguments.wrap), *command, "--json", str(target)]
-        print(shlex.join(whole), flush=True)
-        if not arguments.list and subprocess.run(whole, stdout=subprocess.DEVNULL, check=False).returncode:
+        whole = [*shlex.split(arguments.wrap), *command, "--json"]
+        print(shlex.join([*whole, str(target)]), flush=True)
+        if not arguments.list and not made(whole, target):
             failed.append(name)
     if failed:
         print(f"failed: {', '.join(failed)}", file=sys.stderr)

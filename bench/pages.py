@@ -2,7 +2,8 @@
 
     python bench/pages.py [--machine FOLDER]
 
-A table stands between ``<!-- begin NAME -->`` and ``<!-- end NAME -->``; the text around it is written by hand.
+What is made stands between ``<!-- begin NAME -->`` and ``<!-- end NAME -->``, for one machine after the other; the text
+around it is written by hand.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +30,10 @@ TOO_WRONG = 1e-3
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> str:
-    """A Markdown table whose first columns are text."""
+    """A Markdown table whose first columns are text; nothing where it has no rows."""
     rules = ["---" if place < left else "---:" for place in range(len(head))]
-    return "\n".join("| " + " | ".join(row) + " |" for row in (head, rules, *rows))
+    lines = ["| " + " | ".join(row) + " |" for row in (head, rules, *rows)]
+    return "\n".join(lines) if len(lines) > 2 else ""
 
 
 def threads_text(count: int) -> str:
@@ -43,7 +46,7 @@ def milliseconds(seconds: float) -> str:
 
 
 class Results:
-    """Everything that was measured on one machine."""
+    """Everything that was measured on one machine; reports of what was not are empty."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -52,8 +55,15 @@ class Results:
         self.training = self._merged("bestof-training-")
         self.kernels = self._merged("kernels-")
 
+    @property
+    def machine(self) -> str:
+        """The machine's name."""
+        return str(self.forward.machine["cpu"])
+
     def _merged(self, begin: str) -> Report:
         paths = sorted(self.folder.glob(f"{begin}*.json"))
+        if not paths:
+            return Report(machine={"commands": []})
         whole = Report.load(paths[0])
         whole.machine["commands"] = [whole.machine["command"]]
         for path in paths[1:]:
@@ -66,7 +76,18 @@ class Results:
         return whole
 
     def read(self, name: str) -> Any:
-        return json.loads((self.folder / f"{name}.json").read_text())
+        """What a file holds, or None without one."""
+        path = self.folder / f"{name}.json"
+        return json.loads(path.read_text()) if path.exists() else None
+
+
+def machines(part: str = "") -> list[Results]:
+    """The results of every machine that was measured beside its peers and whose folder's name contains this."""
+    folders = sorted(path for path in RESULTS.iterdir() if part in path.name)
+    return [Results(folder) for folder in folders if any(folder.glob("forward-*.json"))]
+
+
+Maker = Callable[[Results], str]
 
 
 def only(report: Report, network: str, threads: int | None = None) -> Report:
@@ -111,12 +132,14 @@ def losses(results: Results) -> str:
     head = ("network", "layer", "threads", "kernel", "convkit, ms", "faster", "ms", "ratio")
     limit = f"more than {100 * (NOISE - 1):.0f}% faster"
     parts = []
-    for found, text in (
-        (beaten, f"In {len(beaten)} of {cases} cases (a layer, a layout, a number of threads) a peer was {limit}"),
-        (missed, f"In {len(missed)} of {lines} cases one fixed algorithm was {limit} than what had been selected"),
+    for found, count, text in (
+        (beaten, cases, f"cases (a layer, a layout, a number of threads) a peer was {limit}"),
+        (missed, lines, f"cases one fixed algorithm was {limit} than what had been selected"),
     ):
         rows = [cells for _, cells in sorted(found, reverse=True)]
-        parts.append(f"{text}:\n\n{table(head, rows, 4)}" if rows else f"{text}.")
+        if count:
+            text = f"In {len(rows)} of {count} {text}"
+            parts.append(f"{text}:\n\n{table(head, rows, 4)}" if rows else f"{text}.")
     return "\n\n".join(parts)
 
 
@@ -150,14 +173,18 @@ def layers(report: Report, network: str) -> str:
     for team in report.teams():
         for layer, own in by_layer(report.select(network, team)):
             ours = next(row for row in own if row.contestant.startswith("convkit"))
-            best = min(peers_of(own), key=lambda row: row.median)
+            best = min(peers_of(own), key=lambda row: row.median, default=None)
+            name, *theirs = ("-",) * 4
+            if best is not None:
+                name, ratio = best.contestant, best.median / ours.median
+                theirs = [milliseconds(best.median), f"{best.cpu_per_wall:.1f}", f"{ratio:.2f}"]
             peak = 2 * report.fma_peak[team]
             rows.append(
                 (
-                    f"{layer} x{ours.count}", f"`{ours.kernel.rsplit('__')[0]}`", best.contestant, str(team),
+                    f"{layer} x{ours.count}", f"`{ours.kernel.rsplit('__')[0]}`", name, str(team),
                     milliseconds(ours.median), f"{ours.rate / 1e9:.0f}", f"{100 * ours.rate / peak:.0f}",
                     f"{100 * ours.limit / ours.median:.0f}", f"{ours.error:.0e}", f"{ours.cpu_per_wall:.1f}",
-                    milliseconds(best.median), f"{best.cpu_per_wall:.1f}", f"{best.median / ours.median:.2f}",
+                    *theirs,
                 )
             )  # fmt: skip
     head = ("layer", "kernel", "best peer", "threads", "ms", "GFLOP/s", "% of peak", "% of limit", "error", "CPUs",
@@ -222,6 +249,8 @@ def scaling(results: Results) -> str:
 def overhead(results: Results) -> str:
     """What a profile and the suite cost."""
     found = results.read("overhead")
+    if found is None:
+        return ""
     added, closing = (1e6 * found["profile"][name] for name in ("added", "closing"))
     shares = "; ".join(
         f"{1e3 * mean:.2f} ms with {threads_text(int(threads))}, of which a record is "
@@ -254,49 +283,89 @@ def commands(results: Results) -> str:
 
 def accuracy(results: Results) -> str:
     """The table of errors."""
-    head, _, *rows = results.read("accuracy")
+    found = results.read("accuracy")
+    if found is None:
+        return ""
+    head, _, *rows = found
     return table(head, [[row[0].replace("__avx512", ""), *row[1:]] for row in rows], 2)
 
 
-def pictures(results: Results) -> dict[str, Figure]:
-    """Every picture of the pages, by file name."""
-    forward = results.forward
+def pictures(results: Results) -> dict[str, tuple[str, Callable[[], Figure]]]:
+    """Every picture that there are results for, by file name: what it shows, and how it is drawn."""
+    forward, kernels = results.forward, results.kernels
     least, most = forward.teams()[0], forward.teams()[-1]
-    found = {
-        "totals-1": plots.totals(only(forward, "", least)),
-        f"totals-{most}": plots.totals(only(forward, "", most)),
-        "scaling": plots.thread_scaling(only(forward, "NCHW")),
-        "roofline": plots.roofline(only(forward, "NCHW"), least),
-        "error": plots.error_and_speed(results.kernels, results.kernels.networks()[0], least),
-    }
+    planar = only(forward, "NCHW")
+    found: dict[str, tuple[str, Callable[[], Figure]]] = {}
+    for team in (least, most):
+        text = f"Time of whole networks with {threads_text(team)}"
+        found[f"totals-{team}"] = text, partial(plots.totals, only(forward, "", team))
+    if len(planar.teams()) > 1:
+        found["scaling"] = "Speed-up by threads", partial(plots.thread_scaling, planar)
+    if planar.select(threads=least):
+        found["roofline"] = "Roofline", partial(plots.roofline, planar, least)
+    if kernels.rows:
+        network, team = kernels.networks()[0], kernels.teams()[0]
+        text = f"Error against speed of {network.split()[0]}'s layers"
+        found["error"] = text, partial(plots.error_and_speed, kernels, network, team)
     for mark, network in (("vgg19", "VGG-19 NCHW"), ("resnet50", "ResNet-50 NCHW"), ("mobilenet", "MobileNet v2 NHWC")):
-        found[f"layers-{mark}"] = plots.layer_bars(forward, network, least)
-    for mark, network in (("vgg19", "^VGG-19 N"), ("resnet50", "ResNet-50")):
-        found[f"kernels-{mark}"] = plots.kernel_map(only(forward, network))
+        if forward.select(network, least):
+            text = f"Speed of {network.rpartition(' ')[0]}'s layers"
+            found[f"layers-{mark}"] = text, partial(plots.layer_bars, forward, network, least)
+    for mark, network in (("vgg19", "VGG-19"), ("resnet50", "ResNet-50")):
+        own = only(forward, f"^{network} N")
+        if own.rows:
+            found[f"kernels-{mark}"] = f"Kernels chosen for {network}", partial(plots.kernel_map, own)
     return found
 
 
-BLOCKS: dict[str, Callable[[Results], str]] = {
-    "machine": machine_text,
-    "losses": losses,
-    "totals": totals,
-    "layers-vgg19": lambda results: layers(results.forward, "VGG-19 NCHW"),
-    "layers-resnet50": lambda results: layers(results.forward, "ResNet-50 NCHW"),
-    "layers-mobilenet": lambda results: layers(results.forward, "MobileNet v2 NHWC"),
-    "scaling": scaling,
-    "bestof": lambda results: best_of(results.best_of),
-    "training": lambda results: best_of(results.training),
-    "overhead": overhead,
-    "commands": commands,
-    "accuracy": accuracy,
+def picture(begin: str) -> Maker:
+    """Shows the pictures whose names begin like this."""
+
+    def show(results: Results) -> str:
+        where = f"{PICTURES.name}/{results.folder.name}"
+        shown = ((name, text) for name, (text, _) in pictures(results).items() if name.startswith(begin))
+        return "\n\n".join(f"![{text}]({where}/{name}.png)" for name, text in shown)
+
+    return show
+
+
+# What each block holds for a machine.
+BLOCKS: dict[str, tuple[Maker, ...]] = {
+    "machine": (machine_text,),
+    "losses": (losses,),
+    "totals": (totals, picture("totals")),
+    "layers-vgg19": (picture("layers-vgg19"), lambda results: layers(results.forward, "VGG-19 NCHW")),
+    "layers-resnet50": (picture("layers-resnet50"), lambda results: layers(results.forward, "ResNet-50 NCHW")),
+    "layers-mobilenet": (picture("layers-mobilenet"), lambda results: layers(results.forward, "MobileNet v2 NHWC")),
+    "roofline": (picture("roofline"),),
+    "scaling": (scaling, picture("scaling")),
+    "bestof": (lambda results: best_of(results.best_of),),
+    "training": (lambda results: best_of(results.training),),
+    "kernels": (picture("kernels"),),
+    "overhead": (overhead,),
+    "commands": (commands,),
+    "accuracy": (accuracy,),
+    "error": (picture("error"),),
 }
 
 
-def rewritten(text: str, results: Results) -> str:
+def block(name: str, measured: Sequence[Results]) -> str:
+    """What was measured on each machine, one after the other, and on which where there are several."""
+    found = []
+    for results in measured:
+        parts = [part for make in BLOCKS[name] if (part := make(results))]
+        # The text about a machine begins with its name.
+        if parts and len(measured) > 1 and name != "machine":
+            parts.insert(0, f"On {results.machine}:")
+        found += parts
+    return "\n\n".join(found)
+
+
+def rewritten(text: str, measured: Sequence[Results]) -> str:
     """A page with every block made anew."""
 
     def fill(match: re.Match[str]) -> str:
-        return f"{match[1]}\n{BLOCKS[match[2]](results)}\n{match[3]}"
+        return f"{match[1]}\n{block(match[2], measured)}\n{match[3]}"
 
     return re.sub(r"(<!-- begin ([\w-]+) -->).*?(<!-- end \2 -->)", fill, text, flags=re.DOTALL)
 
@@ -304,23 +373,24 @@ def rewritten(text: str, results: Results) -> str:
 def main() -> None:
     """Rewrite both pages and draw the pictures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--machine", default="", help="the folder of bench/results; by default the only one")
-    arguments = parser.parse_args()
-    folders = sorted(path for path in RESULTS.iterdir() if path.is_dir() and arguments.machine in path.name)
-    if len(folders) != 1:
-        parser.error(f"--machine must name one of {', '.join(path.name for path in folders)}")
-    results = Results(folders[0])
-    for report in (results.forward, results.best_of, results.training, results.kernels):
-        for row in report.rows:
-            if row.disturbed:
-                print(f"disturbed: {row.network} {row.layer}, {row.contestant}, {threads_text(row.threads)}: "
-                      f"{row.cpu_per_wall:.1f} CPUs")  # fmt: skip
-    for name in ("performance.md", "accuracy.md"):
+    parser.add_argument("--machine", default="", help="only folders of bench/results whose names contain this")
+    measured = machines(parser.parse_args().machine)
+    if not measured:
+        parser.error(f"--machine must name one of {', '.join(results.folder.name for results in machines())}")
+    for results in measured:
+        for report in (results.forward, results.best_of, results.training, results.kernels):
+            for row in report.rows:
+                if row.disturbed:
+                    print(f"disturbed: {row.network} {row.layer}, {row.contestant}, {threads_text(row.threads)}: "
+                          f"{row.cpu_per_wall:.1f} CPUs, {results.machine}")  # fmt: skip
+        folder = PICTURES / results.folder.name
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, (_, draw) in pictures(results).items():
+            draw().savefig(folder / f"{name}.png", dpi=90, metadata={"Software": None})
+    # Errors belong to the kernels: those of one machine are enough.
+    for name, shown in (("performance.md", measured), ("accuracy.md", measured[:1])):
         page = DOCS / name
-        page.write_text(rewritten(page.read_text(), results))
-    PICTURES.mkdir(exist_ok=True)
-    for name, figure in pictures(results).items():
-        figure.savefig(PICTURES / f"{name}.png", dpi=90, metadata={"Software": None})
+        page.write_text(rewritten(page.read_text(), shown))
 
 
 if __name__ == "__main__":
