@@ -49,12 +49,12 @@ void pack_panel(const ConvProblem& p, const T* w, const WeightView& view, std::i
   const bool dense = view.stride_kw == 1 && view.stride_kh == p.kw && view.stride_c == taps;
   if (view.stride_o == 1) {
     // A row of the panel lies together, as in views of HWIO arrays: rows outermost, so that reads run along memory.
+    const int last = panels.tail(panel);
     for (std::int64_t kh = 0; kh < p.kh; ++kh) {
       for (std::int64_t kw = 0; kw < p.kw; ++kw) {
         const T* from = w + panel * Panels<T>::width + kh * view.stride_kh + kw * view.stride_kw;
         T* to = out + (kh * p.kw + kw) * channels * width;
         for (std::int64_t c = 0; c < channels; ++c, from += view.stride_c, to += width) {
-          const int last = panels.tail(panel);
           for (int j = 0; j < vectors - 1; ++j) V::store(to + j * V::lanes, V::load(from + j * V::lanes));
           const T* end = from + (vectors - 1) * V::lanes;
           V::store(to + (vectors - 1) * V::lanes, last == V::lanes ? V::load(end) : V::load(end, last));

@@ -16,11 +16,13 @@ void point_tile(std::int64_t tiles, const PointProduct<T>& product, const T* v, 
     const T *a = v, *b = product.u;
     bool accumulate = product.accumulate;
     for (std::int64_t left = product.channels; left > 0; accumulate = true) {
+      // Sums that no fold interrupts go on where they were: in how many calls they are computed does not show.
+      const bool resume = accumulate && product.fold == unfolded;
       typename V::Reg c[Rows][NV];
       CONVKIT_UNROLL
       for (int i = 0; i < Rows; ++i) {
         CONVKIT_UNROLL
-        for (int j = 0; j < NV; ++j) c[i][j] = V::zero();
+        for (int j = 0; j < NV; ++j) c[i][j] = resume ? V::load(m + i * panel + j * V::lanes) : V::zero();
       }
       for (const std::int64_t stop = larger<std::int64_t>(0, left - product.fold); left > stop; left -= V::lanes) {
         const T* const later = left > V::lanes ? a + product.block_stride : v + Rows * V::lanes;
@@ -46,7 +48,7 @@ void point_tile(std::int64_t tiles, const PointProduct<T>& product, const T* v, 
         a += to_next_block;
         product.fetch->step();
       }
-      if (accumulate) {
+      if (accumulate && !resume) {
         CONVKIT_UNROLL
         for (int i = 0; i < Rows; ++i) {
           CONVKIT_UNROLL
@@ -103,11 +105,10 @@ template <class T>
 constexpr PointTable<T> table = make_table<T>();
 
 template <class T>
-CONVKIT_INLINE void multiply(const PointProduct<T>& product, int vectors) {
+CONVKIT_INLINE void multiply_pass(const PointProduct<T>& product, int vectors, RowSplit split) {
   using V = Vec<T>;
-  const RowSplit split = split_rows(product.tiles, TileShape<T>::rows(vectors));
   const auto& tiles = table<T>.tile[vectors];
-  // The panel has full_lines * channels lines, a row tile takes `channels` steps: the fewest lines a step that get
+  // A pass has full_lines * channels lines to fetch, a row tile takes `channels` steps: the fewest lines a step that get
   // through all of them, then no more. A single row tile uses its filters as fast as they can arrive.
   std::int64_t fetching = 0;
   int ahead = 0;
@@ -134,6 +135,21 @@ CONVKIT_INLINE void multiply(const PointProduct<T>& product, int vectors) {
   };
   run(split.big, split.rows + 1);
   run(split.small, split.rows);
+}
+
+template <class T>
+CONVKIT_INLINE void multiply(const PointProduct<T>& product, int vectors) {
+  const RowSplit split = split_rows(product.tiles, TileShape<T>::rows(vectors));
+  PointProduct<T> pass = product;
+  for (std::int64_t left = product.channels; left > 0; left -= pass.channels) {
+    pass.channels = smaller(left, product.pass);
+    multiply_pass(pass, vectors, split);
+    const std::int64_t filters = pass.channels * vectors * Vec<T>::lanes;
+    pass.v += pass.channels / Vec<T>::lanes * pass.block_stride;
+    pass.u += filters;
+    if (pass.next) pass.next += filters;
+    pass.accumulate = true;
+  }
 }
 
 }  // namespace

@@ -6,7 +6,8 @@
 //   M   [tiles][panel]
 //
 // Rounding of these sums is nearly all of a large tile's error: folding partial sums into M, whose rows are in L1 then,
-// makes it grow with the number of folds and their length instead of with the number of channels.
+// makes it grow with the number of folds and their length instead of with the number of channels. A product in several
+// passes over the tiles, a range of channels each, adds in the same order as one.
 //
 // Register budget as in gemm_tile.hpp: 6 x 4 vectors of 32 registers, 6 x 2 of 16. A call may fetch the panel that comes
 // next into L2, `Ahead` lines a step, spread over the row tiles: all lines in the first tile would stall it. Lines of V are
@@ -14,6 +15,7 @@
 #pragma once
 #include "isa/vec.hpp"
 #include "microkernels/gemm_tile.hpp"
+#include "microkernels/winograd_transforms.hpp"
 
 namespace convkit::CONVKIT_ISA {
 
@@ -56,7 +58,8 @@ template <class T>
 struct PointProduct {
   std::int64_t tiles;     // rows of M
   std::int64_t channels;  // length of the sums
-  std::int64_t fold;      // after so many channels, a multiple of `lanes`, partial sums are added to M
+  std::int64_t fold;      // after so many channels, a multiple of `lanes`, partial sums are added to M; or `unfolded`
+  std::int64_t pass;  // channels that all tiles go through before the next ones: a multiple of `fold` unless unfolded
   const T* v;
   std::ptrdiff_t block_stride;  // of V from one block of channels to the next
   const T* u;

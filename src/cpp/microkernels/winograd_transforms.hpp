@@ -48,6 +48,8 @@ struct FilterRun {
   std::int64_t count;
 };
 
+inline constexpr int unfolded = 1 << 30;
+
 template <class T>
 struct WinogradTile {
   int my, mx, ry, rx, ny, nx;
@@ -55,7 +57,7 @@ struct WinogradTile {
   void (*input)(const InputRun<T>&);
   void (*output)(const OutputRun<T>&);
   void (*filter)(const FilterRun<T>&);
-  int fold = 1 << 30;  // longest sum over channels between additions to M (winograd_gemm.hpp)
+  int fold = unfolded;  // longest sum over channels between additions to M (winograd_gemm.hpp)
 };
 
 template <class T, class FY, class FX>

@@ -220,7 +220,7 @@ void transform_filters(const FilterRun<T>& run) {
 
 // Tiles of eight and more points a side and five and more taps would be several times less exact than their 3-tap kin.
 template <class FY, class FX>
-constexpr int longest_sum = (FY::n >= 8 && FY::r >= 5) || (FX::n >= 8 && FX::r >= 5) ? 32 : 1 << 30;
+constexpr int longest_sum = (FY::n >= 8 && FY::r >= 5) || (FX::n >= 8 && FX::r >= 5) ? 32 : unfolded;
 
 template <class T, class FY, class FX>
 constexpr WinogradTile<T> tile = {

@@ -58,7 +58,8 @@ struct Prediction {
   double filter_rate(double columns) const {
     const double all = bytes(static_cast<double>(s.packed_group)) * static_cast<double>(s.g.groups);
     if (all / columns < 0.6 * static_cast<double>(machine.l2)) return 48;
-    if (all < 0.8 * static_cast<double>(machine.l3)) return l3_rate;
+    // Other layers leave a large one no more than half of it.
+    if (all < 0.5 * static_cast<double>(machine.l3)) return l3_rate;
     return smaller(dram_rate, larger(dram_rate_all / threads, 2.0));
   }
   double filter_transform() const {
@@ -129,22 +130,20 @@ void winograd_cost(const ConvProblem& p, const Parameters& parameters, const Mac
   const double groups = static_cast<double>(s.g.groups), tiles = static_cast<double>(s.g.tiles);
   const double c = static_cast<double>(s.g.c), o = static_cast<double>(round_up(s.g.o, s.lanes));
   const double blocks = static_cast<double>(s.blocks), rows = static_cast<double>(s.block_tiles);
-  const double panels = static_cast<double>(s.panels);
   const int columns = s.shared ? 1 : fused_columns(s, threads);
   *out = {};
   out->fmas = groups * tiles * s.points * c * o;
-  out->efficiency = groups * blocks * panels * s.points * rows * c * TileShape<T>::vectors /
-                    (groups * blocks * panels * predict.products(rows));
+  out->efficiency = s.points * rows * c * TileShape<T>::vectors / predict.products(rows);
   if (s.shared) {
     const Grid grid = shared_grid(s, s.block_tiles, threads);
     out->imbalance =
         static_cast<double>(ceil_div(s.block_tiles, grid.rows) * ceil_div(s.panels, grid.columns) * threads) /
-        (rows * panels);
+        (rows * static_cast<double>(s.panels));
   } else {
     const double items = groups * blocks;
     out->imbalance = static_cast<double>(ceil_div(s.g.groups * s.blocks, threads / columns) *
                                          ceil_div(s.panels, columns) * threads) /
-                     (items * panels);
+                     (items * static_cast<double>(s.panels));
   }
   // All that the predicted time holds beside products, as instructions; filters that arrive behind products cost none.
   const double share = larger(out->imbalance, 1.0) / threads;

@@ -158,6 +158,16 @@ void winograd_pack(const ConvProblem& p, const WeightView& w, T* out, int thread
   team(threads, member);
 }
 
+// Channels of one pass over the tiles of a product. A few row tiles share the filters that a pass has brought into L1;
+// with many of them, reading M again for every pass costs more than reading the filters from L2.
+template <class T>
+std::int64_t pass_channels(std::int64_t tiles, int vectors) {
+  const RowSplit split = split_rows(tiles, TileShape<T>::rows(vectors));
+  const std::int64_t row_tiles = split.big + split.small, unit = 32;
+  if (row_tiles < 2 || row_tiles > 5) return unfolded;
+  return larger(unit, machine().l1d / 2 / (vectors * Vec<T>::bytes) / unit * unit);
+}
+
 template <class T>
 struct WinogradMember {
   const Arguments& args;
@@ -217,13 +227,14 @@ struct WinogradMember {
 
   void products(const T* u, std::ptrdiff_t u_point, std::int64_t c, std::int64_t c_end, int vectors, std::int64_t from,
                 std::int64_t to, bool another, Fetch& ahead, std::int64_t fetch_from, std::int64_t pace) const {
+    const std::int64_t pass = pass_channels<T>(to - from, vectors);
     for (int point = 0; point < s.points; ++point) {
       if (point == fetch_from || (point == 0 && fetch_from < 0 && ahead.outer > 0)) ahead.pace = pace;
       const T* const panel = u + point * u_point;
       const T* const next = packed && (another || point + 1 < s.points) ? panel + u_point : nullptr;
       multiply_point<T>(
-          {to - from, c_end - c, tile.fold, v + point * s.v_point + c / s.lanes * s.v_block + from * s.lanes, s.v_block,
-           panel, area.m + point * s.m_point, next, &ahead, c > 0},
+          {to - from, c_end - c, tile.fold, pass, v + point * s.v_point + c / s.lanes * s.v_block + from * s.lanes,
+           s.v_block, panel, area.m + point * s.m_point, next, &ahead, c > 0},
           vectors);
     }
   }

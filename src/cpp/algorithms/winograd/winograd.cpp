@@ -49,7 +49,7 @@ constexpr Kernel kernel(const char* family, float rms_ratio) {
           dtype,
           dtype,
           both_layouts,
-          2,
+          3,
           {false, rms_ratio},
           winograd_schema,
           E::applies,

@@ -164,7 +164,6 @@ struct Entry {
     winograd_cost(part_problem(p, 0, p.n), parameters, machine, threads, tile(), out);
     out->fmas *= parities;
     out->vector_ops *= parities;
-    out->bytes_l3 *= parities;
     out->barriers *= parities;
     out->bytes_dram = tensor_bytes(p, sizeof(T));
     if (p.layout == Layout::nchw) {
