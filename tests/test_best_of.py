@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -64,11 +65,13 @@ def test_keys_are_sizes_dtypes_values_and_threads() -> None:
         lambda: best(np.zeros((3, 2))),
         lambda: best(7, axis=1),
         lambda: best([1, 2], {"list": 1}),
+        # Another library's tensor: its dtype has no number.
+        lambda: best(SimpleNamespace(shape=(2, 3), dtype="float32")),
     ):
         call()
     threads[0] = 2
     best(np.zeros((2, 3)))
-    assert len(best.report().problems) == 6
+    assert len(best.report().problems) == 7
     assert {problem.threads for problem in best.report().problems} == {1, 2}
 
 

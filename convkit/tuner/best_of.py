@@ -344,7 +344,8 @@ class Pipeline:
 
 def _size_of(value: Any) -> Any:
     dtype = getattr(value, "dtype", None)
-    return value if dtype is None else (value.shape, dtype.num)
+    # A number is hashed faster than a NumPy dtype; other libraries' dtypes have none.
+    return value if dtype is None else (value.shape, getattr(dtype, "num", dtype))
 
 
 def _hashable(value: Any) -> bool:
