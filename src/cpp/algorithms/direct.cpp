@@ -117,14 +117,25 @@ int direct_candidates(const ConvProblem& p, const Machine& machine, int threads,
   const std::int32_t chunks = static_cast<std::int32_t>(default_chunks<T>(p, machine));
   if (p.layout == Layout::nchw) {
     int count = 0;
-    const std::int64_t budgets[] = {machine.l2 / 2, machine.l2 / 4, machine.l2};
-    for (const std::int64_t bytes : budgets) {
-      std::int64_t rows = strip_rows<T>(p, bytes);
-      // Enough blocks for the team, of one size.
-      rows = smaller(rows, larger<std::int64_t>(ceil_div(p.oh * p.n, threads), 1));
+    const auto consider = [&](std::int64_t rows) {
+      // Blocks of one size.
       const std::int64_t blocks = ceil_div(larger<std::int64_t>(p.oh, 1), rows);
       const std::int32_t block = static_cast<std::int32_t>(ceil_div(larger<std::int64_t>(p.oh, 1), blocks));
-      if (count < capacity && (count == 0 || out[count - 1].value[0] != block)) out[count++] = {{block, chunks}};
+      for (int i = 0; i < count; ++i) {
+        if (out[i].value[0] == block) return;
+      }
+      if (count < capacity) out[count++] = {{block, chunks}};
+    };
+    // Enough blocks for the team; or, where filters outweigh the image, few blocks that the team shares by panels: each
+    // member reads its own filters, and transposes the whole block for itself.
+    const std::int64_t enough = larger<std::int64_t>(ceil_div(p.oh * p.n, threads), 1);
+    const bool by_panels = threads > 1 && panels_bytes<T>(p) > p.n * p.c * p.h * p.w * static_cast<int>(sizeof(T)) &&
+                           Panels<T>{p.o / p.groups}.count() >= threads;
+    const std::int64_t budgets[] = {machine.l2 / 2, machine.l2 / 4, machine.l2};
+    for (const std::int64_t bytes : budgets) {
+      const std::int64_t rows = strip_rows<T>(p, bytes);
+      if (by_panels) consider(rows);
+      consider(smaller(rows, enough));
     }
     return count;
   }
@@ -362,8 +373,13 @@ void fill_strip(const ConvProblem& p, const Strip& geometry, const T* x, std::in
       clear(to + (p.pad_left + p.w) * channels, p.pad_right * channels);
     }
   }
+  const bool whole = geometry.step_h == 1 && geometry.width == p.w && y0 >= 0 && y0 + rows <= p.h;
   for (std::int64_t c = 0; c < channels; c += lanes) {
     const std::int64_t height = smaller<std::int64_t>(channels - c, lanes);
+    if (whole) {
+      transpose_block(x + (c * p.h + y0) * p.w, p.h * p.w, height, rows * p.w, strip + c, channels);
+      continue;
+    }
     for (std::int64_t r = 0; r < rows; ++r) {
       const std::int64_t y = y0 + r * geometry.step_h;
       if (y < 0 || y >= p.h) continue;
