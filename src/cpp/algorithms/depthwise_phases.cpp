@@ -1,7 +1,7 @@
 // Input gradient of a strided depthwise convolution, NHWC: lanes on channels, pixels of dx phase by phase (axis.hpp). Four
 // pixels of a phase share each load of a weight, and each meets only the taps that reach it.
 //
-// NCHW is in direct_pixels.cpp, stride 1 the adjoint of the forward kernel.
+// NCHW is in depthwise_phases_nchw.cpp, stride 1 the adjoint of the forward kernel.
 #include "algorithms/adjoint.hpp"
 #include "algorithms/axis.hpp"
 
