@@ -46,10 +46,13 @@ struct FilterStage {
   }
 
  private:
+  // As in the views of input gradients: the last tap lies first.
+  CONVKIT_INLINE bool rotated() const { return w.stride_kw == -1 && w.stride_kh == -tile.rx; }
+
   static constexpr std::int64_t piece = 4;  // filters between two fetches
 
-  // The weights of the block that is gathered next, where each output's lie together: rows too far apart and too short
-  // for the hardware to fetch in time. A piece of the rows at a time, between transforms.
+  // The weights of the block that is gathered next, where each output's or each channel's lie together: rows too far apart
+  // and too short for the hardware to fetch in time. A piece of the rows at a time, between transforms.
   struct Ahead {
     const char* from = nullptr;
     std::ptrdiff_t row;
@@ -57,12 +60,16 @@ struct FilterStage {
 
     CONVKIT_INLINE Ahead(const FilterStage& s, std::int64_t output, std::int64_t channel, std::int64_t c_end) {
       const std::int64_t taps = s.tile.ry * s.tile.rx;
-      if (channel >= c_end || output >= s.o || s.w.stride_c != taps) return;
+      if (channel >= c_end || output >= s.o || (s.w.stride_c != taps && s.w.stride_o != taps)) return;
+      constexpr std::int64_t element = sizeof(T);
+      const std::int64_t outputs = smaller<std::int64_t>(lanes, s.o - output),
+                         channels = smaller<std::int64_t>(lanes, c_end - channel);
+      const bool by_output = s.w.stride_c == taps;
       from = static_cast<const char*>(s.w.data) +
-             (output * s.w.stride_o + channel * taps) * static_cast<std::ptrdiff_t>(sizeof(T));
-      row = s.w.stride_o * static_cast<std::ptrdiff_t>(sizeof(T));
-      rows = smaller<std::int64_t>(lanes, s.o - output);
-      bytes = smaller<std::int64_t>(lanes, c_end - channel) * taps * static_cast<std::int64_t>(sizeof(T));
+             (output * s.w.stride_o + channel * s.w.stride_c - (s.rotated() ? taps - 1 : 0)) * element;
+      row = (by_output ? s.w.stride_o : s.w.stride_c) * element;
+      rows = by_output ? outputs : channels;
+      bytes = (by_output ? channels : outputs) * taps * element;
     }
     CONVKIT_INLINE void fetch(std::int64_t first) const {
       if (!from) return;
@@ -80,11 +87,10 @@ struct FilterStage {
       gather_rows(from, outputs, channels * taps);
       return;
     }
-    const bool rotated = w.stride_kw == -1 && w.stride_kh == -tile.rx;
-    if (rotated || (w.stride_kw == 1 && w.stride_kh == tile.rx)) {
-      // Only the taps of a filter lie together: so in the views of input gradients, last tap first.
+    if (rotated() || (w.stride_kw == 1 && w.stride_kh == tile.rx)) {
+      // Only the taps of a filter lie together.
       for (std::int64_t k = 0; k < channels; ++k) {
-        gather_taps(from + k * w.stride_c - (rotated ? taps - 1 : 0), outputs, taps, rotated,
+        gather_taps(from + k * w.stride_c - (rotated() ? taps - 1 : 0), outputs, taps, rotated(),
                     scratch + k * taps * lanes);
       }
       return;
