@@ -92,14 +92,24 @@ struct Strip {
   std::int64_t step_h, step_w;  // input rows and columns from one row and column of the strip to the next
   std::int64_t walk_h, walk_w;  // rows and columns of the strip from one output pixel to the next
   std::int64_t width;
+  std::int64_t pixel, row;  // elements from one pixel and row of the strip to the next
   CONVKIT_INLINE explicit Strip(const ConvProblem& p)
       : step_h(p.kh == 1 ? p.stride_h : 1),
         step_w(p.kw == 1 && p.stride_w == 2 && p.pad_left == 0 && p.pad_right == 0 ? 2 : 1),
         walk_h(p.stride_h / step_h),
         walk_w(p.stride_w / step_w),
-        width(step_w == 2 ? p.ow : p.w + p.pad_left + p.pad_right) {}
+        width(step_w == 2 ? p.ow : p.w + p.pad_left + p.pad_right),
+        pixel(p.c / p.groups + skew(p)),
+        row(width * pixel) {}
   CONVKIT_INLINE std::int64_t rows(const ConvProblem& p, std::int64_t output_rows) const {
     return (output_rows - 1) * walk_h + (p.kh - 1) * p.dilation_h + 1;
+  }
+
+ private:
+  // The transposes write to many pixels at once: powers of two between them would all fall into one set of L1. Where runs
+  // of a filter row are merged, pixels must follow one another.
+  CONVKIT_INLINE static std::int64_t skew(const ConvProblem& p) {
+    return p.kw == 1 && p.c / p.groups % 256 == 0 ? 16 : 0;
   }
 };
 
@@ -107,7 +117,7 @@ struct Strip {
 template <class T>
 std::int64_t strip_rows(const ConvProblem& p, std::int64_t bytes) {
   const Strip strip(p);
-  const std::int64_t row = strip.width * (p.c / p.groups) * static_cast<std::int64_t>(sizeof(T));
+  const std::int64_t row = strip.row * static_cast<std::int64_t>(sizeof(T));
   const std::int64_t rows = (bytes / larger<std::int64_t>(row, 1) - strip.rows(p, 1)) / strip.walk_h + 1;
   return smaller(larger<std::int64_t>(rows, 1), p.oh);
 }
@@ -117,25 +127,14 @@ int direct_candidates(const ConvProblem& p, const Machine& machine, int threads,
   const std::int32_t chunks = static_cast<std::int32_t>(default_chunks<T>(p, machine));
   if (p.layout == Layout::nchw) {
     int count = 0;
-    const auto consider = [&](std::int64_t rows) {
-      // Blocks of one size.
-      const std::int64_t blocks = ceil_div(larger<std::int64_t>(p.oh, 1), rows);
-      const std::int32_t block = static_cast<std::int32_t>(ceil_div(larger<std::int64_t>(p.oh, 1), blocks));
-      for (int i = 0; i < count; ++i) {
-        if (out[i].value[0] == block) return;
-      }
-      if (count < capacity) out[count++] = {{block, chunks}};
-    };
-    // Enough blocks for the team; or, where filters outweigh the image, few blocks that the team shares by panels: each
-    // member reads its own filters, and transposes the whole block for itself.
-    const std::int64_t enough = larger<std::int64_t>(ceil_div(p.oh * p.n, threads), 1);
-    const bool by_panels = threads > 1 && panels_bytes<T>(p) > p.n * p.c * p.h * p.w * static_cast<int>(sizeof(T)) &&
-                           Panels<T>{p.o / p.groups}.count() >= threads;
     const std::int64_t budgets[] = {machine.l2 / 2, machine.l2 / 4, machine.l2};
     for (const std::int64_t bytes : budgets) {
-      const std::int64_t rows = strip_rows<T>(p, bytes);
-      if (by_panels) consider(rows);
-      consider(smaller(rows, enough));
+      std::int64_t rows = strip_rows<T>(p, bytes);
+      // Enough blocks for the team, of one size.
+      rows = smaller(rows, larger<std::int64_t>(ceil_div(p.oh * p.n, threads), 1));
+      const std::int64_t blocks = ceil_div(larger<std::int64_t>(p.oh, 1), rows);
+      const std::int32_t block = static_cast<std::int32_t>(ceil_div(larger<std::int64_t>(p.oh, 1), blocks));
+      if (count < capacity && (count == 0 || out[count - 1].value[0] != block)) out[count++] = {{block, chunks}};
     }
     return count;
   }
@@ -198,7 +197,7 @@ CONVKIT_INLINE Scratch<T> carve(const ConvProblem& p, const Parameters& paramete
   s.zeros = carver.take<T>((p.c / p.groups) * p.kw);
   if (nchw) {
     const Strip strip(p);
-    s.strip = carver.take<T>(strip.rows(p, parameters.value[0]) * strip.width * (p.c / p.groups));
+    s.strip = carver.take<T>(strip.rows(p, parameters.value[0]) * strip.row);
     s.panel = carver.take<T>(scratch_pixels * TileShape<T>::panel);
   }
   return s;
@@ -359,7 +358,7 @@ template <class T>
 void fill_strip(const ConvProblem& p, const Strip& geometry, const T* x, std::int64_t channels, std::int64_t y0,
                 std::int64_t rows, T* strip) {
   constexpr int lanes = Vec<T>::lanes;
-  const std::int64_t row = geometry.width * channels;
+  const std::int64_t row = geometry.row, pixel = geometry.pixel;
   const auto clear = [](T* to, std::int64_t count) {
     if (count > 0) __builtin_memset(to, 0, static_cast<std::size_t>(count) * sizeof(T));
   };
@@ -369,15 +368,15 @@ void fill_strip(const ConvProblem& p, const Strip& geometry, const T* x, std::in
     if (y < 0 || y >= p.h) {
       clear(to, row);
     } else if (geometry.step_w == 1) {
-      clear(to, p.pad_left * channels);
-      clear(to + (p.pad_left + p.w) * channels, p.pad_right * channels);
+      clear(to, p.pad_left * pixel);
+      clear(to + (p.pad_left + p.w) * pixel, p.pad_right * pixel);
     }
   }
   const bool whole = geometry.step_h == 1 && geometry.width == p.w && y0 >= 0 && y0 + rows <= p.h;
   for (std::int64_t c = 0; c < channels; c += lanes) {
     const std::int64_t height = smaller<std::int64_t>(channels - c, lanes);
     if (whole) {
-      transpose_block(x + (c * p.h + y0) * p.w, p.h * p.w, height, rows * p.w, strip + c, channels);
+      transpose_block(x + (c * p.h + y0) * p.w, p.h * p.w, height, rows * p.w, strip + c, pixel);
       continue;
     }
     for (std::int64_t r = 0; r < rows; ++r) {
@@ -386,9 +385,9 @@ void fill_strip(const ConvProblem& p, const Strip& geometry, const T* x, std::in
       const T* from = x + (c * p.h + y) * p.w;
       T* const to = strip + r * row + c;
       if (geometry.step_w == 2) {
-        transpose_block(from, p.h * p.w, height, p.ow, to, channels, EverySecondColumn{});
+        transpose_block(from, p.h * p.w, height, p.ow, to, pixel, EverySecondColumn{});
       } else {
-        transpose_block(from, p.h * p.w, height, p.w, to + p.pad_left * channels, channels);
+        transpose_block(from, p.h * p.w, height, p.w, to + p.pad_left * pixel, pixel);
       }
     }
   }
@@ -403,7 +402,7 @@ void compute_nchw(const Context<T>& c, const Scratch<T>& s, int index, int size)
   const Share which = share(count, index % grid.columns, grid.columns);
   const std::int64_t image = p.oh * p.ow;
   const Strip strip(p);
-  const PixelSource<T> source{strip.width * c.g.channels, c.g.channels, 1LL << 40, strip.width};
+  const PixelSource<T> source{strip.row, strip.pixel, 1LL << 40, strip.width};
   if (which.begin == which.end) return;
   for (std::int64_t item = mine.begin; item < mine.end; ++item) {
     const std::int64_t n = item / blocks, oy = item % blocks * block;
