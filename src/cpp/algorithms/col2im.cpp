@@ -213,25 +213,16 @@ void col2im_run(const Arguments& args) {
 
 template <class T>
 constexpr Kernel col2im_entry(const char* name) {
-  return {"col2im",
-          name,
-          Isa::CONVKIT_ISA,
-          Op::input_grad,
-          dtype_of<T>,
-          dtype_of<T>,
-          dtype_of<T>,
-          dtype_of<T>,
-          layout_nchw | layout_nhwc,
-          1,
-          direct_summation,
-          no_parameters,
-          col2im_applies,
-          one_candidate,
-          col2im_cost<T>,
-          adjoint_panels_entry<T>,
-          pack_adjoint_panels<T>,
-          col2im_workspace<T>,
-          col2im_run<T>};
+  Kernel k = kernel_of<T>("col2im", name, Op::input_grad, layout_nchw | layout_nhwc, 1);
+  k.schema = no_parameters;
+  k.applies = col2im_applies;
+  k.candidates = one_candidate;
+  k.cost = col2im_cost<T>;
+  k.packing = adjoint_panels_entry<T>;
+  k.pack = pack_adjoint_panels<T>;
+  k.workspace_bytes = col2im_workspace<T>;
+  k.run = col2im_run<T>;
+  return k;
 }
 
 constexpr Kernel kernels[] = {

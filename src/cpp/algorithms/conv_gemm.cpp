@@ -166,25 +166,16 @@ void conv_gemm_run(const Arguments& args) {
 
 template <class T>
 constexpr Kernel conv_gemm_entry(const char* name) {
-  return {"conv_gemm",
-          name,
-          Isa::CONVKIT_ISA,
-          Op::forward,
-          dtype_of<T>,
-          dtype_of<T>,
-          dtype_of<T>,
-          dtype_of<T>,
-          layout_nchw | layout_nhwc,
-          1,
-          direct_summation,
-          conv_gemm_schema,
-          conv_gemm_applies,
-          conv_gemm_candidates<T>,
-          conv_gemm_cost<T>,
-          conv_gemm_packing<T>,
-          pack_panels<T>,
-          conv_gemm_workspace<T>,
-          conv_gemm_run<T>};
+  Kernel k = kernel_of<T>("conv_gemm", name, Op::forward, layout_nchw | layout_nhwc, 1);
+  k.schema = conv_gemm_schema;
+  k.applies = conv_gemm_applies;
+  k.candidates = conv_gemm_candidates<T>;
+  k.cost = conv_gemm_cost<T>;
+  k.packing = conv_gemm_packing<T>;
+  k.pack = pack_panels<T>;
+  k.workspace_bytes = conv_gemm_workspace<T>;
+  k.run = conv_gemm_run<T>;
+  return k;
 }
 
 constexpr Kernel kernels[] = {

@@ -187,25 +187,16 @@ void run(const Arguments& args) {
 
 template <class T>
 constexpr Kernel entry(const char* name) {
-  return {"depthwise",
-          name,
-          Isa::CONVKIT_ISA,
-          Op::input_grad,
-          dtype_of<T>,
-          dtype_of<T>,
-          dtype_of<T>,
-          dtype_of<T>,
-          layout_nhwc,
-          1,
-          direct_summation,
-          no_parameters,
-          depthwise_phases_applies,
-          one_candidate,
-          cost<T>,
-          packing<T>,
-          pack<T>,
-          workspace_bytes<T>,
-          run<T>};
+  Kernel k = kernel_of<T>("depthwise", name, Op::input_grad, layout_nhwc, 1);
+  k.schema = no_parameters;
+  k.applies = depthwise_phases_applies;
+  k.candidates = one_candidate;
+  k.cost = cost<T>;
+  k.packing = packing<T>;
+  k.pack = pack<T>;
+  k.workspace_bytes = workspace_bytes<T>;
+  k.run = run<T>;
+  return k;
 }
 
 constexpr Kernel kernels[] = {

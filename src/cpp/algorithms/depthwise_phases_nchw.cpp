@@ -244,10 +244,14 @@ void cost(const ConvProblem& p, const Parameters&, const Machine&, int threads, 
 
 template <class T>
 constexpr Kernel entry(const char* name) {
-  return {"depthwise",      name,          Isa::CONVKIT_ISA,   Op::input_grad, dtype_of<T>,
-          dtype_of<T>,      dtype_of<T>,   dtype_of<T>,        layout_nchw,    1,
-          direct_summation, no_parameters, planes_apply,       one_candidate,  cost<T>,
-          no_packing,       nullptr,       workspace_bytes<T>, run<T>};
+  Kernel k = kernel_of<T>("depthwise", name, Op::input_grad, layout_nchw, 1);
+  k.schema = no_parameters;
+  k.applies = planes_apply;
+  k.candidates = one_candidate;
+  k.cost = cost<T>;
+  k.workspace_bytes = workspace_bytes<T>;
+  k.run = run<T>;
+  return k;
 }
 
 constexpr Kernel kernels[] = {

@@ -471,25 +471,16 @@ void direct_run(const Arguments& args) {
 
 template <class T>
 constexpr Kernel direct_entry(const char* name) {
-  return {"direct",
-          name,
-          Isa::CONVKIT_ISA,
-          Op::forward,
-          dtype_of<T>,
-          dtype_of<T>,
-          dtype_of<T>,
-          dtype_of<T>,
-          layout_nchw | layout_nhwc,
-          2,
-          direct_summation,
-          direct_schema,
-          direct_applies,
-          direct_candidates<T>,
-          direct_cost<T>,
-          panels_entry<T>,
-          pack_panels<T>,
-          direct_workspace<T>,
-          direct_run<T>};
+  Kernel k = kernel_of<T>("direct", name, Op::forward, layout_nchw | layout_nhwc, 2);
+  k.schema = direct_schema;
+  k.applies = direct_applies;
+  k.candidates = direct_candidates<T>;
+  k.cost = direct_cost<T>;
+  k.packing = panels_entry<T>;
+  k.pack = pack_panels<T>;
+  k.workspace_bytes = direct_workspace<T>;
+  k.run = direct_run<T>;
+  return k;
 }
 
 constexpr Kernel kernels[] = {

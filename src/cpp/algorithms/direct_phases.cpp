@@ -446,25 +446,16 @@ void phases_run(const Arguments& args) {
 
 template <class T>
 constexpr Kernel phases_entry(const char* name) {
-  return {"direct",
-          name,
-          Isa::CONVKIT_ISA,
-          Op::input_grad,
-          dtype_of<T>,
-          dtype_of<T>,
-          dtype_of<T>,
-          dtype_of<T>,
-          layout_nchw | layout_nhwc,
-          1,
-          direct_summation,
-          phases_schema,
-          phases_applies,
-          phases_candidates<T>,
-          phases_cost<T>,
-          adjoint_panels_entry<T>,
-          pack_adjoint_panels<T>,
-          phases_workspace<T>,
-          phases_run<T>};
+  Kernel k = kernel_of<T>("direct", name, Op::input_grad, layout_nchw | layout_nhwc, 1);
+  k.schema = phases_schema;
+  k.applies = phases_applies;
+  k.candidates = phases_candidates<T>;
+  k.cost = phases_cost<T>;
+  k.packing = adjoint_panels_entry<T>;
+  k.pack = pack_adjoint_panels<T>;
+  k.workspace_bytes = phases_workspace<T>;
+  k.run = phases_run<T>;
+  return k;
 }
 
 constexpr Kernel kernels[] = {

@@ -486,25 +486,16 @@ void pixels_run(const Arguments& args) {
 
 template <class T>
 constexpr Kernel pixels_entry(const char* name) {
-  return {"direct",
-          name,
-          Isa::CONVKIT_ISA,
-          Op::input_grad,
-          dtype_of<T>,
-          dtype_of<T>,
-          dtype_of<T>,
-          dtype_of<T>,
-          layout_nchw | layout_nhwc,
-          1,
-          direct_summation,
-          pixels_schema,
-          pixels_applies,
-          pixels_candidates<T>,
-          pixels_cost<T>,
-          phase_weights_entry<T>,
-          pack_phase_weights<T>,
-          pixels_workspace<T>,
-          pixels_run<T>};
+  Kernel k = kernel_of<T>("direct", name, Op::input_grad, layout_nchw | layout_nhwc, 1);
+  k.schema = pixels_schema;
+  k.applies = pixels_applies;
+  k.candidates = pixels_candidates<T>;
+  k.cost = pixels_cost<T>;
+  k.packing = phase_weights_entry<T>;
+  k.pack = pack_phase_weights<T>;
+  k.workspace_bytes = pixels_workspace<T>;
+  k.run = pixels_run<T>;
+  return k;
 }
 
 constexpr Kernel kernels[] = {

@@ -1,4 +1,4 @@
-// What the inventory entries of the GEMM family share.
+// What inventory entries share.
 #pragma once
 #include "algorithms/gemm.hpp"
 
@@ -21,6 +21,22 @@ CONVKIT_INLINE double tensor_bytes(const ConvProblem& p, std::int64_t element) {
 
 // Kernels that read OIHW weights as they are.
 inline void no_packing(const ConvProblem&, const Parameters&, Packing* out) { *out = {}; }
+
+// What most entries share: this instruction set, one dtype, direct summation, weights read as they are.
+template <class T>
+constexpr Kernel kernel_of(const char* family, const char* name, Op op, std::uint32_t layouts, std::int32_t revision) {
+  Kernel k{};
+  k.family = family;
+  k.name = name;
+  k.isa = Isa::CONVKIT_ISA;
+  k.op = op;
+  k.dtype_x = k.dtype_w = k.dtype_accumulate = k.dtype_y = dtype_of<T>;
+  k.layouts = layouts;
+  k.revision = revision;
+  k.error = direct_summation;
+  k.packing = no_packing;
+  return k;
+}
 
 // The busiest of `threads` members' share of items x columns, times the number of members.
 CONVKIT_INLINE double grid_imbalance(std::int64_t items, std::int64_t columns, int threads) {

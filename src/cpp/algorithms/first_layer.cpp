@@ -322,25 +322,16 @@ void cost(const ConvProblem& p, const Parameters& parameters, const Machine&, in
 template <class T>
 constexpr Kernel entry(const char* name, Layout layout) {
   const bool rows = layout == Layout::nhwc;
-  return {"first_layer",
-          name,
-          Isa::CONVKIT_ISA,
-          Op::forward,
-          dtype_of<T>,
-          dtype_of<T>,
-          dtype_of<T>,
-          dtype_of<T>,
-          rows ? layout_nhwc : layout_nchw,
-          rows ? 1 : 2,
-          direct_summation,
-          schema,
-          rows ? rows_apply : planes_apply,
-          candidates<T>,
-          cost<T>,
-          rows ? panels_entry<T> : no_packing,
-          rows ? pack_panels<T> : nullptr,
-          workspace_bytes<T>,
-          rows ? run_rows<T> : run_planes<T>};
+  Kernel k = kernel_of<T>("first_layer", name, Op::forward, rows ? layout_nhwc : layout_nchw, rows ? 1 : 2);
+  k.schema = schema;
+  k.applies = rows ? rows_apply : planes_apply;
+  k.candidates = candidates<T>;
+  k.cost = cost<T>;
+  k.packing = rows ? panels_entry<T> : no_packing;
+  k.pack = rows ? pack_panels<T> : nullptr;
+  k.workspace_bytes = workspace_bytes<T>;
+  k.run = rows ? run_rows<T> : run_planes<T>;
+  return k;
 }
 
 constexpr Kernel kernels[] = {

@@ -247,10 +247,16 @@ void cost(const ConvProblem& p, const Parameters& parameters, const Machine&, in
 
 template <class T>
 constexpr Kernel entry(const char* name) {
-  return {"grouped",        name,        Isa::CONVKIT_ISA,   Op::forward,   dtype_of<T>,
-          dtype_of<T>,      dtype_of<T>, dtype_of<T>,        layout_nhwc,   1,
-          direct_summation, schema,      applies<T>,         candidates<T>, cost<T>,
-          packing<T>,       pack<T>,     workspace_bytes<T>, run<T>};
+  Kernel k = kernel_of<T>("grouped", name, Op::forward, layout_nhwc, 1);
+  k.schema = schema;
+  k.applies = applies<T>;
+  k.candidates = candidates<T>;
+  k.cost = cost<T>;
+  k.packing = packing<T>;
+  k.pack = pack<T>;
+  k.workspace_bytes = workspace_bytes<T>;
+  k.run = run<T>;
+  return k;
 }
 
 constexpr Kernel kernels[] = {

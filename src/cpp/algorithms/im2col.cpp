@@ -129,25 +129,16 @@ void im2col_run(const Arguments& args) {
 
 template <class T>
 constexpr Kernel im2col_entry(const char* name) {
-  return {"im2col",
-          name,
-          Isa::CONVKIT_ISA,
-          Op::forward,
-          dtype_of<T>,
-          dtype_of<T>,
-          dtype_of<T>,
-          dtype_of<T>,
-          layout_nchw | layout_nhwc,
-          1,
-          direct_summation,
-          im2col_schema,
-          im2col_applies,
-          im2col_candidates,
-          im2col_cost<T>,
-          im2col_packing<T>,
-          pack_panels<T>,
-          im2col_workspace<T>,
-          im2col_run<T>};
+  Kernel k = kernel_of<T>("im2col", name, Op::forward, layout_nchw | layout_nhwc, 1);
+  k.schema = im2col_schema;
+  k.applies = im2col_applies;
+  k.candidates = im2col_candidates;
+  k.cost = im2col_cost<T>;
+  k.packing = im2col_packing<T>;
+  k.pack = pack_panels<T>;
+  k.workspace_bytes = im2col_workspace<T>;
+  k.run = im2col_run<T>;
+  return k;
 }
 
 constexpr Kernel kernels[] = {

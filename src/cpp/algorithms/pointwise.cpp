@@ -269,26 +269,42 @@ void outputs_run(const Arguments& args) {
 
 template <class T>
 constexpr Kernel rows_entry(const char* name) {
-  return {"pointwise",      name,           Isa::CONVKIT_ISA,  Op::forward,        dtype_of<T>,
-          dtype_of<T>,      dtype_of<T>,    dtype_of<T>,       layout_nhwc,        2,
-          direct_summation, rows_schema,    pointwise_applies, rows_candidates<T>, rows_cost<T>,
-          panels_entry<T>,  pack_panels<T>, rows_workspace<T>, rows_run<T>};
+  Kernel k = kernel_of<T>("pointwise", name, Op::forward, layout_nhwc, 2);
+  k.schema = rows_schema;
+  k.applies = pointwise_applies;
+  k.candidates = rows_candidates<T>;
+  k.cost = rows_cost<T>;
+  k.packing = panels_entry<T>;
+  k.pack = pack_panels<T>;
+  k.workspace_bytes = rows_workspace<T>;
+  k.run = rows_run<T>;
+  return k;
 }
 
 template <class T>
 constexpr Kernel columns_entry(const char* name) {
-  return {"pointwise",      name,          Isa::CONVKIT_ISA,     Op::forward,   dtype_of<T>,
-          dtype_of<T>,      dtype_of<T>,   dtype_of<T>,          layout_nchw,   2,
-          direct_summation, no_parameters, pointwise_applies,    one_candidate, columns_cost<T>,
-          no_packing,       nullptr,       columns_workspace<T>, columns_run<T>};
+  Kernel k = kernel_of<T>("pointwise", name, Op::forward, layout_nchw, 2);
+  k.schema = no_parameters;
+  k.applies = pointwise_applies;
+  k.candidates = one_candidate;
+  k.cost = columns_cost<T>;
+  k.workspace_bytes = columns_workspace<T>;
+  k.run = columns_run<T>;
+  return k;
 }
 
 template <class T>
 constexpr Kernel outputs_entry(const char* name) {
-  return {"pointwise",      name,           Isa::CONVKIT_ISA,     Op::forward,   dtype_of<T>,
-          dtype_of<T>,      dtype_of<T>,    dtype_of<T>,          layout_nchw,   2,
-          direct_summation, no_parameters,  pointwise_applies,    one_candidate, outputs_cost<T>,
-          panels_entry<T>,  pack_panels<T>, outputs_workspace<T>, outputs_run<T>};
+  Kernel k = kernel_of<T>("pointwise", name, Op::forward, layout_nchw, 2);
+  k.schema = no_parameters;
+  k.applies = pointwise_applies;
+  k.candidates = one_candidate;
+  k.cost = outputs_cost<T>;
+  k.packing = panels_entry<T>;
+  k.pack = pack_panels<T>;
+  k.workspace_bytes = outputs_workspace<T>;
+  k.run = outputs_run<T>;
+  return k;
 }
 
 constexpr Kernel kernels[] = {

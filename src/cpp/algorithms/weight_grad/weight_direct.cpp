@@ -250,25 +250,14 @@ void direct_cost(const ConvProblem& p, const Parameters& parameters, const Machi
 
 template <class T>
 constexpr Kernel direct_entry(const char* name) {
-  return {"direct",
-          name,
-          Isa::CONVKIT_ISA,
-          Op::weight_grad,
-          dtype_of<T>,
-          dtype_of<T>,
-          dtype_of<T>,
-          dtype_of<T>,
-          layout_nchw | layout_nhwc,
-          1,
-          direct_summation,
-          direct_schema,
-          direct_applies,
-          direct_candidates<T>,
-          direct_cost<T>,
-          no_packing,
-          nullptr,
-          direct_workspace<T>,
-          direct_run<T>};
+  Kernel k = kernel_of<T>("direct", name, Op::weight_grad, layout_nchw | layout_nhwc, 1);
+  k.schema = direct_schema;
+  k.applies = direct_applies;
+  k.candidates = direct_candidates<T>;
+  k.cost = direct_cost<T>;
+  k.workspace_bytes = direct_workspace<T>;
+  k.run = direct_run<T>;
+  return k;
 }
 
 constexpr Kernel kernels[] = {

@@ -353,25 +353,15 @@ struct Entry {
 template <class T, class FY, class FX>
 constexpr Kernel kernel(const char* family, const char* name, float rms_ratio) {
   using E = Entry<T, FY, FX>;
-  return {family,
-          name,
-          Isa::CONVKIT_ISA,
-          Op::weight_grad,
-          dtype_of<T>,
-          dtype_of<T>,
-          dtype_of<T>,
-          dtype_of<T>,
-          layout_nchw | layout_nhwc,
-          1,
-          {false, rms_ratio},
-          weight_schema,
-          E::applies,
-          E::candidates,
-          E::cost,
-          no_packing,
-          nullptr,
-          E::workspace_bytes,
-          E::run};
+  Kernel k = kernel_of<T>(family, name, Op::weight_grad, layout_nchw | layout_nhwc, 1);
+  k.error = {false, rms_ratio};
+  k.schema = weight_schema;
+  k.applies = E::applies;
+  k.candidates = E::candidates;
+  k.cost = E::cost;
+  k.workspace_bytes = E::workspace_bytes;
+  k.run = E::run;
+  return k;
 }
 
 constexpr Kernel kernels[] = {

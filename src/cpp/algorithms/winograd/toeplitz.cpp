@@ -40,13 +40,17 @@ struct Entry {
 template <class T, const char* Name>
 constexpr Kernel kernel() {
   using E = Entry<T, Name>;
-  return {"toeplitz",  Name,          Isa::CONVKIT_ISA,
-          Op::forward, dtype_of<T>,   dtype_of<T>,
-          dtype_of<T>, dtype_of<T>,   layout_nchw | layout_nhwc,
-          2,           {false, 0.8f}, winograd_schema,
-          E::applies,  E::candidates, E::cost,
-          E::packing,  E::pack,       E::workspace_bytes,
-          E::run};
+  Kernel k = kernel_of<T>("toeplitz", Name, Op::forward, layout_nchw | layout_nhwc, 2);
+  k.error = {false, 0.8f};
+  k.schema = winograd_schema;
+  k.applies = E::applies;
+  k.candidates = E::candidates;
+  k.cost = E::cost;
+  k.packing = E::packing;
+  k.pack = E::pack;
+  k.workspace_bytes = E::workspace_bytes;
+  k.run = E::run;
+  return k;
 }
 
 constexpr char f32_name[] = "f32_toeplitz_2x2_3x3__" CONVKIT_ISA_NAME;

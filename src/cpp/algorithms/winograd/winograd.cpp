@@ -34,31 +34,20 @@ struct Entry {
   static void run(const Arguments& args) { winograd_run(args, tile()); }
 };
 
-constexpr std::uint32_t both_layouts = 1u << static_cast<int>(Layout::nchw) | 1u << static_cast<int>(Layout::nhwc);
-
 template <class T, class FY, class FX, const char* Name>
 constexpr Kernel kernel(const char* family, float rms_ratio) {
-  constexpr Dtype dtype = sizeof(T) == 4 ? Dtype::f32 : Dtype::f64;
   using E = Entry<T, FY, FX, Name>;
-  return {family,
-          Name,
-          Isa::CONVKIT_ISA,
-          Op::forward,
-          dtype,
-          dtype,
-          dtype,
-          dtype,
-          both_layouts,
-          3,
-          {false, rms_ratio},
-          winograd_schema,
-          E::applies,
-          E::candidates,
-          E::cost,
-          E::packing,
-          E::pack,
-          E::workspace_bytes,
-          E::run};
+  Kernel k = kernel_of<T>(family, Name, Op::forward, layout_nchw | layout_nhwc, 3);
+  k.error = {false, rms_ratio};
+  k.schema = winograd_schema;
+  k.applies = E::applies;
+  k.candidates = E::candidates;
+  k.cost = E::cost;
+  k.packing = E::packing;
+  k.pack = E::pack;
+  k.workspace_bytes = E::workspace_bytes;
+  k.run = E::run;
+  return k;
 }
 
 #define CONVKIT_NAME(symbol, text) constexpr char symbol[] = text "__" CONVKIT_ISA_NAME

@@ -273,25 +273,17 @@ struct Entry {
 template <class T>
 constexpr Kernel kernel(const char* name) {
   using E = Entry<T>;
-  return {"winograd4",
-          name,
-          Isa::CONVKIT_ISA,
-          Op::input_grad,
-          dtype_of<T>,
-          dtype_of<T>,
-          dtype_of<T>,
-          dtype_of<T>,
-          layout_nchw | layout_nhwc,
-          1,
-          {false, 1.3f},
-          winograd_schema,
-          phases_apply,
-          E::candidates,
-          E::cost,
-          E::packing,
-          E::pack,
-          E::workspace_bytes,
-          E::run};
+  Kernel k = kernel_of<T>("winograd4", name, Op::input_grad, layout_nchw | layout_nhwc, 1);
+  k.error = {false, 1.3f};
+  k.schema = winograd_schema;
+  k.applies = phases_apply;
+  k.candidates = E::candidates;
+  k.cost = E::cost;
+  k.packing = E::packing;
+  k.pack = E::pack;
+  k.workspace_bytes = E::workspace_bytes;
+  k.run = E::run;
+  return k;
 }
 
 constexpr Kernel kernels[] = {
