@@ -61,7 +61,7 @@ void conv_gemm_cost(const ConvProblem& p, const Parameters& parameters, const Ma
       static_cast<double>(p.n * p.o) * static_cast<double>(k) * static_cast<double>(round_up(pixels, Vec<T>::lanes));
   out->efficiency = 0.93 * tile_efficiency<T>(panels.split.big ? panels.split.rows + 1 : panels.split.rows);
   const double segments = static_cast<double>(p.n) * static_cast<double>(panels.count() + p.oh);
-  out->vector_ops = 3.0 * columns / Vec<T>::lanes + 10.0 * segments * static_cast<double>(p.groups * k) +
+  out->vector_ops = 3.0 * columns / Vec<T>::lanes + 30.0 * segments * static_cast<double>(p.groups * k) +
                     2.0 * static_cast<double>(p.n * pixels * p.o) / Vec<T>::lanes * static_cast<double>(chunks);
   out->bytes_l2 = columns * sizeof(T) + static_cast<double>(p.n * panels.count() * p.o * k) * sizeof(T);
   out->bytes_dram = tensor_bytes(p, sizeof(T));

@@ -33,7 +33,9 @@ void im2col_cost(const ConvProblem& p, const Parameters&, const Machine& machine
     out->efficiency = 0.93 * tile_efficiency<T>(panels.split.big ? panels.split.rows + 1 : panels.split.rows);
     out->bytes_dram = tensor_bytes(p, sizeof(T));
   }
-  out->vector_ops += 3.0 * all / sizeof(T) / Vec<T>::lanes + 12.0 * static_cast<double>(p.n * p.oh * p.groups * k);
+  // Rows of columns are short runs in NCHW, each with its own ends.
+  const double run = p.layout == Layout::nhwc ? 12.0 : 30.0;
+  out->vector_ops += 3.0 * all / sizeof(T) / Vec<T>::lanes + run * static_cast<double>(p.n * p.oh * p.groups * k);
   (matrix > static_cast<double>(machine.l3) / 2   ? out->bytes_dram
    : matrix > static_cast<double>(machine.l2) / 2 ? out->bytes_l3
                                                   : out->bytes_l2) += 3.0 * all;
