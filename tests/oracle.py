@@ -94,8 +94,8 @@ class Operands:
         eps = np.finfo(p.dtype).eps
         growth = 4.0 + np.sqrt(p.reduction)
         if not self.kernel["direct"]:
-            # The stated ratio holds for many channels. The roundings of the transforms do not grow with the sum; with few
-            # channels they are most of the error.
+            # The stated ratio holds for many channels. The roundings of the transforms do not grow with the sum; with
+            # few channels they are most of the error.
             ratio = self.kernel["rms_ratio"]
             growth = growth * max(ratio, 1.0) + 8.0 * ratio
         self.allowed = eps * (growth * magnitude + 4.0)

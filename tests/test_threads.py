@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from calls import Array, normal
+from calls import Array, check, normal
 
 import convkit as ck
 from convkit import _core
@@ -95,9 +95,13 @@ def test_updates_and_clearing_while_others_call() -> None:
     at_once(work)
 
 
+def many_channels(taps: int) -> tuple[Array, Array, Array]:
+    """Operands whose sums a kernel may cut, by the number of tiles that a member has."""
+    return normal(1, 208, 26, 13), normal(72, 208, taps, taps), normal(72)
+
+
 def test_a_result_does_not_depend_on_the_team() -> None:
-    for size in range(4):
-        x, w, b = operands(size)
+    for x, w, b in (*map(operands, range(4)), many_channels(3), many_channels(5)):
         for arguments in ((x, w, b), (x.astype(np.float64), w.astype(np.float64), b.astype(np.float64))):
             for name in {kernel["family"] for kernel in _core.kernels()}:
                 results = []
@@ -108,6 +112,8 @@ def test_a_result_does_not_depend_on_the_team() -> None:
                         break
                 for y in results[1:]:
                     assert np.array_equal(y, results[0]), f"{name}: other bits with another team"
+                if results:
+                    check(results[0], *arguments, padding=1)
 
 
 def test_a_team_is_started_when_asked_for() -> None:
