@@ -3,8 +3,9 @@
 // x is read as it is where a vector of outputs meets a vector of channels. The last, partial vector and a channel
 // multiplier go through a copy of the rows, one vector of outputs wide.
 //
-// Arrays from malloc are rarely aligned to a vector, and loads across cache lines read every line twice. Where that weighs
-// and all pixels are misaligned alike, vectors of outputs begin where x is aligned; two partial ones are left at the ends.
+// A 3x3 window either slides along whole rows, vector of channels by vector, or goes tile by tile. Sliding loads less; tiles
+// suit tensors beyond L1, above all with stride 2, where loads and not products take the time, and arrays that are not
+// aligned to a vector, as those from malloc: of lines read twice, the second time is soon.
 #include "algorithms/adjoint.hpp"
 #include "algorithms/depthwise.hpp"
 #include "microkernels/depthwise.hpp"
@@ -13,7 +14,7 @@ namespace convkit::CONVKIT_ISA {
 
 namespace {
 
-constexpr ParameterSpec schema[] = {{"rows", 1, 4}, {"prefetch", 0, 1}, {nullptr, 0, 0}};
+constexpr ParameterSpec schema[] = {{"rows", 1, 4}, {"prefetch", 0, 1}, {"tiles", 0, 1}, {nullptr, 0, 0}};
 
 // --- which kernel -----------------------------------------------------------------------------------------------------
 
@@ -21,24 +22,34 @@ constexpr ParameterSpec schema[] = {{"rows", 1, 4}, {"prefetch", 0, 1}, {nullptr
 template <class T>
 constexpr int most_rows(int k, int s) {
   const bool many = Vec<T>::registers == 32;
-  if (k == 3) return many && s == 1 ? 4 : 3;
+  if (k == 3) return many ? 4 : 3;
   return k == 5 && s == 1 && many ? 3 : 2;
 }
 
 template <class T>
 using ColumnSlide = void (*)(std::int64_t, const ColumnsIn<T>&, std::int64_t, const SlideOut<T>&);
 
-// [filter 3, 5, 7][stride][rows][all input rows exist]
+// [filter 3, 5, 7][stride][rows][all input rows exist], and tiles of 3x3.
 template <class T>
 struct ColumnSlides {
   ColumnSlide<T> of[3][2][4][2];
+  ColumnSlide<T> tile[2][4][2];
 };
+
+template <class T>
+CONVKIT_INLINE bool may_tile(const ConvProblem& p) {
+  return Vec<T>::registers == 32 && slides_over(p) && p.kh == 3;
+}
 
 template <class T, int K, int S, int Rows>
 constexpr void fill(ColumnSlides<T>& table) {
   if constexpr (Rows > 0) {
     table.of[K / 2 - 1][S - 1][Rows - 1][0] = slide_columns<T, K, S, Rows, false>;
     table.of[K / 2 - 1][S - 1][Rows - 1][1] = slide_columns<T, K, S, Rows, true>;
+    if constexpr (K == 3 && Vec<T>::registers == 32) {
+      table.tile[S - 1][Rows - 1][0] = tile_columns<T, S, Rows, false>;
+      table.tile[S - 1][Rows - 1][1] = tile_columns<T, S, Rows, true>;
+    }
     fill<T, K, S, Rows - 1>(table);
   }
 }
@@ -77,35 +88,9 @@ bool needs_copy(const ConvProblem& p) {
   return p.o != p.c || p.o % Vec<T>::lanes != 0;
 }
 
-// Vectors of outputs that may begin elsewhere than at output 0: where loads, not products, take the time, and two more
-// partial vectors do not weigh much.
-template <class T>
-CONVKIT_INLINE bool may_shift(const ConvProblem& p) {
-  return p.o == p.c && p.c % Vec<T>::lanes == 0 && p.c / Vec<T>::lanes >= 6 && slides_over(p) && p.kh == 3 &&
-         p.stride_h == 2;
-}
-
-// How outputs fall into vectors: `lead` of them, if any, then whole vectors, then the rest.
-template <class T>
-struct Vectors {
-  static constexpr int lanes = Vec<T>::lanes;
-  std::int64_t outputs, lead;
-  Vectors(const ConvProblem& p, const void* x) : outputs(p.o), lead(0) {
-    const auto elements = reinterpret_cast<std::uintptr_t>(x) / sizeof(T);
-    if (may_shift<T>(p)) lead = static_cast<std::int64_t>((lanes - elements % lanes) % lanes);
-  }
-  CONVKIT_INLINE std::int64_t count() const { return (lead ? 1 : 0) + ceil_div(outputs - lead, lanes); }
-  CONVKIT_INLINE std::int64_t first(std::int64_t index) const {
-    if (!lead) return smaller(index * lanes, outputs);
-    return index == 0 ? 0 : smaller(lead + (index - 1) * lanes, outputs);
-  }
-  CONVKIT_INLINE int valid(std::int64_t index) const { return static_cast<int>(first(index + 1) - first(index)); }
-};
-
 template <class T>
 struct Workspace {
-  T *packed, *shifted;
-  T* copies;
+  T *packed, *copies;
   std::int64_t copy, bytes;  // one member's copy of its rows, elements
 };
 
@@ -114,10 +99,7 @@ Workspace<T> carve(const ConvProblem& p, const Parameters& parameters, int threa
   Carver carver{static_cast<char*>(base)};
   Workspace<T> w{};
   if (!p.packed) w.packed = carver.take<T>(packed_bytes<T>(p) / static_cast<std::int64_t>(sizeof(T)));
-  if (may_shift<T>(p)) {
-    w.shifted = carver.take<T>(packed_bytes<T>(p) / static_cast<std::int64_t>(sizeof(T)) + p.kh * p.kw * Vec<T>::lanes);
-  }
-  if (needs_copy<T>(p) || may_shift<T>(p)) {
+  if (needs_copy<T>(p)) {
     w.copy = input_rows(p, row_groups<T>(p, parameters).most) * p.w * Vec<T>::lanes;
     w.copies = carver.take<T>(w.copy * threads);
   }
@@ -178,24 +160,6 @@ void pack(const ConvProblem& p, const Parameters&, const WeightView& view, void*
   }
 }
 
-// Packed filters for vectors that begin `lead` outputs later, the first of them partial.
-template <class T>
-void shift_filters(const ConvProblem& p, const T* packed, const Vectors<T>& vectors, T* out) {
-  using V = Vec<T>;
-  const std::int64_t size = p.kh * p.kw * V::lanes;
-  const int low = static_cast<int>(vectors.lead), high = V::lanes - low;
-  for (std::int64_t i = 0; i < size; i += V::lanes) V::store(out + i, V::load(packed + i));
-  for (std::int64_t index = 1; index < vectors.count(); ++index) {
-    const T* from = packed + (index - 1) * size;
-    T* const to = out + index * size;
-    const bool more = index * V::lanes < p.o;
-    for (std::int64_t i = 0; i < size; i += V::lanes) {
-      V::store(to + i, V::load(from + i + low, high));
-      if (more) V::store(to + i + high, V::load(from + size + i, low), low);
-    }
-  }
-}
-
 // --- run --------------------------------------------------------------------------------------------------------------
 
 // The channels that a vector of outputs meets, one for each lane.
@@ -231,9 +195,9 @@ struct Channels {
 
 // One group of rows and `blocks` vectors of outputs; bias_step leads from one vector's bias to the next one's.
 template <class T>
-void run_columns(const ConvProblem& p, const Rows& rows, std::int64_t blocks, const T* x, std::ptrdiff_t row,
-                 std::ptrdiff_t column, std::ptrdiff_t ahead, const T* w, const T* bias, std::ptrdiff_t bias_step,
-                 SlideOut<T> out) {
+void run_columns(const ConvProblem& p, const Rows& rows, std::int64_t blocks, bool tiles, const T* x,
+                 std::ptrdiff_t row, std::ptrdiff_t column, std::ptrdiff_t ahead, const T* w, const T* bias,
+                 std::ptrdiff_t bias_step, SlideOut<T> out) {
   using V = Vec<T>;
   if (!slides_over(p)) {
     for (std::int64_t block = 0; block < blocks; ++block) {
@@ -252,7 +216,8 @@ void run_columns(const ConvProblem& p, const Rows& rows, std::int64_t blocks, co
     return;
   }
   const bool whole = rows.begin == 0 && rows.end == input_rows(p, rows.rows);
-  const auto slide = slides<T>.of[p.kh / 2 - 1][p.stride_h - 1][rows.rows - 1][whole];
+  const auto slide = tiles ? slides<T>.tile[p.stride_h - 1][rows.rows - 1][whole]
+                           : slides<T>.of[p.kh / 2 - 1][p.stride_h - 1][rows.rows - 1][whole];
   const std::int64_t dilation = p.stride_w == 1 ? p.dilation_w : 1;
   T* const y = out.y;
   const T* const residual = out.residual;
@@ -289,16 +254,10 @@ void run(const Arguments& args) {
   const T* x = static_cast<const T*>(args.x);
   const Finish<T> finish(args.epilogue);
   const RowGroups groups = row_groups<T>(p, *args.parameters);
-  const Vectors<T> vectors(p, x);
-  if (vectors.lead) {
-    shift_filters<T>(p, packed, vectors, workspace.shifted);
-    packed = workspace.shifted;
-  }
-  const std::int64_t per_image = groups.count(), count = vectors.count(), taps = p.kh * p.kw;
-  // Vectors of outputs that meet a vector of channels in x as it is: all whole ones.
-  const std::int64_t whole_begin = vectors.lead ? 1 : 0;
-  const std::int64_t whole_end = p.o == p.c ? whole_begin + (p.o - vectors.lead) / V::lanes : 0;
-  const bool prefetch = args.parameters->value[1] != 0;
+  const std::int64_t per_image = groups.count(), count = ceil_div(p.o, V::lanes), taps = p.kh * p.kw;
+  // Vectors of outputs that meet a vector of channels in x as it is.
+  const std::int64_t in_place = p.o == p.c ? p.o / V::lanes : 0;
+  const bool prefetch = args.parameters->value[1] != 0, tiles = args.parameters->value[2] != 0 && may_tile<T>(p);
   auto member = [&](int index, int size) {
     const Grid grid = make_grid(p.n * per_image, count, size);
     const Share items = share(p.n * per_image, index / grid.columns, grid.rows);
@@ -318,38 +277,29 @@ void run(const Arguments& args) {
                       V::lanes};
       const auto run = [&](std::int64_t begin, std::int64_t end, const T* source, std::ptrdiff_t row,
                            std::ptrdiff_t column, std::ptrdiff_t ahead) {
-        const std::int64_t o = vectors.first(begin);
+        const std::int64_t o = begin * V::lanes;
         SlideOut<T> part = out;
         part.y += o;
         if (part.residual) part.residual += o;
-        part.valid = vectors.valid(begin);
+        part.valid = static_cast<int>(smaller<std::int64_t>(p.o - o, V::lanes));
         alignas(64) T bias[V::lanes];
         const bool ready = finish.bias && part.valid == V::lanes;
         if (!ready) V::store(bias, finish.bias ? V::load(finish.bias + o, part.valid) : V::zero());
-        run_columns<T>(p, rows, end - begin, source, row, column, ahead, packed + begin * taps * V::lanes,
+        run_columns<T>(p, rows, end - begin, tiles, source, row, column, ahead, packed + begin * taps * V::lanes,
                        ready ? finish.bias + o : bias, ready ? V::lanes : 0, part);
       };
       const std::ptrdiff_t row = rows.step * p.w * p.c, ahead = prefetch ? input_rows(p, rows.rows) * row : 0;
-      const auto in_place = [&](std::int64_t begin, std::int64_t end) {
-        if (begin < end) run(begin, end, x + above * p.w * p.c + vectors.first(begin), row, p.c, ahead);
-      };
-      // A partial vector may read the channels behind it, which are there unless the pixel is the last one of x.
-      const bool last_pixel = rows.image == p.n - 1 && rows.input + (rows.end - 1) * rows.step == p.h - 1;
-      if (mine.begin < whole_begin) in_place(0, smaller(mine.end, whole_begin));
-      in_place(larger(mine.begin, whole_begin), smaller(mine.end, whole_end));
-      for (std::int64_t block = larger(mine.begin, whole_end); block < mine.end; ++block) {
-        if (vectors.lead && !last_pixel) {
-          in_place(block, block + 1);
-          continue;
-        }
-        const Channels<T> channels(p, vectors.first(block));
+      const std::int64_t end = smaller(mine.end, in_place);
+      if (mine.begin < end) run(mine.begin, end, x + above * p.w * p.c + mine.begin * V::lanes, row, p.c, ahead);
+      for (std::int64_t block = larger(mine.begin, in_place); block < mine.end; ++block) {
+        const Channels<T> channels(p, block * V::lanes);
         for (std::int64_t i = rows.begin; i < rows.end; ++i) {
           channels.copy(x + (above + i * rows.step) * p.w * p.c + channels.first, p.c, p.w, copy + i * p.w * V::lanes);
         }
         run(block, block + 1, copy, p.w * V::lanes, V::lanes, 0);
       }
       if (finish.after) {
-        const std::int64_t o = vectors.first(mine.begin), outputs = vectors.first(mine.end) - o;
+        const std::int64_t o = mine.begin * V::lanes, outputs = smaller(mine.end * V::lanes, p.o) - o;
         for (int r = 0; r < rows.rows; ++r) activate_rows(out.y + r * out.row + o, p.ow, p.o, outputs, *finish.after);
       }
     }
@@ -359,19 +309,32 @@ void run(const Arguments& args) {
 
 // --- inventory --------------------------------------------------------------------------------------------------------
 
-// Few rows and a prefetch of the next group where the tensors come from beyond L2, many rows where they are at hand.
+// Where 3x3 tiles are possible, they come first with stride 2. Else few rows and a prefetch of the next group where the
+// tensors come from beyond L2, many rows where they are at hand.
 template <class T>
 int candidates(const ConvProblem& p, const Machine& machine, int threads, Parameters* out, int capacity) {
   if (!slides_over(p)) {
-    out[0] = {{1, 0}};
+    out[0] = {{1, 0, 0}};
     return 1;
   }
   const std::int32_t most = most_rows<T>(static_cast<int>(p.kh), static_cast<int>(p.stride_h));
+  const std::int32_t few = smaller<std::int32_t>(2, most);
   const bool streams = tensor_bytes(p, sizeof(T)) / threads > static_cast<double>(machine.l2);
-  const Parameters near{{most, 0}}, far{{smaller<std::int32_t>(2, most), 1}};
-  const Parameters sets[] = {
-      streams ? far : near, streams ? near : far, {{most, 1}}, {{smaller<std::int32_t>(2, most), 0}}};
-  const int count = smaller(capacity, most > 2 ? 4 : 2);
+  const Parameters many_rows{{most, 0, 0}}, few_rows{{few, 1, 0}}, tiles{{most, 1, 1}};
+  Parameters sets[4];
+  int count = 0;
+  if (may_tile<T>(p)) {
+    const bool first = p.stride_h == 2;
+    sets[count++] = first ? tiles : many_rows;
+    sets[count++] = first ? many_rows : tiles;
+    sets[count++] = few_rows;
+    sets[count++] = {{few, 1, 1}};
+  } else {
+    sets[count++] = streams ? few_rows : many_rows;
+    sets[count++] = streams ? many_rows : few_rows;
+    if (most > 2) sets[count++] = {{most, 1, 0}}, sets[count++] = {{few, 0, 0}};
+  }
+  count = smaller(capacity, count);
   for (int i = 0; i < count; ++i) out[i] = sets[i];
   return count;
 }
@@ -390,16 +353,10 @@ void cost(const ConvProblem& p, const Parameters& parameters, const Machine&, in
 
 template <class T>
 constexpr Kernel entry(const char* name) {
-  Kernel k = kernel_of<T>("depthwise", name, Op::forward, layout_nhwc, 2);
-  k.schema = schema;
-  k.applies = depthwise_applies;
-  k.candidates = candidates<T>;
-  k.cost = cost<T>;
-  k.packing = packing<T>;
-  k.pack = pack<T>;
-  k.workspace_bytes = workspace_bytes<T>;
-  k.run = run<T>;
-  return k;
+  return {"depthwise",      name,        Isa::CONVKIT_ISA,   Op::forward,   dtype_of<T>,
+          dtype_of<T>,      dtype_of<T>, dtype_of<T>,        layout_nhwc,   3,
+          direct_summation, schema,      depthwise_applies,  candidates<T>, cost<T>,
+          packing<T>,       pack<T>,     workspace_bytes<T>, run<T>};
 }
 
 constexpr Kernel kernels[] = {

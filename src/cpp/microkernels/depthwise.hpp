@@ -1,9 +1,11 @@
 // Depthwise sliding windows: one filter, one channel, no reduction over channels.
 //
-// Both kernels hold the outputs that the window still touches in registers and slide along one axis of the image: every
+// slide_columns and slide_rows hold the outputs that the window still touches in registers and slide along one axis of the image: every
 // input vector is loaded once and meets all outputs that need it, so that loads stay well under one per FMA.
 //
 //   slide_columns  lanes on channels (NHWC), Rows output rows at once, sliding along columns
+//   tile_columns   the same for 3x3 in tiles of a few columns, all vectors of channels of a tile one after the other: what
+//                  lies together in memory is read together, and vectors across two lines find the first one in L1
 //   slide_rows     lanes on pixels (NCHW), NV neighbouring vectors of one plane, sliding down rows
 //   any_columns    lanes on channels, any filter, stride and dilation: one output row, several columns at once
 //
@@ -204,6 +206,15 @@ CONVKIT_INLINE void slide_block(const ColumnsIn<T>& source, std::int64_t outputs
   slide<K, S>(outputs, source.before, source.existing, feed, emit);
 }
 
+template <class T>
+CONVKIT_INLINE void next_block(ColumnsIn<T>& source, SlideOut<T>& sink, int taps) {
+  source.x += Vec<T>::lanes;
+  source.w += taps * Vec<T>::lanes;
+  source.bias += source.bias_step;
+  sink.y += Vec<T>::lanes;
+  if (sink.residual) sink.residual += Vec<T>::lanes;
+}
+
 template <class T, int K, int S, int Rows, bool Whole>
 void slide_columns(std::int64_t blocks, const ColumnsIn<T>& in, std::int64_t outputs, const SlideOut<T>& out) {
   // Local copies: stores of T through `out` could change what is behind a reference.
@@ -211,11 +222,91 @@ void slide_columns(std::int64_t blocks, const ColumnsIn<T>& in, std::int64_t out
   SlideOut<T> sink = out;
   for (; blocks > 0; --blocks) {
     slide_block<T, K, S, Rows, Whole>(source, outputs, sink);
-    source.x += Vec<T>::lanes;
-    source.w += K * K * Vec<T>::lanes;
-    source.bias += source.bias_step;
-    sink.y += Vec<T>::lanes;
-    if (sink.residual) sink.residual += Vec<T>::lanes;
+    next_block(source, sink, K * K);
+  }
+}
+
+inline constexpr int tile_width = 4;
+
+// A tile of Rows x tile_width outputs of a 3x3 window. Inside: all of them and all columns of x exist. Whole: all rows of x
+// exist; else the first and the last one may not. Ahead: prefetch the next block's lines.
+template <class T, int S, int Rows, bool Whole, bool Inside, bool Ahead>
+CONVKIT_INLINE void column_tile(const ColumnsIn<T>& source, std::int64_t first, std::int64_t count,
+                                const SlideOut<T>& sink) {
+  using V = Vec<T>;
+  using Reg = typename V::Reg;
+  constexpr int rows = (Rows - 1) * S + 3, columns = (tile_width - 1) * S + 3;
+  Reg k[9];
+  CONVKIT_UNROLL
+  for (int i = 0; i < 9; ++i) k[i] = V::load(source.w + i * V::lanes);
+  const Reg bias = V::load(source.bias);
+  Reg a[tile_width][Rows];
+  CONVKIT_UNROLL
+  for (int q = 0; q < tile_width; ++q) {
+    CONVKIT_UNROLL
+    for (int r = 0; r < Rows; ++r) a[q][r] = bias;
+  }
+  // Addresses that the compiler sees through it computes beforehand, all of them, and keeps on the stack.
+  const std::ptrdiff_t row = source.row, three_rows = 3 * row;
+  const T* top = source.x + first * source.column;
+  CONVKIT_UNROLL
+  for (int j = 0; j < columns; ++j, top += source.column) {
+    asm("" : "+r"(top));
+    if (!Inside && static_cast<std::uint64_t>(first + j) >= static_cast<std::uint64_t>(source.existing)) continue;
+    const T* p = top;
+    CONVKIT_UNROLL
+    for (int i = 0; i < rows; ++i) {
+      if (i > 0 && i % 3 == 0) {
+        p += three_rows;
+        asm("" : "+r"(p));
+      }
+      if (!Whole && i == 0 && source.rows_begin > 0) continue;
+      if (!Whole && i == rows - 1 && source.rows_end < rows) continue;
+      const Reg x = V::load(p + i % 3 * row);
+      // The vector behind this one may end a line further on.
+      if (Ahead) __builtin_prefetch(p + i % 3 * row + 2 * V::lanes - 1);
+      CONVKIT_UNROLL
+      for (int r = 0; r < Rows; ++r) {
+        const int ky = i - r * S;
+        if (ky < 0 || ky >= 3) continue;
+        CONVKIT_UNROLL
+        for (int q = 0; q < tile_width; ++q) {
+          const int kx = j - q * S;
+          if (kx >= 0 && kx < 3) a[q][r] = x * k[ky * 3 + kx] + a[q][r];
+        }
+      }
+    }
+  }
+  CONVKIT_UNROLL
+  for (int q = 0; q < tile_width; ++q) {
+    if (Inside || q < count) finish<T, Rows, false>(a[q], sink, q * sink.column, sink.row);
+  }
+}
+
+// What slide_columns does, in the same order of summation, tile by tile.
+template <class T, int S, int Rows, bool Whole>
+void tile_columns(std::int64_t blocks, const ColumnsIn<T>& in, std::int64_t outputs, const SlideOut<T>& out) {
+  if (!Whole && (in.rows_begin > 1 || in.rows_end < (Rows - 1) * S + 2)) {
+    return slide_columns<T, 3, S, Rows, Whole>(blocks, in, outputs, out);
+  }
+  constexpr int columns = (tile_width - 1) * S + 3;
+  for (std::int64_t o = 0; o < outputs; o += tile_width) {
+    const std::int64_t first = o * S - in.before, count = outputs - o;
+    ColumnsIn<T> source = in;
+    SlideOut<T> sink = out;
+    sink.y += o * sink.column;
+    if (sink.residual) sink.residual += o * sink.column;
+    const bool inside = Whole && first >= 0 && first + columns <= in.existing && count >= tile_width;
+    for (std::int64_t block = 0; block < blocks; ++block) {
+      if (inside && in.ahead) {
+        column_tile<T, S, Rows, Whole, Whole, Whole>(source, first, count, sink);
+      } else if (inside) {
+        column_tile<T, S, Rows, Whole, Whole, false>(source, first, count, sink);
+      } else {
+        column_tile<T, S, Rows, Whole, false, false>(source, first, count, sink);
+      }
+      next_block(source, sink, 9);
+    }
   }
 }
 
