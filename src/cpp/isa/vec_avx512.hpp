@@ -47,6 +47,10 @@ struct Vec<float> : VecBase<float, 64> {
     const __m512i index = _mm512_set_epi32(31, 29, 27, 25, 23, 21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1);
     return (Reg)_mm512_permutex2var_ps((__m512)a, index, (__m512)b);
   }
+  template <int N>
+  static CONVKIT_INLINE Reg after(Reg a, Reg b) {
+    return (Reg)_mm512_alignr_epi32((__m512i)b, (__m512i)a, N);
+  }
   static CONVKIT_INLINE Reg even(const float* p) { return even(load(p), load(p + 16, 15)); }
   static CONVKIT_INLINE Reg even(const float* p, int n) {
     const int count = 2 * n - 1;
@@ -128,6 +132,10 @@ struct Vec<double> : VecBase<double, 64> {
   static CONVKIT_INLINE Reg odd(Reg a, Reg b) {
     const __m512i index = _mm512_set_epi64(15, 13, 11, 9, 7, 5, 3, 1);
     return (Reg)_mm512_permutex2var_pd((__m512d)a, index, (__m512d)b);
+  }
+  template <int N>
+  static CONVKIT_INLINE Reg after(Reg a, Reg b) {
+    return (Reg)_mm512_alignr_epi64((__m512i)b, (__m512i)a, N);
   }
   static CONVKIT_INLINE Reg even(const double* p) { return even(load(p), load(p + 8, 7)); }
   static CONVKIT_INLINE Reg even(const double* p, int n) {
