@@ -36,7 +36,8 @@ struct VecBase {
 //   registers                       how many the instruction set has
 //   masks                           whether any set of lanes can be loaded and stored at full speed; if so,
 //                                   Mask, between(begin, end), load_masked(p, m[, other]), store_masked(p, v, m) and
-//                                   load_splat(p, m, other), which is broadcast(p) in the lanes of m, and
+//                                   load_splat(p, m, other), which is broadcast(p) in the lanes of m,
+//                                   keep(v, m), zero in the lanes that m lacks, and
 //                                   after<n>(a, b), which is a without its first n lanes, then the first n of b
 //   halves                          whether products of half a register may cost less than whole ones; if so,
 //                                   low(v), the lower half, and widen(h), whose upper half is undefined

@@ -29,6 +29,7 @@ struct Vec<float> : VecBase<float, 64> {
   static CONVKIT_INLINE Reg load_splat(const float* p, Mask m, Reg other) {
     return (Reg)_mm512_mask_mov_ps((__m512)other, m, _mm512_set1_ps(*p));
   }
+  static CONVKIT_INLINE Reg keep(Reg v, Mask m) { return (Reg)_mm512_maskz_mov_ps(m, (__m512)v); }
   static CONVKIT_INLINE void store_masked(float* p, Reg v, Mask m) { _mm512_mask_storeu_ps(p, m, (__m512)v); }
   static CONVKIT_INLINE Half low(Reg v) { return (Half)_mm512_castps512_ps256((__m512)v); }
   static CONVKIT_INLINE Reg widen(Half h) { return (Reg)_mm512_castps256_ps512((__m256)h); }
@@ -115,6 +116,7 @@ struct Vec<double> : VecBase<double, 64> {
   static CONVKIT_INLINE Reg load_splat(const double* p, Mask m, Reg other) {
     return (Reg)_mm512_mask_mov_pd((__m512d)other, m, _mm512_set1_pd(*p));
   }
+  static CONVKIT_INLINE Reg keep(Reg v, Mask m) { return (Reg)_mm512_maskz_mov_pd(m, (__m512d)v); }
   static CONVKIT_INLINE void store_masked(double* p, Reg v, Mask m) { _mm512_mask_storeu_pd(p, m, (__m512d)v); }
   static CONVKIT_INLINE Half low(Reg v) { return (Half)_mm512_castpd512_pd256((__m512d)v); }
   static CONVKIT_INLINE Reg widen(Half h) { return (Reg)_mm512_castpd256_pd512((__m256d)h); }

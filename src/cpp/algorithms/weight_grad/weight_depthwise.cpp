@@ -5,16 +5,21 @@
 // the zeros of horizontal padding, filter rows above or below the image are left out.
 //
 // Parts of the reduction as in weight_direct.cpp.
+//
+// 3x3 filters of plain depthwise convolutions need no strips where registers have masks: x and dy are read where they are.
 #include "algorithms/entries.hpp"
 #include "algorithms/weight_grad/division.hpp"
 #include "algorithms/weight_grad/strips.hpp"
+#include "microkernels/plane_gradients.hpp"
 #include "microkernels/tap_sums.hpp"
 
 namespace convkit::CONVKIT_ISA {
 
 namespace {
 
-constexpr ParameterSpec depthwise_schema[] = {{"pixels", 1, 1 << 20}, {"parts", 1, 1 << 10}, {nullptr, 0, 0}};
+constexpr ParameterSpec depthwise_schema[] = {{"pixels", 0, 1 << 20}, {"parts", 1, 1 << 10}, {nullptr, 0, 0}};
+
+constexpr int most_strips = 32;
 
 bool depthwise_applies(const ConvProblem& p) { return p.groups > 1 && p.c / p.groups <= 16; }
 
@@ -27,12 +32,21 @@ CONVKIT_INLINE std::int64_t vector_sums(const Strips<T>& s) {
   return s.channels * s.taps() * Vec<T>::lanes;
 }
 
+// Problems that may be read where they are, without strips: pixels = 0.
+template <class T>
+CONVKIT_INLINE bool reads_in_place(const ConvProblem& p) {
+  return Vec<T>::masks && p.groups == p.c && p.o == p.c && p.kh == 3 && p.kw == 3 && p.stride_h == p.stride_w &&
+         p.stride_h <= 2 && p.dilation_h == 1 && p.dilation_w == 1 && p.layout == Layout::nchw &&
+         p.ow <= most_strips * Vec<T>::lanes;
+}
+
 template <class T>
 int depthwise_candidates(const ConvProblem& p, const Machine& machine, int, Parameters* out, int capacity) {
   // Strip and gradients of a chunk stay in half of L1, or in L2 with longer runs of whole rows.
   const std::int64_t by_l1 = machine.l1d / 4 / Vec<T>::bytes;
   const std::int64_t sizes[] = {2 * by_l1, 8 * by_l1, by_l1};
   int count = 0;
+  if (reads_in_place<T>(p)) out[count++] = {{0, 1}};
   for (const std::int64_t pixels : sizes) {
     if (count == capacity) break;
     const Strips<T> s(p, pixels, true);
@@ -60,6 +74,7 @@ Scratch<T> carve(const Strips<T>& s, Carver& carver) {
 
 template <class T>
 std::int64_t depthwise_workspace(const ConvProblem& p, const Parameters& parameters, int threads) {
+  if (parameters.value[0] == 0 && reads_in_place<T>(p)) return 0;
   const Strips<T> s(p, parameters.value[0], true);
   Carver one{nullptr};
   carve(s, one);
@@ -206,10 +221,54 @@ void accumulate_chunk(const Strips<T>& s, const Arguments& args, const Scratch<T
   }
 }
 
+// --- in place ---------------------------------------------------------------------------------------------------------
+
+template <class T, int S, bool Paired>
+void run_planes(const Arguments& args) {
+  using V = Vec<T>;
+  using Strip = PlaneStrip<T, S, Paired>;
+  const ConvProblem& p = *args.problem;
+  Strip strips[most_strips];
+  int count = 0;
+  for (std::int64_t o = 0; o < p.ow; o += V::lanes) {
+    strips[count++] = Strip(o, smaller<std::int64_t>(p.ow - o, V::lanes), p.pad_left, p.w, Paired);
+  }
+  const Strip last(0, smaller<std::int64_t>(p.ow, V::lanes), p.pad_left, p.w, false);
+  const std::int64_t x_plane = p.h * p.w, dy_plane = p.oh * p.ow;
+  auto member = [&](int index, int size) {
+    const Share mine = share(p.c, index, size);
+    for (std::int64_t c = mine.begin; c < mine.end; ++c) {
+      const PlaneGradients<T> planes{static_cast<const T*>(args.x) + c * x_plane,
+                                     static_cast<const T*>(args.dy) + c * dy_plane,
+                                     p.c * x_plane,
+                                     p.c * dy_plane,
+                                     p.h,
+                                     p.w,
+                                     p.oh,
+                                     p.ow,
+                                     p.pad_top};
+      add_planes<T, S, Paired>(planes, p.n, strips, count, last, static_cast<T*>(args.y) + 9 * c);
+    }
+  };
+  team(worthwhile_threads(p, args.threads), member);
+}
+
+template <class T>
+void run_in_place(const Arguments& args) {
+  const ConvProblem& p = *args.problem;
+  if constexpr (Vec<T>::masks) {
+    // What lies under filter column 2 is one lane on from a column loaded.
+    const bool paired = p.n > 1 && p.ow < Vec<T>::lanes / 2 && (p.stride_w == 2 || p.pad_left == 1);
+    if (p.stride_w == 1) return paired ? run_planes<T, 1, true>(args) : run_planes<T, 1, false>(args);
+    return paired ? run_planes<T, 2, true>(args) : run_planes<T, 2, false>(args);
+  }
+}
+
 template <class T>
 void depthwise_run(const Arguments& args) {
   using V = Vec<T>;
   const ConvProblem& p = *args.problem;
+  if (args.parameters->value[0] == 0 && reads_in_place<T>(p)) return run_in_place<T>(args);
   const Strips<T> s(p, args.parameters->value[0], true);
   const std::int64_t parts = args.parameters->value[1], vectors = output_vectors<T>(p), per_vector = vector_sums(s);
   T* const sums = static_cast<T*>(args.workspace);
@@ -253,6 +312,16 @@ void depthwise_run(const Arguments& args) {
 
 template <class T>
 void depthwise_cost(const ConvProblem& p, const Parameters& parameters, const Machine&, int threads, Cost* out) {
+  if (parameters.value[0] == 0 && reads_in_place<T>(p)) {
+    const double vectors = static_cast<double>(p.n * p.oh * ceil_div(p.ow, Vec<T>::lanes) * p.c);
+    *out = {};
+    out->fmas = 9 * vectors * Vec<T>::lanes;
+    out->efficiency = 0.5;
+    out->vector_ops = vectors * static_cast<double>(2 * p.stride_h * p.stride_w);
+    out->bytes_dram = tensor_bytes(p, sizeof(T));
+    out->imbalance = grid_imbalance(p.c, 1, threads);
+    return;
+  }
   const Strips<T> s(p, parameters.value[0], true);
   const double vectors = static_cast<double>(output_vectors<T>(p)), pixels = static_cast<double>(p.n * p.oh * p.ow);
   const double channels = static_cast<double>(s.channels), taps = static_cast<double>(s.taps());
@@ -272,14 +341,25 @@ void depthwise_cost(const ConvProblem& p, const Parameters& parameters, const Ma
 
 template <class T>
 constexpr Kernel depthwise_entry(const char* name) {
-  Kernel k = kernel_of<T>("depthwise", name, Op::weight_grad, layout_nchw | layout_nhwc, 1);
-  k.schema = depthwise_schema;
-  k.applies = depthwise_applies;
-  k.candidates = depthwise_candidates<T>;
-  k.cost = depthwise_cost<T>;
-  k.workspace_bytes = depthwise_workspace<T>;
-  k.run = depthwise_run<T>;
-  return k;
+  return {"depthwise",
+          name,
+          Isa::CONVKIT_ISA,
+          Op::weight_grad,
+          dtype_of<T>,
+          dtype_of<T>,
+          dtype_of<T>,
+          dtype_of<T>,
+          layout_nchw | layout_nhwc,
+          2,
+          direct_summation,
+          depthwise_schema,
+          depthwise_applies,
+          depthwise_candidates<T>,
+          depthwise_cost<T>,
+          no_packing,
+          nullptr,
+          depthwise_workspace<T>,
+          depthwise_run<T>};
 }
 
 constexpr Kernel kernels[] = {
