@@ -5,7 +5,7 @@
 // vector at most, and one pixel on its left is padding, two images share it. Lanes without an output hold zeros in both
 // factors.
 #pragma once
-#include "isa/vec.hpp"
+#include "microkernels/lines_ahead.hpp"
 
 namespace convkit::CONVKIT_ISA {
 
@@ -125,17 +125,6 @@ CONVKIT_INLINE typename Vec<T>::Reg add_lanes(typename Vec<T>::Reg (&v)[Count]) 
   return v[0];
 }
 
-// Prefetches a plane line by line, a few lines at a time.
-template <class T>
-struct PlaneAhead {
-  const T* next;
-  std::int64_t lines;  // at a time
-  CONVKIT_INLINE void advance() {
-    constexpr int line = 64 / static_cast<int>(sizeof(T));
-    for (std::int64_t i = 0; i < lines; ++i, next += line) __builtin_prefetch(next);
-  }
-};
-
 // Nine weights of one channel from `images` images. `last` is the strip of an image without a partner.
 template <class T, int S, bool Paired>
 void add_planes(const PlaneGradients<T>& in, std::int64_t images, const PlaneStrip<T, S, Paired>* strips, int count,
@@ -143,9 +132,7 @@ void add_planes(const PlaneGradients<T>& in, std::int64_t images, const PlaneStr
   using V = Vec<T>;
   const PlaneGradients<T> p = in;
   constexpr int together = Paired ? 2 : 1;
-  constexpr std::int64_t line = 64 / static_cast<int>(sizeof(T));
   const std::int64_t x_plane = p.h * p.w, dy_plane = p.oh * p.ow, visits = (p.oh + 3) / 4 * count;
-  const std::int64_t x_lines = (x_plane / line + visits) / visits, dy_lines = (dy_plane / line + visits) / visits;
   typename V::Reg sums[9];
   CONVKIT_UNROLL
   for (int i = 0; i < 9; ++i) sums[i] = V::zero();
@@ -156,15 +143,12 @@ void add_planes(const PlaneGradients<T>& in, std::int64_t images, const PlaneStr
     const std::int64_t step = image + together < images ? together : -image;
     const T* const next_x = x + step * p.x_image + (step > 0 ? 0 : x_plane);
     const T* const next_dy = dy + step * p.dy_image + (step > 0 ? 0 : dy_plane);
-    PlaneAhead<T> ahead[2];
-    ahead[0] = {next_x, x_lines};
-    ahead[1] = {next_dy, dy_lines};
+    LinesAhead<T, 3> ahead_x(next_x, x_plane, visits), ahead_dy(next_dy, dy_plane, visits);
     const bool alone = Paired && image + 1 == images;
     for (int s = 0; s < count; ++s) {
       const PlaneStrip<T, S, Paired> strip = alone ? last : strips[s];
       for (std::int64_t o = 0; o < p.oh; o += 4) {
-        CONVKIT_UNROLL
-        for (int i = 0; i < 2 && !Paired; ++i) ahead[i].advance();
+        if (!Paired) ahead_x.advance(), ahead_dy.advance();
         if (o + 4 <= p.oh) {
           add_plane_tile<T, S, Paired, true>(p, strip, x, dy, alone, o, 4, sums);
         } else {

@@ -10,6 +10,7 @@
 #include "algorithms/entries.hpp"
 #include "algorithms/weight_grad/division.hpp"
 #include "algorithms/weight_grad/strips.hpp"
+#include "microkernels/channel_gradients.hpp"
 #include "microkernels/plane_gradients.hpp"
 #include "microkernels/tap_sums.hpp"
 
@@ -17,7 +18,8 @@ namespace convkit::CONVKIT_ISA {
 
 namespace {
 
-constexpr ParameterSpec depthwise_schema[] = {{"pixels", 0, 1 << 20}, {"parts", 1, 1 << 10}, {nullptr, 0, 0}};
+constexpr ParameterSpec depthwise_schema[] = {
+    {"pixels", 0, 1 << 20}, {"parts", 1, 1 << 10}, {"prefetch", 0, 1}, {nullptr, 0, 0}};
 
 constexpr int most_strips = 32;
 
@@ -35,10 +37,14 @@ CONVKIT_INLINE std::int64_t vector_sums(const Strips<T>& s) {
 // Problems that may be read where they are, without strips: pixels = 0.
 template <class T>
 CONVKIT_INLINE bool reads_in_place(const ConvProblem& p) {
-  return Vec<T>::masks && p.groups == p.c && p.o == p.c && p.kh == 3 && p.kw == 3 && p.stride_h == p.stride_w &&
-         p.stride_h <= 2 && p.dilation_h == 1 && p.dilation_w == 1 && p.layout == Layout::nchw &&
-         p.ow <= most_strips * Vec<T>::lanes;
+  if (p.groups != p.c || p.o != p.c || p.kh != 3 || p.kw != 3 || p.stride_h != p.stride_w || p.stride_h > 2)
+    return false;
+  if (p.dilation_h != 1 || p.dilation_w != 1) return false;
+  if (p.layout == Layout::nchw) return Vec<T>::masks && p.ow <= most_strips * Vec<T>::lanes;
+  return Vec<T>::registers == 32 && p.c % Vec<T>::lanes == 0 && p.pad_top <= 1 &&
+         (p.oh - 1) * p.stride_h + 2 - p.pad_top <= p.h;
 }
+CONVKIT_INLINE bool in_place(const Parameters& parameters) { return parameters.value[0] == 0; }
 
 template <class T>
 int depthwise_candidates(const ConvProblem& p, const Machine& machine, int, Parameters* out, int capacity) {
@@ -46,13 +52,22 @@ int depthwise_candidates(const ConvProblem& p, const Machine& machine, int, Para
   const std::int64_t by_l1 = machine.l1d / 4 / Vec<T>::bytes;
   const std::int64_t sizes[] = {2 * by_l1, 8 * by_l1, by_l1};
   int count = 0;
-  if (reads_in_place<T>(p)) out[count++] = {{0, 1}};
+  if (reads_in_place<T>(p)) {
+    const std::int64_t groups = p.n * ceil_div(p.oh, gradient_rows);
+    const std::int64_t parts = smaller(smaller(ceil_div(64, output_vectors<T>(p)), groups), std::int64_t{32});
+    // NHWC: a prefetch pays where the tensors come from memory. NCHW prefetches by itself.
+    const bool nhwc = p.layout == Layout::nhwc;
+    const int streams = nhwc && tensor_bytes(p, sizeof(T)) > 0.5 * static_cast<double>(machine.l3);
+    const std::int32_t divided = nhwc ? static_cast<std::int32_t>(parts) : 1;
+    out[count++] = {{0, divided, streams}};
+    if (nhwc && count < capacity) out[count++] = {{0, divided, 1 - streams}};
+  }
   for (const std::int64_t pixels : sizes) {
     if (count == capacity) break;
     const Strips<T> s(p, pixels, true);
     const std::int64_t items = output_vectors<T>(p) * s.channels;
     const std::int64_t parts = smaller(smaller(ceil_div(64, items), s.chunks), std::int64_t{32});
-    out[count++] = {{static_cast<std::int32_t>(pixels), static_cast<std::int32_t>(parts)}};
+    out[count++] = {{static_cast<std::int32_t>(pixels), static_cast<std::int32_t>(parts), 0}};
   }
   return count;
 }
@@ -74,10 +89,10 @@ Scratch<T> carve(const Strips<T>& s, Carver& carver) {
 
 template <class T>
 std::int64_t depthwise_workspace(const ConvProblem& p, const Parameters& parameters, int threads) {
-  if (parameters.value[0] == 0 && reads_in_place<T>(p)) return 0;
+  if (in_place(parameters) && p.layout == Layout::nchw) return 0;
   const Strips<T> s(p, parameters.value[0], true);
   Carver one{nullptr};
-  carve(s, one);
+  if (!in_place(parameters)) carve(s, one);
   return one.used * threads +
          parameters.value[1] * output_vectors<T>(p) * vector_sums(s) * static_cast<std::int64_t>(sizeof(T));
 }
@@ -254,7 +269,7 @@ void run_planes(const Arguments& args) {
 }
 
 template <class T>
-void run_in_place(const Arguments& args) {
+void run_in_planes(const Arguments& args) {
   const ConvProblem& p = *args.problem;
   if constexpr (Vec<T>::masks) {
     // What lies under filter column 2 is one lane on from a column loaded.
@@ -264,20 +279,48 @@ void run_in_place(const Arguments& args) {
   }
 }
 
+// Part `part` of the rows of outputs, counted over images in groups.
+template <class T, int S>
+void add_part(const Arguments& args, std::int64_t part, const Share& vectors, T* sums) {
+  using V = Vec<T>;
+  const ConvProblem& p = *args.problem;
+  const std::int64_t parts = args.parameters->value[1], per_image = ceil_div(p.oh, gradient_rows);
+  constexpr void (*add[4])(const ChannelGradients<T>&, std::int64_t, std::int64_t) = {
+      add_channels<T, S, 1>, add_channels<T, S, 2>, add_channels<T, S, 3>, add_channels<T, S, 4>};
+  const std::int64_t groups = p.n * per_image, c = vectors.begin * V::lanes;
+  for (std::int64_t group = groups * part / parts; group < groups * (part + 1) / parts; ++group) {
+    const std::int64_t image = group / per_image, index = group % per_image;
+    const std::int64_t o = p.oh * index / per_image, rows = p.oh * (index + 1) / per_image - o, y = o * S - p.pad_top;
+    const ChannelGradients<T> first{static_cast<const T*>(args.x) + ((image * p.h + y) * p.w - p.pad_left) * p.c + c,
+                                    static_cast<const T*>(args.dy) + (image * p.oh + o) * p.ow * p.o + c,
+                                    p.w * p.c,
+                                    p.c,
+                                    p.ow * p.o,
+                                    -p.pad_left,
+                                    p.w,
+                                    y >= 0,
+                                    y + (rows - 1) * S + 2 < p.h,
+                                    sums + vectors.begin * 9 * V::lanes,
+                                    args.parameters->value[2] != 0};
+    add[rows - 1](first, p.ow, vectors.end - vectors.begin);
+  }
+}
+
 template <class T>
 void depthwise_run(const Arguments& args) {
   using V = Vec<T>;
   const ConvProblem& p = *args.problem;
-  if (args.parameters->value[0] == 0 && reads_in_place<T>(p)) return run_in_place<T>(args);
+  const bool direct = in_place(*args.parameters);
+  if (direct && p.layout == Layout::nchw) return run_in_planes<T>(args);
   const Strips<T> s(p, args.parameters->value[0], true);
   const std::int64_t parts = args.parameters->value[1], vectors = output_vectors<T>(p), per_vector = vector_sums(s);
   T* const sums = static_cast<T*>(args.workspace);
   T* const own = sums + parts * vectors * per_vector;
   Carver sizes{nullptr};
-  carve(s, sizes);
+  if (!direct) carve(s, sizes);
   auto member = [&](int index, int size) {
     Carver carver{reinterpret_cast<char*>(own) + sizes.used * index};
-    const Scratch<T> scratch = carve(s, carver);
+    const Scratch<T> scratch = direct ? Scratch<T>{} : carve(s, carver);
     const Division division = divide(parts, vectors, s.channels, size);
     if (index < division.size()) {
       const Share mine = division.part(parts, index), rows = division.row(vectors, index);
@@ -287,6 +330,12 @@ void depthwise_run(const Arguments& args) {
         T* const to = sums + part * vectors * per_vector;
         for (std::int64_t v = rows.begin; v < rows.end; ++v) {
           zero_run((channels.end - channels.begin) * per_channel, to + v * per_vector + channels.begin * per_channel);
+        }
+        if constexpr (V::registers == 32) {
+          if (direct) {
+            p.stride_w == 1 ? add_part<T, 1>(args, part, rows, to) : add_part<T, 2>(args, part, rows, to);
+            continue;
+          }
         }
         for (std::int64_t chunk = s.chunks * part / parts; chunk < s.chunks * (part + 1) / parts; ++chunk) {
           accumulate_chunk(s, args, scratch, chunk, rows, channels, to);
@@ -312,14 +361,19 @@ void depthwise_run(const Arguments& args) {
 
 template <class T>
 void depthwise_cost(const ConvProblem& p, const Parameters& parameters, const Machine&, int threads, Cost* out) {
-  if (parameters.value[0] == 0 && reads_in_place<T>(p)) {
-    const double vectors = static_cast<double>(p.n * p.oh * ceil_div(p.ow, Vec<T>::lanes) * p.c);
+  if (in_place(parameters)) {
+    const bool nchw = p.layout == Layout::nchw;
+    const double vectors = static_cast<double>(nchw ? p.n * p.oh * ceil_div(p.ow, Vec<T>::lanes) * p.c
+                                                    : p.n * p.oh * p.ow * output_vectors<T>(p));
     *out = {};
     out->fmas = 9 * vectors * Vec<T>::lanes;
     out->efficiency = 0.5;
     out->vector_ops = vectors * static_cast<double>(2 * p.stride_h * p.stride_w);
     out->bytes_dram = tensor_bytes(p, sizeof(T));
-    out->imbalance = grid_imbalance(p.c, 1, threads);
+    const Division division = divide(parameters.value[1], output_vectors<T>(p), 1, threads);
+    out->imbalance = nchw ? grid_imbalance(p.c, 1, threads)
+                          : division.imbalance(parameters.value[1], output_vectors<T>(p), 1, threads);
+    out->barriers = nchw ? 0 : 1;
     return;
   }
   const Strips<T> s(p, parameters.value[0], true);
