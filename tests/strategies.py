@@ -43,6 +43,9 @@ FAMILIES = {
     "row or column": Family(((1, 3), (3, 1), (1, 7), (7, 1), (1, 5)), pads=(0, 0, 0, 1, 3)),
     "stem": Family(((3, 3), (5, 5), (7, 7), (11, 11)), strides=(1, 2, 4), pads=(0, 1, 2, 3), channels=(1, 2, 3, 4)),
     "depthwise": Family(((3, 3), (5, 5), (3, 3), (7, 7)), strides=(1, 1, 2), pads=(0, 1, 2), depthwise=True),
+    "depthwise, whole vectors": Family(
+        ((3, 3),), strides=(1, 2), pads=(0, 1, 1), channels=(8, 16, 32, 48), depthwise=True, symmetric=True
+    ),
     "grouped": Family(((1, 1), (3, 3), (2, 4)), strides=(1, 2), groups=(2, 3, 4, 8), channels=(1, 2, 3, 4, 8, 16, 20)),
     "groups in a vector": Family(
         ((3, 3),), strides=(1, 1, 2), groups=(2, 3, 5, 8), channels=(2, 2, 4, 8, 16), symmetric=True

@@ -63,7 +63,7 @@ struct Rows {
 };
 
 // A member is worth waking for this many multiply-adds.
-constexpr double grain = 4e5;
+constexpr double grain = 2e5;
 
 CONVKIT_INLINE int team_size(const ConvProblem& p, int threads) {
   const double wanted = multiply_adds(p) / grain + 1.0;
