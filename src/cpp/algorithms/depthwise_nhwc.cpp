@@ -309,7 +309,7 @@ void run(const Arguments& args) {
 
 // --- inventory --------------------------------------------------------------------------------------------------------
 
-// Where 3x3 tiles are possible, they come first with stride 2. Else few rows and a prefetch of the next group where the
+// Where 3x3 tiles are possible, there is nothing else with stride 2. Else few rows and a prefetch of the next group where the
 // tensors come from beyond L2, many rows where they are at hand.
 template <class T>
 int candidates(const ConvProblem& p, const Machine& machine, int threads, Parameters* out, int capacity) {
@@ -324,10 +324,10 @@ int candidates(const ConvProblem& p, const Machine& machine, int threads, Parame
   Parameters sets[4];
   int count = 0;
   if (may_tile<T>(p)) {
-    const bool first = p.stride_h == 2;
-    sets[count++] = first ? tiles : many_rows;
-    sets[count++] = first ? many_rows : tiles;
-    sets[count++] = few_rows;
+    // With stride 2 sliding is never much faster, but much slower over arrays that are not aligned, and trials' are.
+    if (p.stride_h == 1) sets[count++] = many_rows;
+    sets[count++] = tiles;
+    if (p.stride_h == 1) sets[count++] = few_rows;
     sets[count++] = {{few, 1, 1}};
   } else {
     sets[count++] = streams ? few_rows : many_rows;
