@@ -133,9 +133,11 @@ void add_planes(const PlaneGradients<T>& in, std::int64_t images, const PlaneStr
   const PlaneGradients<T> p = in;
   constexpr int together = Paired ? 2 : 1;
   const std::int64_t x_plane = p.h * p.w, dy_plane = p.oh * p.ow, visits = (p.oh + 3) / 4 * count;
-  typename V::Reg sums[9];
+  // Large images are summed one by one, which rounds less.
+  const bool large = !Paired && visits >= 16;
+  typename V::Reg sums[9], total[9];
   CONVKIT_UNROLL
-  for (int i = 0; i < 9; ++i) sums[i] = V::zero();
+  for (int i = 0; i < 9; ++i) sums[i] = total[i] = V::zero();
   for (std::int64_t image = 0; image < images; image += together) {
     const T* const x = p.x + image * p.x_image;
     const T* const dy = p.dy + image * p.dy_image;
@@ -156,7 +158,13 @@ void add_planes(const PlaneGradients<T>& in, std::int64_t images, const PlaneStr
         }
       }
     }
+    if (large) {
+      CONVKIT_UNROLL
+      for (int i = 0; i < 9; ++i) total[i] += sums[i], sums[i] = V::zero();
+    }
   }
+  CONVKIT_UNROLL
+  for (int i = 0; i < 9; ++i) sums[i] += total[i];
   typename V::Reg v[V::lanes];
   CONVKIT_UNROLL
   for (int begin = 0; begin < 9; begin += V::lanes) {
