@@ -305,10 +305,14 @@ void cost(const ConvProblem& p, const Parameters& parameters, const Machine&, in
 
 template <class T>
 constexpr Kernel entry(const char* name) {
-  return {"depthwise",      name,        Isa::CONVKIT_ISA,   Op::forward,   dtype_of<T>,
-          dtype_of<T>,      dtype_of<T>, dtype_of<T>,        layout_nchw,   2,
-          direct_summation, schema,      depthwise_applies,  candidates<T>, cost<T>,
-          no_packing,       nullptr,     workspace_bytes<T>, run<T>};
+  Kernel k = kernel_of<T>("depthwise", name, Op::forward, layout_nchw, 2);
+  k.schema = schema;
+  k.applies = depthwise_applies;
+  k.candidates = candidates<T>;
+  k.cost = cost<T>;
+  k.workspace_bytes = workspace_bytes<T>;
+  k.run = run<T>;
+  return k;
 }
 
 constexpr Kernel kernels[] = {

@@ -353,10 +353,16 @@ void cost(const ConvProblem& p, const Parameters& parameters, const Machine&, in
 
 template <class T>
 constexpr Kernel entry(const char* name) {
-  return {"depthwise",      name,        Isa::CONVKIT_ISA,   Op::forward,   dtype_of<T>,
-          dtype_of<T>,      dtype_of<T>, dtype_of<T>,        layout_nhwc,   3,
-          direct_summation, schema,      depthwise_applies,  candidates<T>, cost<T>,
-          packing<T>,       pack<T>,     workspace_bytes<T>, run<T>};
+  Kernel k = kernel_of<T>("depthwise", name, Op::forward, layout_nhwc, 3);
+  k.schema = schema;
+  k.applies = depthwise_applies;
+  k.candidates = candidates<T>;
+  k.cost = cost<T>;
+  k.packing = packing<T>;
+  k.pack = pack<T>;
+  k.workspace_bytes = workspace_bytes<T>;
+  k.run = run<T>;
+  return k;
 }
 
 constexpr Kernel kernels[] = {
