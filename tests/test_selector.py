@@ -188,6 +188,16 @@ def test_an_older_revision_answers_until_measured_again() -> None:
     assert "older revision" in str(explain_problem(PROBLEM, 1, choosing=selector))
 
 
+def test_parameters_that_a_kernel_has_got_since_are_zero() -> None:
+    core = StandInCore(gemm={"seconds": 2e-3}, winograd={"seconds": 1e-3})
+    for entry in core.entries:
+        entry["parameters"] = [("block", 1, 64), ("pairs", 0, 1)]
+    own = session()
+    memory = memory_of((own, trial(own, "gemm", 1.0)), (own, trial(own, "winograd", 1.5)))
+    choice = selector_over(core, memory).choose(PROBLEM, 1)
+    assert (choice.family, choice.parameters, choice.measured) == ("gemm", (8, 0), True)
+
+
 @pytest.mark.parametrize(
     "row", [{"kernel": "f32_gone__avx2"}, {"parameters": (999,)}, {"parameters": (8, 8)}, {"parameters": ()}]
 )

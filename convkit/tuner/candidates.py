@@ -148,15 +148,21 @@ class Inventory:
         return self._core.workspace_bytes(candidate.kernel.index, problem.to_core(), candidate.parameters, threads)
 
     def resolve(self, name: str, parameters: Sequence[int], problem: Problem) -> Candidate | None:
-        """The candidate behind a stored name and parameters; None where it does not exist or does not apply here."""
+        """The candidate behind a stored name and parameters; None where it does not exist or does not apply here.
+
+        Parameters that the kernel did not have yet when it was measured are 0, which stands for what it did then.
+        """
         kernel = self.by_name.get(name)
-        if kernel is None or not kernel.takes(parameters):
+        if kernel is None:
+            return None
+        parameters = (*parameters, *[0] * (len(kernel.schema) - len(parameters)))
+        if not kernel.takes(parameters):
             return None
         if kernel.op != problem.op or kernel.dtype != problem.dtype or problem.layout not in kernel.layouts:
             return None
         if not self._core.applies(kernel.index, problem.to_core()):
             return None
-        return Candidate(kernel, tuple(parameters))
+        return Candidate(kernel, parameters)
 
 
 def core_inventory() -> Inventory:
