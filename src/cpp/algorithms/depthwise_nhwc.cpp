@@ -309,8 +309,20 @@ void run(const Arguments& args) {
 
 // --- inventory --------------------------------------------------------------------------------------------------------
 
-// Where 3x3 tiles are possible, there is nothing else with stride 2. Else few rows and a prefetch of the next group where the
-// tensors come from beyond L2, many rows where they are at hand.
+// Most rows of tiles that share out evenly: members that split channels instead read pieces of what lies together.
+inline std::int32_t rows_of_tiles(const ConvProblem& p, std::int32_t most, int threads) {
+  const auto imbalance = [&](std::int32_t rows) {
+    return grid_imbalance(p.n * RowGroups{p.oh, p.stride_h == 1 ? p.dilation_h : 1, rows}.count(), 1, threads);
+  };
+  std::int32_t best = most;
+  for (std::int32_t rows = most - 1; rows >= 2; --rows) {
+    if (imbalance(rows) < 0.95 * imbalance(best)) best = rows;
+  }
+  return best;
+}
+
+// Where 3x3 tiles are possible, there is nothing else with stride 2. Else few rows and a prefetch of the next group where
+// the tensors come from beyond L2, many rows where they are at hand.
 template <class T>
 int candidates(const ConvProblem& p, const Machine& machine, int threads, Parameters* out, int capacity) {
   if (!slides_over(p)) {
@@ -320,7 +332,8 @@ int candidates(const ConvProblem& p, const Machine& machine, int threads, Parame
   const std::int32_t most = most_rows<T>(static_cast<int>(p.kh), static_cast<int>(p.stride_h));
   const std::int32_t few = smaller<std::int32_t>(2, most);
   const bool streams = tensor_bytes(p, sizeof(T)) / threads > static_cast<double>(machine.l2);
-  const Parameters many_rows{{most, 0, 0}}, few_rows{{few, 1, 0}}, tiles{{most, 1, 1}};
+  const Parameters many_rows{{most, 0, 0}}, few_rows{{few, 1, 0}},
+      tiles{{rows_of_tiles(p, most, team_size(p, threads)), 1, 1}};
   Parameters sets[4];
   int count = 0;
   if (may_tile<T>(p)) {
@@ -328,7 +341,7 @@ int candidates(const ConvProblem& p, const Machine& machine, int threads, Parame
     if (p.stride_h == 1) sets[count++] = many_rows;
     sets[count++] = tiles;
     if (p.stride_h == 1) sets[count++] = few_rows;
-    sets[count++] = {{few, 1, 1}};
+    sets[count++] = {{tiles.value[0] == few ? most : few, 1, 1}};
   } else {
     sets[count++] = streams ? few_rows : many_rows;
     sets[count++] = streams ? many_rows : few_rows;
