@@ -7,7 +7,7 @@
 #include "algorithms/adjoint.hpp"
 #include "algorithms/depthwise.hpp"
 #include "algorithms/planar_rows.hpp"
-#include "microkernels/depthwise.hpp"
+#include "microkernels/depthwise_rows.hpp"
 
 namespace convkit::CONVKIT_ISA {
 

@@ -8,7 +8,7 @@
 // aligned to a vector, as those from malloc: of lines read twice, the second time is soon.
 #include "algorithms/adjoint.hpp"
 #include "algorithms/depthwise.hpp"
-#include "microkernels/depthwise.hpp"
+#include "microkernels/depthwise_columns.hpp"
 
 namespace convkit::CONVKIT_ISA {
 

@@ -2,11 +2,11 @@
 //
 // A vector of channels serves the same lanes of outputs, but each output needs all channels of its group: permutes inside
 // the vector bring channel c of every group to the lanes of that group, one permute for all taps that the vector meets.
-// Otherwise as slide_columns of depthwise.hpp, with one more loop.
+// Otherwise as slide_columns of depthwise_columns.hpp, with one more loop.
 //
 // Register budget: Rows * live accumulators, the permuted input rows, one vector of weights and one of indices.
 #pragma once
-#include "microkernels/depthwise.hpp"
+#include "microkernels/sliding.hpp"
 
 namespace convkit::CONVKIT_ISA {
 
