@@ -163,7 +163,8 @@ def totals(results: Results) -> str:
             for kind in kinds[:-1]:
                 text = f"{milliseconds(times[kind])} ({times[kind] / times['convkit']:.2f})" if kind in times else "-"
                 cells.append(f"**{text}**" if times.get(kind) == best else text)
-            rows.append((network, str(team), *cells))
+            if cells[0] != "-":
+                rows.append((network, str(team), *cells))
     return table(("convolutions of", "threads", *kinds[:-1]), rows)
 
 
@@ -198,6 +199,8 @@ def best_of(report: Report) -> str:
     for network in report.networks():
         for team in report.teams():
             own = report.select(network, team)
+            if not own:
+                continue
             names = list(dict.fromkeys(row.contestant for row in own if row.contestant.startswith("convkit")))
             peers = list(dict.fromkeys(row.contestant for row in own if not row.contestant.startswith("convkit")))
             sums = dict.fromkeys(names + peers, 0.0)
@@ -242,7 +245,8 @@ def scaling(results: Results) -> str:
                 ]  # fmt: skip
                 gain = times[0] / times[1] if times[0] and times[1] else None
                 cells.append(f"{gain:.2f} ({100 * gain * least / team:.0f}%)" if gain else "-")
-            rows.append((network, str(team), *cells))
+            if cells[0] != "-":
+                rows.append((network, str(team), *cells))
     return table(("convolutions of", "threads", "convkit", *list(plots.THEIRS)[:-1]), rows)
 
 
