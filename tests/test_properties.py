@@ -71,6 +71,19 @@ def test_right_with_all_parameters(kernel: Any) -> None:
 
 
 @every_kernel
+def test_right_with_parameters_of_another_problem(kernel: Any) -> None:
+    # A database may say anything that the schema allows.
+    samples = list(sample_problems(kernel, 4))
+    sets = {tuple(least for _, least, _ in kernel["parameters"])}
+    sets.update(_core.candidates(kernel["index"], problem.to_core(), 2)[0] for problem in samples)
+    for seed, problem in enumerate(samples):
+        operands = Operands(problem, kernel, seed)
+        operands.expect()
+        for parameters in sorted(sets):
+            operands.check(run(kernel, problem, parameters, 2, operands))
+
+
+@every_kernel
 def test_nan_and_infinity_stay_where_they_belong(kernel: Any) -> None:
     if not kernel["direct"]:
         pytest.skip("transforms spread NaN and infinity over a tile; the documentation says so")

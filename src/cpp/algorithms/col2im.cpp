@@ -11,14 +11,7 @@ namespace convkit::CONVKIT_ISA {
 
 namespace {
 
-constexpr ParameterSpec no_parameters[] = {{nullptr, 0, 0}};
-
 bool col2im_applies(const ConvProblem&) { return true; }
-
-int one_candidate(const ConvProblem&, const Machine&, int, Parameters* out, int) {
-  out[0] = {};
-  return 1;
-}
 
 template <class T>
 void col2im_cost(const ConvProblem& p, const Parameters&, const Machine& machine, int threads, Cost* out) {

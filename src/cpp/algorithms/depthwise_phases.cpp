@@ -11,15 +11,8 @@ namespace {
 
 constexpr int together = 4;
 
-constexpr ParameterSpec no_parameters[] = {{nullptr, 0, 0}};
-
 bool depthwise_phases_applies(const ConvProblem& p) {
   return p.groups == p.c && p.o == p.c && p.kh <= 64 && !has_adjoint(p);
-}
-
-int one_candidate(const ConvProblem&, const Machine&, int, Parameters* out, int) {
-  out[0] = {};
-  return 1;
 }
 
 template <class T>

@@ -13,18 +13,12 @@ namespace convkit::CONVKIT_ISA {
 
 namespace {
 
-constexpr ParameterSpec no_parameters[] = {{nullptr, 0, 0}};
 constexpr std::int64_t most_taps = 128, most_phases = 16;
 constexpr std::int64_t block_bytes = 16384;
 
 bool planes_apply(const ConvProblem& p) {
   return p.groups == p.c && p.o == p.c && p.stride_w == 2 && p.stride_h <= most_phases && p.kh * p.kw <= most_taps &&
          !has_adjoint(p);
-}
-
-int one_candidate(const ConvProblem&, const Machine&, int, Parameters* out, int) {
-  out[0] = {};
-  return 1;
 }
 
 // A tap of some pixels: which weight, and how far its output lies from that of their row's first one.

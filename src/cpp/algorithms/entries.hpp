@@ -22,6 +22,13 @@ CONVKIT_INLINE double tensor_bytes(const ConvProblem& p, std::int64_t element) {
 // Kernels that read OIHW weights as they are.
 inline void no_packing(const ConvProblem&, const Parameters&, Packing* out) { *out = {}; }
 
+// Kernels that have nothing to choose.
+inline constexpr ParameterSpec no_parameters[] = {{nullptr, 0, 0}};
+inline int one_candidate(const ConvProblem&, const Machine&, int, Parameters* out, int) {
+  out[0] = {};
+  return 1;
+}
+
 // What most entries share: this instruction set, one dtype, direct summation, weights read as they are.
 template <class T>
 constexpr Kernel kernel_of(const char* family, const char* name, Op op, std::uint32_t layouts, std::int32_t revision) {

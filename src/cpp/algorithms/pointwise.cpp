@@ -14,7 +14,6 @@ namespace convkit::CONVKIT_ISA {
 
 namespace {
 
-constexpr ParameterSpec no_parameters[] = {{nullptr, 0, 0}};
 constexpr ParameterSpec rows_schema[] = {{"block", 1, 1 << 20}, {nullptr, 0, 0}};
 
 bool pointwise_applies(const ConvProblem& p) {
@@ -109,11 +108,6 @@ void multiply_block(const Arguments& args, const Finish<T>& finish, const T* pac
   const std::int64_t y = (image * p.o + o) * pixels + block.begin;
   store_panel(finish, scratch, width, block.end - block.begin, panels.valid(panel), static_cast<T*>(args.y) + y,
               finish.residual ? finish.residual + y : nullptr, pixels);
-}
-
-int one_candidate(const ConvProblem&, const Machine&, int, Parameters* out, int) {
-  out[0] = {};
-  return 1;
 }
 
 // Pixels of an image that fill no vector and go with lanes on channels instead, unless a masked vector does as well.

@@ -44,7 +44,15 @@ CONVKIT_INLINE bool reads_in_place(const ConvProblem& p) {
   return Vec<T>::registers == 32 && p.c % Vec<T>::lanes == 0 && p.pad_top <= 1 &&
          (p.oh - 1) * p.stride_h + 2 - p.pad_top <= p.h;
 }
-CONVKIT_INLINE bool in_place(const Parameters& parameters) { return parameters.value[0] == 0; }
+// Whoever stored pixels = 0 may have had another problem.
+template <class T>
+CONVKIT_INLINE bool in_place(const ConvProblem& p, const Parameters& parameters) {
+  return parameters.value[0] == 0 && reads_in_place<T>(p);
+}
+template <class T>
+CONVKIT_INLINE Strips<T> strips_of(const ConvProblem& p, const Parameters& parameters) {
+  return Strips<T>(p, larger(parameters.value[0], 1), true);
+}
 
 template <class T>
 int depthwise_candidates(const ConvProblem& p, const Machine& machine, int, Parameters* out, int capacity) {
@@ -89,10 +97,10 @@ Scratch<T> carve(const Strips<T>& s, Carver& carver) {
 
 template <class T>
 std::int64_t depthwise_workspace(const ConvProblem& p, const Parameters& parameters, int threads) {
-  if (in_place(parameters) && p.layout == Layout::nchw) return 0;
-  const Strips<T> s(p, parameters.value[0], true);
+  if (in_place<T>(p, parameters) && p.layout == Layout::nchw) return 0;
+  const Strips<T> s = strips_of<T>(p, parameters);
   Carver one{nullptr};
-  if (!in_place(parameters)) carve(s, one);
+  if (!in_place<T>(p, parameters)) carve(s, one);
   return one.used * threads +
          parameters.value[1] * output_vectors<T>(p) * vector_sums(s) * static_cast<std::int64_t>(sizeof(T));
 }
@@ -310,9 +318,9 @@ template <class T>
 void depthwise_run(const Arguments& args) {
   using V = Vec<T>;
   const ConvProblem& p = *args.problem;
-  const bool direct = in_place(*args.parameters);
+  const bool direct = in_place<T>(p, *args.parameters);
   if (direct && p.layout == Layout::nchw) return run_in_planes<T>(args);
-  const Strips<T> s(p, args.parameters->value[0], true);
+  const Strips<T> s = strips_of<T>(p, *args.parameters);
   const std::int64_t parts = args.parameters->value[1], vectors = output_vectors<T>(p), per_vector = vector_sums(s);
   T* const sums = static_cast<T*>(args.workspace);
   T* const own = sums + parts * vectors * per_vector;
@@ -361,7 +369,7 @@ void depthwise_run(const Arguments& args) {
 
 template <class T>
 void depthwise_cost(const ConvProblem& p, const Parameters& parameters, const Machine&, int threads, Cost* out) {
-  if (in_place(parameters)) {
+  if (in_place<T>(p, parameters)) {
     const bool nchw = p.layout == Layout::nchw;
     const double vectors = static_cast<double>(nchw ? p.n * p.oh * ceil_div(p.ow, Vec<T>::lanes) * p.c
                                                     : p.n * p.oh * p.ow * output_vectors<T>(p));
@@ -376,7 +384,7 @@ void depthwise_cost(const ConvProblem& p, const Parameters& parameters, const Ma
     out->barriers = nchw ? 0 : 1;
     return;
   }
-  const Strips<T> s(p, parameters.value[0], true);
+  const Strips<T> s = strips_of<T>(p, parameters);
   const double vectors = static_cast<double>(output_vectors<T>(p)), pixels = static_cast<double>(p.n * p.oh * p.ow);
   const double channels = static_cast<double>(s.channels), taps = static_cast<double>(s.taps());
   *out = {};

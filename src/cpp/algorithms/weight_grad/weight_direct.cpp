@@ -56,6 +56,12 @@ struct Scratch {
   Runs* found;     // [tap]
 };
 
+// A part without a chunk would be a sum that nobody writes.
+template <class T>
+CONVKIT_INLINE std::int64_t parts_of(const Strips<T>& s, const Parameters& parameters) {
+  return smaller<std::int64_t>(parameters.value[1], larger<std::int64_t>(s.chunks, 1));
+}
+
 // A single chunk leaves a block's dW in cache, so its sums need no room beyond one block's.
 template <class T>
 CONVKIT_INLINE bool one_pass(const Strips<T>& s, std::int64_t parts) {
@@ -69,7 +75,7 @@ CONVKIT_INLINE Scratch<T> carve(const Strips<T>& s, const Parameters& parameters
   scratch.panel = carver.take<T>(s.chunk_pixels * Panels<T>::width);
   scratch.runs = carver.take<OuterRun>(s.most_runs() * s.p.kh * s.filter_columns);
   scratch.found = carver.take<Runs>(s.p.kh * s.filter_columns);
-  if (one_pass(s, parameters.value[1])) {
+  if (one_pass(s, parts_of(s, parameters))) {
     scratch.sums = carver.take<T>(s.p.kh * s.filter_columns * s.block_rows * Panels<T>::width);
   }
   return scratch;
@@ -80,7 +86,7 @@ std::int64_t direct_workspace(const ConvProblem& p, const Parameters& parameters
   const Strips<T> s(p, parameters.value[0]);
   Carver one{nullptr}, shared{nullptr};
   carve(s, parameters, one);
-  if (!one_pass(s, parameters.value[1])) shared.take<T>(parameters.value[1] * accumulated_elements(s));
+  if (!one_pass(s, parts_of(s, parameters))) shared.take<T>(parts_of(s, parameters) * accumulated_elements(s));
   return shared.used + one.used * threads;
 }
 
@@ -98,7 +104,7 @@ struct Context {
         p(*args_.problem),
         s(p, args_.parameters->value[0]),
         panels{s.outputs},
-        parts(args_.parameters->value[1]),
+        parts(parts_of(s, *args_.parameters)),
         sums(static_cast<T*>(args_.workspace)) {}
   CONVKIT_INLINE T* panel_sums(std::int64_t part, std::int64_t group, std::int64_t panel) const {
     return sums + part * accumulated_elements(s) +
