@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 from convkit.problem import Problem
 
-# Vector registers of the instruction set in bytes, and vector FMAs a core starts in a cycle. CPUID tells neither the
-# clock nor the number of FMA pipes of a model that is not known; these are what server cores have had for years.
+# Vector registers of the instruction set in bytes, and vector FMAs a core starts in a cycle: of AVX-512's, as many as the
+# CPU's model has units for. CPUID does not tell the clock; this is what server cores have had for years.
 _ISA_BYTES = {"portable": 16, "avx2": 32, "avx512": 64}
-_ISA_FMAS = {"portable": 0.5, "avx2": 2.0, "avx512": 1.0}
+_ISA_FMAS = {"portable": 0.5, "avx2": 2.0}
 _CLOCK = 3.0e9
 
 
@@ -59,7 +59,10 @@ class Constants(NamedTuple):
 
 def default_constants() -> Constants:
     """Constants of a typical server core, for machines that were never calibrated."""
-    return Constants({isa: _CLOCK * _ISA_FMAS[isa] * _ISA_BYTES[isa] / 4 for isa in _ISA_BYTES})
+    from convkit import _core
+
+    starts = {**_ISA_FMAS, "avx512": _core.cpu()["wide_units"]}
+    return Constants({isa: _CLOCK * starts[isa] * _ISA_BYTES[isa] / 4 for isa in _ISA_BYTES})
 
 
 def terms(cost: Mapping[str, float], problem: Problem, isa: str, threads: int, constants: Constants) -> float:

@@ -16,6 +16,7 @@ inline constexpr int isa_count = 3;
 struct Machine {
   std::int64_t l1d, l2;
   std::int64_t l3;  // visible to one core; 0 if there is none
+  int wide_units;   // multiply-adds of 64-byte vectors that a core starts in a cycle; of shorter ones two everywhere
 };
 
 inline constexpr int max_parameters = 6;

@@ -44,6 +44,8 @@ std::int64_t checked_product(std::int64_t a, std::int64_t b) {
 }
 
 Block::Block(std::int64_t bytes) : bytes_(rounded(bytes)) {
+  // Scattered small pages compete for sets of L2, a huge one never with itself: the last one is made whole if half is used.
+  if (const std::int64_t tail = bytes_ % huge_page; tail >= huge_page / 2) bytes_ += huge_page - tail;
   const bool huge = bytes_ >= huge_page;
   // mmap aligns to a small page: take one huge page more and cut off both ends.
   const std::size_t mapped = static_cast<std::size_t>(bytes_ + (huge ? huge_page : 0));

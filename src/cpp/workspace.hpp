@@ -13,7 +13,7 @@ namespace convkit {
 std::int64_t checked_sum(std::int64_t a, std::int64_t b);
 std::int64_t checked_product(std::int64_t a, std::int64_t b);
 
-// Owns memory aligned to 4096 bytes; from 2 MiB on it is aligned to and asks for huge pages.
+// Owns memory aligned to 4096 bytes; from 1 MiB on it is aligned to and asks for huge pages.
 class Block {
  public:
   Block() = default;

@@ -160,6 +160,7 @@ py::dict describe_cpu() {
   facts["l1d"] = c.machine.l1d;
   facts["l2"] = c.machine.l2;
   facts["l3"] = c.machine.l3;
+  facts["wide_units"] = c.machine.wide_units;
   return facts;
 }
 
@@ -172,7 +173,10 @@ void add_inventory(py::module_& module) {
       "active_isa", [] { return isa_name(active_isa()); },
       "The instruction set in force: the best usable one, or what CONVKIT_ISA says.");
   module.def("usable_isas", usable_isas, "Instruction sets that this machine can run, best first.");
-  module.def("cpu", describe_cpu, "What CPUID says: vendor, family, model, stepping, brand, level, caches in bytes.");
+  module.def(
+      "cpu", describe_cpu,
+      "What CPUID says: vendor, family, model, stepping, brand, level, caches in bytes, and by the model how many\n"
+      "multiply-adds of 64-byte vectors a core starts in a cycle.");
   module.def("applies", kernel_applies, arg("index"), arg("problem"), "Whether the kernel takes the problem.");
   module.def("candidates", candidates, arg("index"), arg("problem"), arg("threads"),
              "Parameter sets worth measuring, the default first.");

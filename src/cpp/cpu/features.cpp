@@ -46,7 +46,7 @@ int architecture_level() {
 
 // Deterministic cache parameters: leaf 4 (Intel) or 0x8000001d (AMD).
 Machine read_caches(const std::string& vendor) {
-  Machine machine{32 << 10, 256 << 10, 0};
+  Machine machine{32 << 10, 256 << 10, 0, 1};
   const unsigned leaf = vendor == "AuthenticAMD" || vendor == "HygonGenuine" ? 0x8000001du : 4u;
   for (unsigned index = 0; index < 16; ++index) {
     const Registers r = cpuid(leaf, index);
@@ -63,6 +63,23 @@ Machine read_caches(const std::string& vendor) {
     }
   }
   return machine;
+}
+
+// CPUID does not tell it, but by the model: from family 26 on AMD has two, but in small notebooks' cores; Intel has two in
+// servers of family 6 (Skylake, Ice Lake and Sapphire Rapids and their successors), one in what else has any.
+int wide_units(const Cpu& cpu) {
+  if (cpu.vendor == "AuthenticAMD") return cpu.family >= 26 && cpu.model >> 4 != 2 && cpu.model >> 4 != 6 ? 2 : 1;
+  if (cpu.vendor != "GenuineIntel" || cpu.family != 6) return 1;
+  switch (cpu.model) {
+    case 0x55:
+    case 0x6a:
+    case 0x6c:
+    case 0x8f:
+    case 0xcf:
+    case 0xad:
+    case 0xae: return 2;
+    default: return 1;
+  }
 }
 
 Cpu read_cpu() {
@@ -91,6 +108,7 @@ Cpu read_cpu() {
   cpu.stepping = basic.eax & 15u;
   cpu.level = architecture_level();
   cpu.machine = read_caches(cpu.vendor);
+  cpu.machine.wide_units = wide_units(cpu);
   return cpu;
 }
 

@@ -88,10 +88,10 @@ struct FilterStage {
       return;
     }
     if (rotated() || (w.stride_kw == 1 && w.stride_kh == tile.rx)) {
-      // Only the taps of a filter lie together.
-      for (std::int64_t k = 0; k < channels; ++k) {
-        gather_taps(from + k * w.stride_c - (rotated() ? taps - 1 : 0), outputs, taps, rotated(),
-                    scratch + k * taps * lanes);
+      if (rotated()) {
+        gather_filters<true>(from - (taps - 1), outputs, channels, taps);
+      } else {
+        gather_filters<false>(from, outputs, channels, taps);
       }
       return;
     }
@@ -110,7 +110,21 @@ struct FilterStage {
     }
   }
 
-  void gather_taps(const T* from, int outputs, std::int64_t taps, bool rotated, T* out) const {
+  // Where only the taps of a filter lie together. 3x3 has code of its own: the transpose drops what it need not move.
+  template <bool Rotated>
+  void gather_filters(const T* from, int outputs, std::int64_t channels, std::int64_t taps) const {
+    for (std::int64_t k = 0; k < channels; ++k, from += w.stride_c) {
+      T* const out = scratch + k * taps * lanes;
+      if (taps == 9 && outputs == lanes) {
+        gather_taps<Rotated>(from, lanes, 9, out);
+      } else {
+        gather_taps<Rotated>(from, outputs, taps, out);
+      }
+    }
+  }
+
+  template <bool Rotated>
+  CONVKIT_INLINE void gather_taps(const T* from, int outputs, std::int64_t taps, T* out) const {
     for (std::int64_t t = 0; t < taps; t += lanes) {
       typename V::Reg r[lanes];
       const int n = static_cast<int>(smaller<std::int64_t>(lanes, taps - t));
@@ -119,7 +133,7 @@ struct FilterStage {
       V::transpose(r);
       CONVKIT_UNROLL
       for (int l = 0; l < lanes; ++l) {
-        if (l < n) V::store(out + (rotated ? taps - 1 - t - l : t + l) * lanes, r[l]);
+        if (l < n) V::store(out + (Rotated ? taps - 1 - t - l : t + l) * lanes, r[l]);
       }
     }
   }

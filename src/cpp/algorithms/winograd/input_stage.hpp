@@ -129,6 +129,10 @@ struct InputStage {
       if (i >= rows.begin && i < rows.end) continue;
       for (std::int64_t j = 0; j < capacity + lanes; ++j) V::store(scratch + i * strip_row + j * lanes, V::zero());
     }
+    if (joins_rows() && count == g.tiles_x && larger(last, g.x.w) - origin <= capacity) {
+      fill_rows(planes, channels, rows, origin, last);
+      filled = last;
+    }
     while (count > 0) {
       while (filled < last && filled - origin + lanes <= capacity) {
         T* const to = scratch + (filled - origin) * lanes;
@@ -177,6 +181,46 @@ struct InputStage {
     }
   }
 
+  // Two rows or more of an image fit a vector: they are transposed together.
+  bool joins_rows() const { return g.dilation_h == 1 && g.dilation_w == 1 && 2 * g.x.w <= lanes; }
+
+  // Columns [origin, last) of all rows that exist, for rows as short as that.
+  void fill_rows(const T* planes, int channels, Inside rows, std::int64_t origin, std::int64_t last) const {
+    const std::ptrdiff_t strip_row = (strip_cols(g, tile) + lanes) * lanes;
+    const std::int64_t end = smaller(last, g.x.w);
+    for (std::int64_t i = rows.begin; i < rows.end; ++i) {
+      T* const to = scratch + i * strip_row;
+      for (std::int64_t j = origin; j < 0; ++j) V::store(to + (j - origin) * lanes, V::zero());
+      for (std::int64_t j = end; j < last; ++j) V::store(to + (j - origin) * lanes, V::zero());
+    }
+    const std::int64_t stop = rows.end * g.x.w;
+    std::int64_t row = rows.begin, col = 0;
+    for (std::int64_t at = rows.begin * g.x.w; at < stop; at += lanes) {
+      const int n = static_cast<int>(smaller<std::int64_t>(lanes, stop - at));
+      typename V::Reg r[lanes];
+      load_channels(planes + at, channels, n, r);
+      V::transpose(r);
+      CONVKIT_UNROLL
+      for (int k = 0; k < lanes; ++k) {
+        if (k < n) {
+          // Columns that no tile reads land behind those that are read.
+          V::store(scratch + row * strip_row + (col - origin) * lanes, r[k]);
+          if (++col == g.x.w) col = 0, ++row;
+        }
+      }
+    }
+  }
+
+  // `cols` columns of each channel; zeros for the channels that do not exist.
+  CONVKIT_INLINE void load_channels(const T* from, int channels, int cols, typename V::Reg (&r)[lanes]) const {
+    if (channels == lanes && cols == lanes) {
+      CONVKIT_UNROLL
+      for (int k = 0; k < lanes; ++k) r[k] = V::load(from + k * g.x.channel);
+    } else {
+      for (int k = 0; k < lanes; ++k) r[k] = k < channels ? V::load(from + k * g.x.channel, cols) : V::zero();
+    }
+  }
+
   void copy_cols(const T* from, int channels, std::int64_t cols, T* to) const {
     for (std::int64_t j = 0; j < cols; ++j) {
       for (int k = 0; k < channels; ++k) to[j * lanes + k] = from[j + k * g.x.channel];
@@ -196,7 +240,7 @@ struct InputStage {
   // `cols` columns of the first `channels` channels; zeros for the channels that do not exist.
   void transpose_part(const T* from, int channels, int cols, T* to) const {
     typename V::Reg r[lanes];
-    for (int k = 0; k < lanes; ++k) r[k] = k < channels ? V::load(from + k * g.x.channel, cols) : V::zero();
+    load_channels(from, channels, cols, r);
     V::transpose(r);
     CONVKIT_UNROLL
     for (int k = 0; k < lanes; ++k) V::store(to + k * lanes, r[k]);

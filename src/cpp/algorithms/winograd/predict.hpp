@@ -16,9 +16,10 @@ std::int64_t winograd_packed_elements(const ConvProblem& p, const WinogradTile<T
 template <class T>
 struct Prediction {
   static constexpr double l3_rate = 14, dram_rate = 6.5,
-                          dram_rate_all = 13;   // bytes a cycle; dram_rate_all: of two members
-  static constexpr double tile_overhead = 34;   // cycles a row tile: zeroing, stores, call
-  static constexpr double point_overhead = 40;  // cycles a product of one point: call, first misses
+                          dram_rate_all = 13;  // bytes a cycle; dram_rate_all: of two members
+  // In vectors that one unit would have multiplied meanwhile:
+  static constexpr double tile_overhead = 34;   // a row tile: zeroing, stores, call
+  static constexpr double point_overhead = 40;  // a product of one point: call, first misses
   static constexpr double l1_rate = 64;         // bytes a cycle of filters from L2, mostly behind the products
   static constexpr double l1_filters = 16384;   // bytes of them that row tiles find in L1
   static constexpr double exposed = 0.15;       // of the shorter of two streams that overlap
@@ -32,6 +33,8 @@ struct Prediction {
   bool cold;
 
   double bytes(double elements) const { return elements * sizeof(T); }
+  // Vector instructions of every kind that start in a cycle.
+  double units() const { return Vec<T>::bytes == 64 ? machine.wide_units : 2; }
 
   // Multiply `rows` tiles by one panel, all points.
   double products(double rows) const {
@@ -43,15 +46,15 @@ struct Prediction {
     const double c = static_cast<double>(s.g.c);
     const double cycles = static_cast<double>(split.big) * (c * step(split.rows + 1) + tile_overhead) +
                           static_cast<double>(split.small) * (c * step(split.rows) + tile_overhead);
-    return s.points * (cycles * 1.02 + point_overhead + smaller(bytes(c * s.panel), l1_filters) / l1_rate);
+    return s.points * ((cycles * 1.02 + point_overhead) / units() + smaller(bytes(c * s.panel), l1_filters) / l1_rate);
   }
   double reading(double tiles, double blocks) const {
     return tiles * blocks * (tile.my * tile.mx * Vec<T>::bytes / 64.0) * read_cycles;
   }
   double input(double tiles, double blocks) const {
-    return tiles * blocks * tile.input_ops * 0.85 + reading(tiles, blocks);
+    return tiles * blocks * tile.input_ops * 0.85 / units() + reading(tiles, blocks);
   }
-  double output(double tiles) const { return tiles * TileShape<T>::vectors * tile.output_ops * 0.85; }
+  double output(double tiles) const { return tiles * TileShape<T>::vectors * tile.output_ops * 0.85 / units(); }
 
   // Filters of one panel, from where they are.
   double filter_bytes() const { return bytes(static_cast<double>(s.points) * static_cast<double>(s.g.c) * s.panel); }
@@ -63,7 +66,7 @@ struct Prediction {
     return smaller(dram_rate, larger(dram_rate_all / threads, 2.0));
   }
   double filter_transform() const {
-    return static_cast<double>(s.g.c) * TileShape<T>::vectors * (tile.ry * tile.rx * 9.0 + s.points * 3.0);
+    return static_cast<double>(s.g.c) * TileShape<T>::vectors * (tile.ry * tile.rx * 9.0 + s.points * 3.0) / units();
   }
   // V read once a panel from beyond L2, mostly behind the products.
   double v_overflow(double rows) const {
@@ -133,7 +136,7 @@ void winograd_cost(const ConvProblem& p, const Parameters& parameters, const Mac
   const int columns = s.shared ? 1 : fused_columns(s, threads);
   *out = {};
   out->fmas = groups * tiles * s.points * c * o;
-  out->efficiency = s.points * rows * c * TileShape<T>::vectors / predict.products(rows);
+  out->efficiency = s.points * rows * c * TileShape<T>::vectors / (predict.units() * predict.products(rows));
   if (s.shared) {
     const Grid grid = shared_grid(s, s.block_tiles, threads);
     out->imbalance =
@@ -147,7 +150,7 @@ void winograd_cost(const ConvProblem& p, const Parameters& parameters, const Mac
   }
   // All that the predicted time holds beside products, as instructions; filters that arrive behind products cost none.
   const double share = larger(out->imbalance, 1.0) / threads;
-  const double products = out->fmas / (Vec<T>::lanes * out->efficiency) * share;
+  const double products = out->fmas / (Vec<T>::lanes * predict.units() * out->efficiency) * share;
   out->vector_ops = 2 * larger(predict.cycles() - products, 0.1 * products) / share;
   // With few channels the transforms leave most lanes idle, and no product is long enough to hide their stores.
   if (s.g.c < Vec<T>::lanes) out->vector_ops *= 1.25;

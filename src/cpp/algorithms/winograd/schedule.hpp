@@ -161,11 +161,12 @@ void winograd_pack(const ConvProblem& p, const WeightView& w, T* out, int thread
 // Channels of one pass over the tiles of a product. A few row tiles share the filters that a pass has brought into L1;
 // with many of them, reading M again for every pass costs more than reading the filters from L2.
 template <class T>
-std::int64_t pass_channels(std::int64_t tiles, int vectors) {
+std::int64_t pass_channels(std::int64_t tiles, std::int64_t channels, int vectors) {
   const RowSplit split = split_rows(tiles, TileShape<T>::rows(vectors));
   const std::int64_t row_tiles = split.big + split.small, unit = 32;
   if (row_tiles < 2 || row_tiles > 5) return unfolded;
-  return larger(unit, machine().l1d / 2 / (vectors * Vec<T>::bytes) / unit * unit);
+  const std::int64_t most = larger(unit, machine().l1d / 2 / (vectors * Vec<T>::bytes) / unit * unit);
+  return round_up(ceil_div(channels, ceil_div(channels, most)), unit);
 }
 
 template <class T>
@@ -227,7 +228,7 @@ struct WinogradMember {
 
   void products(const T* u, std::ptrdiff_t u_point, std::int64_t c, std::int64_t c_end, int vectors, std::int64_t from,
                 std::int64_t to, bool another, Fetch& ahead, std::int64_t fetch_from, std::int64_t pace) const {
-    const std::int64_t pass = pass_channels<T>(to - from, vectors);
+    const std::int64_t pass = pass_channels<T>(to - from, c_end - c, vectors);
     for (int point = 0; point < s.points; ++point) {
       if (point == fetch_from || (point == 0 && fetch_from < 0 && ahead.outer > 0)) ahead.pace = pace;
       const T* const panel = u + point * u_point;
