@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 from convkit.problem import Problem
 
-# Vector registers of the instruction set in bytes, and vector FMAs a core starts in a cycle: of AVX-512's, as many as the
-# CPU's model has units for. CPUID does not tell the clock; this is what server cores have had for years.
+# Vector registers of the instruction set in bytes, and vector FMAs a core starts in a cycle: of AVX-512's, as many as
+# the CPU's model has units for. CPUID does not tell the clock; this is what server cores have had for years.
 _ISA_BYTES = {"portable": 16, "avx2": 32, "avx512": 64}
 _ISA_FMAS = {"portable": 0.5, "avx2": 2.0}
 _CLOCK = 3.0e9
