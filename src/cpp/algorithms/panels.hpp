@@ -39,6 +39,36 @@ void panels_entry(const ConvProblem& p, const Parameters&, Packing* out) {
   out->bytes = panels_bytes<T>(p);
 }
 
+// Packs a panel of `outputs` outputs where only the taps of a filter lie together, as in the views of input gradients: there
+// the last tap lies first. `from` points at what lies first in memory of the panel's first filter.
+template <class T>
+void pack_taps(const T* from, const WeightView& view, std::int64_t taps, bool rotated, std::int64_t channels,
+               int outputs, T* out) {
+  using V = Vec<T>;
+  constexpr int line = 64 / static_cast<int>(sizeof(T));
+  constexpr std::int64_t ahead = 6;  // channels, whose filters lie too far apart for the hardware to fetch
+  const std::int64_t width = round_up(outputs, V::lanes), together = view.stride_o == taps ? outputs * taps : 0;
+  for (std::int64_t c = 0; c < channels; ++c, from += view.stride_c) {
+    for (std::int64_t at = 0; at < together; at += line) __builtin_prefetch(from + ahead * view.stride_c + at, 0, 3);
+    for (std::int64_t o = 0; o < outputs; o += V::lanes) {
+      const int valid = static_cast<int>(smaller<std::int64_t>(outputs - o, V::lanes));
+      for (std::int64_t t = 0; t < taps; t += V::lanes) {
+        const int count = static_cast<int>(smaller<std::int64_t>(taps - t, V::lanes));
+        typename V::Reg r[V::lanes];
+        CONVKIT_UNROLL
+        for (int i = 0; i < V::lanes; ++i) {
+          r[i] = i < valid ? V::load(from + (o + i) * view.stride_o + t, count) : V::zero();
+        }
+        V::transpose(r);
+        CONVKIT_UNROLL
+        for (int i = 0; i < V::lanes; ++i) {
+          if (i < count) V::store(out + ((rotated ? taps - 1 - t - i : t + i) * channels + c) * width + o, r[i]);
+        }
+      }
+    }
+  }
+}
+
 // Packs one panel of one group. `w` points at the group's first weight.
 template <class T>
 void pack_panel(const ConvProblem& p, const T* w, const WeightView& view, std::int64_t panel, T* out) {
@@ -61,6 +91,12 @@ void pack_panel(const ConvProblem& p, const T* w, const WeightView& view, std::i
         }
       }
     }
+    return;
+  }
+  const bool rotated = view.stride_kw == -1 && view.stride_kh == -p.kw;
+  if (taps > 1 && !dense && (rotated || (view.stride_kw == 1 && view.stride_kh == p.kw))) {
+    pack_taps(w + panel * Panels<T>::width * view.stride_o - (rotated ? taps - 1 : 0), view, taps, rotated, channels,
+              panels.valid(panel), out);
     return;
   }
   for (int j = 0; j < vectors; ++j) {
@@ -86,27 +122,6 @@ void pack_panel(const ConvProblem& p, const T* w, const WeightView& view, std::i
         for (int i = 0; i < count; ++i) {
           V::store(column + (t * channels + c) * width, V::load(block + i * V::lanes));
           if (++t == taps) t = 0, ++c;
-        }
-      }
-      continue;
-    }
-    const bool rotated = view.stride_kw == -1 && view.stride_kh == -p.kw;
-    if (taps > 1 && (rotated || (view.stride_kw == 1 && view.stride_kh == p.kw))) {
-      // Only the taps of a filter lie together: so in the views of input gradients, last tap first.
-      for (std::int64_t c = 0; c < channels; ++c) {
-        const T* from = first + c * view.stride_c - (rotated ? taps - 1 : 0);
-        for (std::int64_t t = 0; t < taps; t += V::lanes) {
-          const int count = static_cast<int>(smaller<std::int64_t>(taps - t, V::lanes));
-          typename V::Reg r[V::lanes];
-          CONVKIT_UNROLL
-          for (int i = 0; i < V::lanes; ++i) {
-            r[i] = i < valid ? V::load(from + i * view.stride_o + t, count) : V::zero();
-          }
-          V::transpose(r);
-          CONVKIT_UNROLL
-          for (int i = 0; i < V::lanes; ++i) {
-            if (i < count) V::store(column + ((rotated ? taps - 1 - t - i : t + i) * channels + c) * width, r[i]);
-          }
         }
       }
       continue;
