@@ -55,6 +55,24 @@ def test_any_strides_on_both_sides(data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("channels", [16, 48])
+def test_dense_results_from_anywhere_within_a_line(channels: int, dtype: Any) -> None:
+    line = 64 // np.dtype(dtype).itemsize
+    for pixels in (1, 2, 7, 16, 33, 300):
+        for offset in range(line):
+            x = np.empty(2 * channels * pixels + line, dtype)[offset % 5 :][: 2 * channels * pixels]
+            x = x.reshape(2, channels, pixels)
+            x[...] = numbered(x.shape, dtype)
+            memory = np.full(x.size + 3 * line, np.nan, dtype)
+            start = -(memory.ctypes.data // memory.itemsize) % line + offset
+            out = memory[start : start + x.size].reshape(2, pixels, channels)
+            ck.transpose(x, (0, 2, 1), out)
+            np.testing.assert_array_equal(out, x.transpose(0, 2, 1))
+            assert np.isnan(memory[:start]).all()
+            assert np.isnan(memory[start + x.size :]).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_results_that_bypass_the_caches(threads: int, dtype: Any) -> None:
     elements = max(_core.cpu()["l3"] // 4, 1 << 20) // np.dtype(dtype).itemsize + 1

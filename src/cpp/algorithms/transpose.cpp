@@ -49,18 +49,48 @@ CONVKIT_INLINE void corner(const T* from, std::ptrdiff_t from_row, T* to, std::p
   }
 }
 
-// `height` rows of `from`, `width` columns.
+// A square whose rows from `split` on, which may be all, are the plane's first ones a column further: they follow in memory
+// where rows of the result are dense. `left` columns of the plane are left, `columns` of them to be written.
 template <class T, bool Stream>
-void block(const T* from, std::ptrdiff_t from_row, T* to, std::ptrdiff_t to_row, std::int64_t height,
-           std::int64_t width, std::ptrdiff_t ahead) {
+void bent_square(const T* last, const T* first, std::int64_t split, std::ptrdiff_t from_row, T* to,
+                 std::ptrdiff_t to_row, int columns, std::int64_t left) {
+  using V = Vec<T>;
+  typename V::Reg r[V::lanes];
+  const int further = static_cast<int>(smaller<std::int64_t>(left - 1, columns));
+  CONVKIT_UNROLL
+  for (int q = 0; q < V::lanes; ++q) {
+    r[q] = q < split ? V::load(last + q * from_row, columns) : V::load(first + (q - split) * from_row + 1, further);
+  }
+  V::transpose(r);
+  CONVKIT_UNROLL
+  for (int q = 0; q < V::lanes; ++q) {
+    if (q >= columns) break;
+    if (q < left - 1) {
+      if constexpr (Stream) {
+        V::stream(to + q * to_row, r[q]);
+      } else {
+        V::store(to + q * to_row, r[q]);
+      }
+    } else if (split > 0) {
+      V::store(to + q * to_row, r[q], static_cast<int>(split));
+    }
+  }
+}
+
+// Rows `i` of columns `j` of one plane. Rows from t.i on are bent: see above.
+template <class T, bool Stream>
+void block(const PlaneTranspose& t, const T* plane, T* result, Share i, Share j, std::ptrdiff_t ahead) {
   constexpr int n = Vec<T>::lanes;
-  for (std::int64_t j = 0; j < width; j += n) {
-    const int columns = static_cast<int>(smaller<std::int64_t>(width - j, n));
-    for (std::int64_t i = 0; i < height; i += n) {
-      const int rows = static_cast<int>(smaller<std::int64_t>(height - i, n));
-      const T* source = from + i * from_row + j;
-      T* target = to + j * to_row + i;
-      if (rows == n && columns == n) {
+  const std::ptrdiff_t from_row = t.from_row, to_row = t.to_row;
+  for (std::int64_t column = j.begin; column < j.end; column += n) {
+    const int columns = static_cast<int>(smaller<std::int64_t>(j.end - column, n));
+    for (std::int64_t row = i.begin; row < i.end; row += n) {
+      const int rows = static_cast<int>(smaller<std::int64_t>(i.end - row, n));
+      const T* source = plane + row * from_row + column;
+      T* target = result + column * to_row + row;
+      if (row + rows > t.i) {
+        bent_square<T, Stream>(source, plane + column, t.i - row, from_row, target, to_row, columns, t.j - column);
+      } else if (rows == n && columns == n) {
         square<T, Stream>(source, from_row, target, to_row, ahead);
       } else {
         corner(source, from_row, target, to_row, rows, columns);
@@ -70,29 +100,56 @@ void block(const T* from, std::ptrdiff_t from_row, T* to, std::ptrdiff_t to_row,
 }
 
 template <class T>
+constexpr std::int64_t line = 64 / sizeof(T);
+
+// Elements before the first cache line's begin, of a side that all rows along it begin equally far behind one: a vector that
+// crosses lines touches each of them twice.
+template <class T>
+CONVKIT_INLINE std::int64_t lead_of(std::int64_t length, const void* begin, std::ptrdiff_t row) {
+  const std::int64_t behind = reinterpret_cast<std::uintptr_t>(begin) % 64 / sizeof(T);
+  return row % line<T> == 0 && behind > 0 ? smaller(line<T> - behind, length) : 0;
+}
+
+// A side of the planes cut into blocks: [0, begin) if `apart`, then equal ones up to `end`.
+template <class T>
+struct Cuts {
+  static constexpr std::int64_t side = block_bytes / static_cast<std::int64_t>(sizeof(T));
+  std::int64_t begin, end;
+  bool apart;
+
+  CONVKIT_INLINE std::int64_t count() const { return apart + ceil_div(end - begin, side); }
+  CONVKIT_INLINE Share block(std::int64_t index) const {
+    if (apart && index == 0) return {0, begin};
+    const std::int64_t from = begin + (index - apart) * side;
+    return {from, smaller(from + side, end)};
+  }
+};
+
+template <class T>
 void share_of(const PlaneTranspose& t, bool stream, int index, int size) {
-  constexpr std::int64_t side = block_bytes / static_cast<std::int64_t>(sizeof(T));
-  // All rows of the result are equally far from a cache line's begin: what is before it makes a block of its own.
-  const std::int64_t behind = reinterpret_cast<std::uintptr_t>(t.to) % 64 / sizeof(T);
-  const std::int64_t lead = stream && behind ? smaller<std::int64_t>(64 / sizeof(T) - behind, t.i) : 0;
-  const std::int64_t high = (lead ? 1 : 0) + ceil_div(t.i - lead, side), wide = ceil_div(t.j, side);
+  // Loads gain less: two parts of squares must be few among the rest.
+  const std::int64_t row_lead = lead_of<T>(t.i, t.to, t.to_row),
+                     column_lead = t.j < 16 * line<T> ? 0 : lead_of<T>(t.j, t.from, t.from_row);
+  // Dense rows of whole lines: a line that two rows share is written at once.
+  const bool bent = row_lead > 0 && t.to_row == t.i;
+  const Cuts<T> rows{row_lead, bent ? t.i + row_lead : t.i, row_lead > 0 && !bent},
+      columns{column_lead, t.j, column_lead > 0};
+  const std::int64_t high = rows.count(), wide = columns.count();
   const bool rows_first = t.i <= t.j;
   const Share mine = share(t.outer[0] * t.outer[1] * high * wide, index, size);
   for (std::int64_t unit = mine.begin; unit < mine.end; ++unit) {
     const std::int64_t inner = unit % (high * wide), outer = unit / (high * wide);
-    const std::int64_t row = rows_first ? inner % high : inner / wide;
-    const std::int64_t i = lead && row ? lead + (row - 1) * side : row * side;
-    const std::int64_t end = lead && !row ? lead : smaller(i + side, t.i);
-    const std::int64_t j = (rows_first ? inner / high : inner % wide) * side;
+    const Share i = rows.block(rows_first ? inner % high : inner / wide),
+                j = columns.block(rows_first ? inner / high : inner % wide);
     const std::int64_t u = outer / t.outer[1], v = outer % t.outer[1];
-    const T* from = static_cast<const T*>(t.from) + u * t.from_outer[0] + v * t.from_outer[1] + i * t.from_row + j;
-    T* to = static_cast<T*>(t.to) + u * t.to_outer[0] + v * t.to_outer[1] + j * t.to_row + i;
-    const std::int64_t width = smaller(t.j - j, side);
-    const std::ptrdiff_t ahead = rows_first ? side : side * t.from_row;
-    if (stream && (!lead || row)) {
-      block<T, true>(from, t.from_row, to, t.to_row, end - i, width, ahead);
+    const T* const plane = static_cast<const T*>(t.from) + u * t.from_outer[0] + v * t.from_outer[1];
+    T* const result = static_cast<T*>(t.to) + u * t.to_outer[0] + v * t.to_outer[1];
+    if (bent && inner == 0) block<T, false>(t, plane, result, {0, row_lead}, {0, 1}, 0);
+    const std::ptrdiff_t ahead = rows_first ? Cuts<T>::side : Cuts<T>::side * t.from_row;
+    if (stream && !(rows.apart && i.begin == 0)) {
+      block<T, true>(t, plane, result, i, j, ahead);
     } else {
-      block<T, false>(from, t.from_row, to, t.to_row, end - i, width, ahead);
+      block<T, false>(t, plane, result, i, j, ahead);
     }
   }
   if (stream) Vec<T>::fence();
