@@ -166,7 +166,7 @@ void col2im_run(const Arguments& args) {
       if (residual) transpose_block(residual, pixels, valid, pixels, scratch.band, width);
       fill_pixels(pixels, bias, residual ? scratch.band : nullptr, valid, scratch.band, width);
       for (std::int64_t oy = 0; oy < p.oh; ++oy) {
-        transpose_block(planes + oy * p.ow, dy_pixels, c.inputs, p.ow, scratch.row, c.inputs);
+        transpose_block(planes + oy * p.ow, dy_pixels, c.inputs, p.ow, scratch.row, c.inputs, EveryColumn{}, c.inputs);
         add_row(c, oy, scratch.row, c.inputs, group, panel, scratch.band, width);
       }
       transpose_block(scratch.band, width, pixels, valid, y, pixels);

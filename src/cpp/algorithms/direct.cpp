@@ -376,7 +376,8 @@ void fill_strip(const ConvProblem& p, const Strip& geometry, const T* x, std::in
   for (std::int64_t c = 0; c < channels; c += lanes) {
     const std::int64_t height = smaller<std::int64_t>(channels - c, lanes);
     if (whole) {
-      transpose_block(x + (c * p.h + y0) * p.w, p.h * p.w, height, rows * p.w, strip + c, pixel);
+      transpose_block(x + (c * p.h + y0) * p.w, p.h * p.w, height, rows * p.w, strip + c, pixel, EveryColumn{},
+                      channels - c);
       continue;
     }
     for (std::int64_t r = 0; r < rows; ++r) {
@@ -385,9 +386,9 @@ void fill_strip(const ConvProblem& p, const Strip& geometry, const T* x, std::in
       const T* from = x + (c * p.h + y) * p.w;
       T* const to = strip + r * row + c;
       if (geometry.step_w == 2) {
-        transpose_block(from, p.h * p.w, height, p.ow, to, pixel, EverySecondColumn{});
+        transpose_block(from, p.h * p.w, height, p.ow, to, pixel, EverySecondColumn{}, channels - c);
       } else {
-        transpose_block(from, p.h * p.w, height, p.w, to + p.pad_left * pixel, pixel);
+        transpose_block(from, p.h * p.w, height, p.w, to + p.pad_left * pixel, pixel, EveryColumn{}, channels - c);
       }
     }
   }

@@ -199,7 +199,8 @@ void compute(const Context<T>& c, const Scratch<T>& s, int index, int size) {
       }
       if (group != in_strip) {
         const T* const planes = x + (image * p.o + group * c.inputs) * dy_pixels + rows.begin * p.ow;
-        transpose_block(planes, dy_pixels, c.inputs, (rows.end - rows.begin) * p.ow, s.strip, c.inputs);
+        transpose_block(planes, dy_pixels, c.inputs, (rows.end - rows.begin) * p.ow, s.strip, c.inputs, EveryColumn{},
+                        c.inputs);
         in_strip = group;
       }
       const int valid = c.panels.valid(panel);

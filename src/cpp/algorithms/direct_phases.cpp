@@ -414,7 +414,8 @@ void compute(const Context<T>& c, const Scratch<T>& s, int index, int size) {
       const std::int64_t row = p.ow * c.inputs;
       const T* planes = x + (image * p.o + group * c.inputs) * p.oh * p.ow;
       for (std::int64_t oy = needed.begin; oy < needed.end; ++oy) {
-        transpose_block(planes + oy * p.ow, p.oh * p.ow, c.inputs, p.ow, s.strip + (oy - needed.begin) * row, c.inputs);
+        transpose_block(planes + oy * p.ow, p.oh * p.ow, c.inputs, p.ow, s.strip + (oy - needed.begin) * row, c.inputs,
+                        EveryColumn{}, c.inputs);
       }
       const Gradient<T> dy{s.strip, needed.begin, 0, row, c.inputs};
       compute_block(c, s, dy, image * p.h + y, image * p.h + end, group, which);
