@@ -136,15 +136,15 @@ void columns_cost(const ConvProblem& p, const Parameters&, const Machine&, int t
   *out = {};
   out->fmas = outputs * static_cast<double>(k * (round_up(pixels, Vec<T>::lanes) + odd));
   out->efficiency = 0.8;
-  std::int64_t panels = odd ? 1 : 0;
+  std::int64_t panels = 1;
   if (pixels) {
     const PixelPanels<T> split(pixels);
-    panels += split.count();
+    panels = split.count();
     out->efficiency = tile_efficiency<T>(split.split.big ? split.split.rows + 1 : split.split.rows) *
                       (pixels % Vec<T>::lanes ? 0.97 : 1.0);
   }
   out->vector_ops = outputs * static_cast<double>(ceil_div(pixels, Vec<T>::lanes)) * 2 + 6 * sums;
-  out->bytes_l2 = static_cast<double>(p.n * panels * p.o * k) * sizeof(T);
+  out->bytes_l2 = static_cast<double>(p.n * (panels + (odd ? 1 : 0)) * p.o * k) * sizeof(T);
   out->bytes_dram = tensor_bytes(p, sizeof(T));
   out->imbalance = grid_imbalance(p.n * panels, p.groups * ceil_div(p.o / p.groups, 6), threads);
 }
@@ -167,7 +167,8 @@ void columns_run(const Arguments& args) {
   const std::int64_t odd = odd_pixels<T>(p), whole = image_pixels - odd;
   const T* const weights = static_cast<const T*>(args.w.data);
   const PixelPanels<T> pixels(larger<std::int64_t>(whole, 1));
-  const std::int64_t panels = whole ? pixels.count() : 0, items = panels + (odd ? 1 : 0);
+  // Odd pixels go with the last panel: alone they would be too little for a member.
+  const std::int64_t panels = whole ? pixels.count() : 0, items = larger<std::int64_t>(panels, 1);
   const Finish<T> finish(args.epilogue);
   const ReductionPart all{0, channels, channels};
   const ColumnBlocks<T> blocks(p, machine());
@@ -181,13 +182,14 @@ void columns_run(const Arguments& args) {
       const std::int64_t image = begin / items, first = begin % items;
       const std::int64_t last = smaller(smaller(first + blocks.panels, items), mine.end - image * items);
       begin = image * items + last;
-      const std::int64_t step = last - first > 1 ? blocks.outputs : outputs;
+      const bool with_odd = odd > 0 && last == items;
+      const std::int64_t step = last - first > 1 || with_odd ? blocks.outputs : outputs;
       for (std::int64_t group = 0; group < p.groups; ++group) {
         const T* const x = static_cast<const T*>(args.x) + (image * p.c + group * channels) * image_pixels;
         const T* const w = weights + group * outputs * channels;
         const T* const bias = finish.bias ? finish.bias + group * outputs : nullptr;
         const std::int64_t y = (image * p.o + group * outputs) * image_pixels;
-        if (last > panels) transpose_block(x + whole, image_pixels, channels, odd, scratch, pitch);
+        if (with_odd) transpose_block(x + whole, image_pixels, channels, odd, scratch, pitch);
         for (std::int64_t row = o.begin; row < o.end; row += step) {
           const Share rows{row, smaller(row + step, o.end)};
           for (std::int64_t panel = first; panel < smaller(last, panels); ++panel) {
@@ -196,7 +198,7 @@ void columns_run(const Arguments& args) {
                               static_cast<T*>(args.y) + y + pixel, bias,
                               finish.residual ? finish.residual + y + pixel : nullptr, image_pixels);
           }
-          if (last <= panels) continue;
+          if (!with_odd) continue;
           const std::int64_t at = y + row * image_pixels + whole, height = rows.end - row;
           const TileOut<T> out{static_cast<T*>(args.y) + at,
                                image_pixels,
@@ -277,7 +279,7 @@ constexpr Kernel rows_entry(const char* name) {
 
 template <class T>
 constexpr Kernel columns_entry(const char* name) {
-  Kernel k = kernel_of<T>("pointwise", name, Op::forward, layout_nchw, 2);
+  Kernel k = kernel_of<T>("pointwise", name, Op::forward, layout_nchw, 3);
   k.schema = no_parameters;
   k.applies = pointwise_applies;
   k.candidates = one_candidate;
