@@ -51,8 +51,8 @@ void conv_gemm_cost(const ConvProblem& p, const Parameters& parameters, const Ma
     out->vector_ops += 2.0 * static_cast<double>(p.n * pixels * p.o) / Vec<T>::lanes * static_cast<double>(chunks - 1);
     out->bytes_l2 = columns * sizeof(T) + static_cast<double>(ceil_div(p.n * pixels, parameters.value[0])) *
                                               static_cast<double>(panels_bytes<T>(p));
-    out->imbalance =
-        grid_imbalance(ceil_div(p.n * pixels, parameters.value[0]), Panels<T>{p.o / p.groups}.count(), threads);
+    out->imbalance = grid_imbalance(ceil_div(p.n * pixels, parameters.value[0]), Panels<T>{p.o / p.groups}.count(),
+                                    threads, Panels<T>{p.o / p.groups}.missing(1));
     return add_cold_packing<T>(p, out);
   }
   const PixelPanels<T> panels(larger<std::int64_t>(pixels, 1));
@@ -93,7 +93,7 @@ void rows_member(const Arguments& args, const T* packed, T* columns, int index, 
   const std::int64_t block = args.parameters->value[0], chunk = args.parameters->value[1];
   const Panels<T> panels{p.o / p.groups};
   const Finish<T> finish(args.epilogue);
-  const Grid grid = make_grid(ceil_div(pixels, 6), panels.count(), size);
+  const Grid grid = make_grid(ceil_div(pixels, 6), panels.count(), size, panels.missing(1));
   const Share rows = share(pixels, index / grid.columns, grid.rows);
   const Share which = share(panels.count(), index % grid.columns, grid.columns);
   if (which.begin == which.end) return;

@@ -172,7 +172,7 @@ void direct_cost(const ConvProblem& p, const Parameters& parameters, const Machi
   const double streamed = static_cast<double>(blocks) * panels_size;
   (panels_size > 0.7 * static_cast<double>(machine.l2) ? out->bytes_l3 : out->bytes_l2) += streamed;
   out->imbalance = grid_imbalance(p.layout == Layout::nchw ? blocks : ceil_div(p.n * p.oh * p.ow, 6),
-                                  Panels<T>{g.outputs}.count(), threads);
+                                  Panels<T>{g.outputs}.count(), threads, Panels<T>{g.outputs}.missing(1));
   add_cold_packing<T>(p, out);
 }
 
@@ -298,7 +298,7 @@ template <class T>
 void compute_nhwc(const Context<T>& c, const Scratch<T>& s, int index, int size) {
   const ConvProblem& p = c.p;
   const std::int64_t pixels = p.n * p.oh * p.ow, count = c.panels.count(), block = c.args.parameters->value[0];
-  const Grid grid = make_grid(ceil_div(pixels, 6), p.groups * count, size);
+  const Grid grid = make_grid(ceil_div(pixels, 6), p.groups * count, size, c.panels.missing(p.groups));
   const Share rows = share(pixels, index / grid.columns, grid.rows);
   const Share columns = share(p.groups * count, index % grid.columns, grid.columns);
   const PixelSource<T> source{p.w * p.c, p.c, p.h, p.w};
@@ -398,7 +398,7 @@ template <class T>
 void compute_nchw(const Context<T>& c, const Scratch<T>& s, int index, int size) {
   const ConvProblem& p = c.p;
   const std::int64_t count = c.panels.count(), block = c.args.parameters->value[0], blocks = ceil_div(p.oh, block);
-  const Grid grid = make_grid(p.n * blocks, count, size);
+  const Grid grid = make_grid(p.n * blocks, count, size, c.panels.missing(1));
   const Share mine = share(p.n * blocks, index / grid.columns, grid.rows);
   const Share which = share(count, index % grid.columns, grid.columns);
   const std::int64_t image = p.oh * p.ow;

@@ -40,7 +40,8 @@ void apart_cost(const ConvProblem& p, const Parameters&, const Machine& machine,
     out->vector_ops += 6 * static_cast<double>(p.n * p.o * p.oh * p.ow) / Vec<T>::lanes + 6 * all;
   }
   out->bytes_dram = tensor_bytes(p, sizeof(T));
-  out->imbalance = grid_imbalance(p.n * ceil_div(p.oh, piece_rows(p)), q.groups * panels.count(), threads);
+  out->imbalance =
+      grid_imbalance(p.n * ceil_div(p.oh, piece_rows(p)), q.groups * panels.count(), threads, panels.missing(q.groups));
   if (!p.packed) {
     out->vector_ops += 4 * weights / static_cast<double>(sizeof(T)) / Vec<T>::lanes;
     out->bytes_l3 += 2 * weights;
@@ -178,7 +179,7 @@ template <class T>
 void compute(const Context<T>& c, const Scratch<T>& s, int index, int size) {
   const ConvProblem& p = c.p;
   const std::int64_t count = c.panels.count(), in_image = ceil_div(p.oh, piece_rows(p));
-  const Grid grid = make_grid(p.n * in_image, p.groups * count, size);
+  const Grid grid = make_grid(p.n * in_image, p.groups * count, size, c.panels.missing(p.groups));
   const Share mine = share(p.n * in_image, index / grid.columns, grid.rows);
   const Share columns = share(p.groups * count, index % grid.columns, grid.columns);
   const std::int64_t pixels = p.h * p.w, dy_pixels = p.oh * p.ow;

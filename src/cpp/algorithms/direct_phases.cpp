@@ -93,7 +93,7 @@ void phases_cost(const ConvProblem& p, const Parameters& parameters, const Machi
   out->bytes_dram = tensor_bytes(p, sizeof(T));
   const std::int64_t blocks =
       p.layout == Layout::nhwc ? ceil_div(p.n * p.h, parameters.value[0]) : p.n * ceil_div(p.h, parameters.value[0]);
-  out->imbalance = grid_imbalance(blocks, q.groups * panels.count(), threads);
+  out->imbalance = grid_imbalance(blocks, q.groups * panels.count(), threads, panels.missing(q.groups));
   if (!p.packed) {
     out->vector_ops += 4 * weights / static_cast<double>(sizeof(T)) / Vec<T>::lanes;
     out->bytes_l3 += 2 * weights;
@@ -396,7 +396,7 @@ void compute(const Context<T>& c, const Scratch<T>& s, int index, int size) {
   const std::int64_t block = c.args.parameters->value[0], count = c.panels.count();
   const std::int64_t in_image = ceil_div(p.h, block);
   const std::int64_t blocks = nchw ? p.n * in_image : ceil_div(p.n * p.h, block);
-  const Grid grid = make_grid(blocks, p.groups * count, size);
+  const Grid grid = make_grid(blocks, p.groups * count, size, c.panels.missing(p.groups));
   const Share mine = share(blocks, index / grid.columns, grid.rows);
   const Share columns = share(p.groups * count, index % grid.columns, grid.columns);
   for (std::int64_t item = mine.begin; item < mine.end; ++item) {

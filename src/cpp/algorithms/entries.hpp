@@ -46,11 +46,12 @@ constexpr Kernel kernel_of(const char* family, const char* name, Op op, std::uin
 }
 
 // The busiest of `threads` members' share of items x columns, times the number of members.
-CONVKIT_INLINE double grid_imbalance(std::int64_t items, std::int64_t columns, int threads) {
-  const Grid grid = make_grid(items, columns, threads);
-  const double busiest = static_cast<double>(ceil_div(larger<std::int64_t>(items, 1), grid.rows)) *
-                         static_cast<double>(ceil_div(larger<std::int64_t>(columns, 1), grid.columns));
-  return busiest * threads / static_cast<double>(larger<std::int64_t>(items, 1) * larger<std::int64_t>(columns, 1));
+CONVKIT_INLINE double grid_imbalance(std::int64_t items, std::int64_t columns, int threads, double missing = 0) {
+  const Grid grid = make_grid(items, columns, threads, missing);
+  const std::int64_t high = larger<std::int64_t>(items, 1), wide = larger<std::int64_t>(columns, 1);
+  const double widest = static_cast<double>(ceil_div(wide, grid.columns)) - (grid.columns == 1 ? missing : 0);
+  const double all = static_cast<double>(high) * (static_cast<double>(wide) - missing);
+  return static_cast<double>(ceil_div(high, grid.rows)) * widest * threads / all;
 }
 
 // Cost of outputs in lanes: `rows` tile rows in all (pixels), k steps each, over all groups' padded outputs.

@@ -69,7 +69,7 @@ void rows_image(const Arguments& args, const T* packed, T* matrix, std::int64_t 
   fill_rows_of_pixels(p, static_cast<const T*>(args.x) + group * (p.c / p.groups), image * pixels + filled.begin,
                       filled.end - filled.begin, 0, k, matrix + filled.begin * k, k);
   team_barrier();
-  const Grid grid = make_grid(ceil_div(pixels, 6), panels.count(), size);
+  const Grid grid = make_grid(ceil_div(pixels, 6), panels.count(), size, panels.missing(1));
   const Share rows = share(pixels, index / grid.columns, grid.rows);
   const Share which = share(panels.count(), index % grid.columns, grid.columns);
   const std::int64_t o = group * panels.outputs, block = 96;

@@ -22,6 +22,10 @@ struct Panels {
   CONVKIT_INLINE int vectors(std::int64_t panel) const { return static_cast<int>(ceil_div(valid(panel), lanes)); }
   // Lanes of the panel's last vector that are outputs.
   CONVKIT_INLINE int tail(std::int64_t panel) const { return valid(panel) - (vectors(panel) - 1) * lanes; }
+  // By how much the last panels of so many groups are narrower than whole ones, in panels.
+  CONVKIT_INLINE double missing(std::int64_t groups) const {
+    return static_cast<double>(groups * (count() * width - padded())) / static_cast<double>(width);
+  }
   // Where panel begins, in elements, when each output has k weights.
   CONVKIT_INLINE std::int64_t offset(std::int64_t panel, std::int64_t k) const { return panel * width * k; }
 };

@@ -42,7 +42,8 @@ void rows_cost(const ConvProblem& p, const Parameters& parameters, const Machine
   *out = lanes_on_outputs_cost<T>(p);
   const std::int64_t pixels = p.n * p.oh * p.ow;
   out->bytes_l2 = static_cast<double>(ceil_div(pixels, parameters.value[0])) * static_cast<double>(panels_bytes<T>(p));
-  out->imbalance = grid_imbalance(ceil_div(pixels, 6), p.groups * Panels<T>{p.o / p.groups}.count(), threads);
+  const Panels<T> panels{p.o / p.groups};
+  out->imbalance = grid_imbalance(ceil_div(pixels, 6), p.groups * panels.count(), threads, panels.missing(p.groups));
   add_cold_packing<T>(p, out);
 }
 
@@ -61,7 +62,7 @@ void rows_run(const Arguments& args) {
   const Finish<T> finish(args.epilogue);
   const ReductionPart whole{0, channels, channels};
   auto member = [&](int index, int size) {
-    const Grid grid = make_grid(ceil_div(pixels, 6), p.groups * count, size);
+    const Grid grid = make_grid(ceil_div(pixels, 6), p.groups * count, size, panels.missing(p.groups));
     const Share rows = share(pixels, index / grid.columns, grid.rows);
     const Share columns = share(p.groups * count, index % grid.columns, grid.columns);
     for (std::int64_t begin = rows.begin; begin < rows.end; begin += args.parameters->value[0]) {
@@ -226,7 +227,8 @@ void outputs_cost(const ConvProblem& p, const Parameters&, const Machine&, int t
   const std::int64_t blocks = p.n * ceil_div(p.oh * p.ow, scratch_pixels);
   out->vector_ops += 6.0 * static_cast<double>(p.n * p.oh * p.ow * p.o) / Vec<T>::lanes;
   out->bytes_l2 = static_cast<double>(blocks) * static_cast<double>(panels_bytes<T>(p));
-  out->imbalance = grid_imbalance(blocks, p.groups * Panels<T>{p.o / p.groups}.count(), threads);
+  const Panels<T> panels{p.o / p.groups};
+  out->imbalance = grid_imbalance(blocks, p.groups * panels.count(), threads, panels.missing(p.groups));
   add_cold_packing<T>(p, out);
 }
 
@@ -245,11 +247,15 @@ void outputs_run(const Arguments& args) {
     pack_panels<T>(p, *args.parameters, args.w, fresh, args.threads);
     packed = fresh;
   }
-  const std::int64_t pixels = p.oh * p.ow, blocks = ceil_div(pixels, scratch_pixels);
-  const std::int64_t count = Panels<T>{p.o / p.groups}.count();
+  const std::int64_t pixels = p.oh * p.ow;
+  const Panels<T> panels{p.o / p.groups};
+  const std::int64_t count = panels.count();
   const Finish<T> finish(args.epilogue);
   auto member = [&](int index, int size) {
-    const Grid grid = make_grid(p.n * blocks, p.groups * count, size);
+    std::int64_t blocks = ceil_div(pixels, scratch_pixels);
+    // Where panels do not share out evenly, blocks do.
+    if (p.groups * count % size) blocks = smaller(round_up(blocks, size), ceil_div(pixels, 6));
+    const Grid grid = make_grid(p.n * blocks, p.groups * count, size, panels.missing(p.groups));
     const Share mine = share(p.n * blocks, index / grid.columns, grid.rows);
     const Share columns = share(p.groups * count, index % grid.columns, grid.columns);
     for (std::int64_t item = mine.begin; item < mine.end; ++item) {

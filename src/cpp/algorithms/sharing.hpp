@@ -34,15 +34,16 @@ CONVKIT_INLINE std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a
 CONVKIT_INLINE std::int64_t round_up(std::int64_t a, std::int64_t b) { return ceil_div(a, b) * b; }
 
 // The grid for `size` members over row_items x column_items whose busiest member has least to do; among equals the one
-// with most rows, since members of one row read the same input.
-CONVKIT_INLINE Grid make_grid(std::int64_t row_items, std::int64_t column_items, int size) {
+// with most rows, since members of one row read the same input. Column items are `missing` fewer than they count for: the
+// last of a group may be narrow.
+CONVKIT_INLINE Grid make_grid(std::int64_t row_items, std::int64_t column_items, int size, double missing = 0) {
   Grid best{1, size};
   double least = 1e300;
   for (int columns = 1; columns <= size; ++columns) {
     if (size % columns) continue;
     const int rows = size / columns;
-    const double busiest =
-        static_cast<double>(ceil_div(row_items, rows)) * static_cast<double>(ceil_div(column_items, columns));
+    const double busiest = static_cast<double>(ceil_div(row_items, rows)) *
+                           (static_cast<double>(ceil_div(column_items, columns)) - (columns == 1 ? missing : 0));
     if (busiest < least * 0.999) {
       least = busiest;
       best = {rows, columns};
