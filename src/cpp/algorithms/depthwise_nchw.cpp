@@ -153,6 +153,7 @@ struct Member {
   T *y, *copy;
   const std::ptrdiff_t* offset;
   std::int64_t multiplier;
+  std::ptrdiff_t ahead;
 
   CONVKIT_INLINE std::ptrdiff_t plane(std::int64_t image, std::int64_t o) const {
     return (image * p.c + o / multiplier) * p.h * p.w;
@@ -185,7 +186,7 @@ struct Member {
       out.valid = static_cast<int>(smaller<std::int64_t>(p.ow - begin - (vectors - 1) * V::lanes, V::lanes));
       if (copying && !inside) PlanarRows<T>{source, copy, exist, row, g.pitch, g.block}.strip(p, begin, width);
       if (sliding) {
-        RowsIn<T> in{source, row, straight, 0, left, p.w, p.dilation_w, rows.begin, exist, filter, bias};
+        RowsIn<T> in{source, row, straight, 0, left, p.w, p.dilation_w, rows.begin, exist, filter, bias, ahead};
         if (copying && inside) in.x = source + left;
         if (copying && !inside) {
           in.x = copy;
@@ -218,7 +219,8 @@ struct Member {
                        rows.begin,
                        rows.end - rows.begin,
                        w + o * p.kh * p.kw,
-                       finish.bias ? finish.bias + o : zeros};
+                       finish.bias ? finish.bias + o : zeros,
+                       ahead};
     SlideOut<T> out = out_of(rows.image, o, rows);
     out.valid = static_cast<int>(p.ow);
     slides<T>.pair[p.kh / 2 - 1][p.stride_h - 1](planes, in, rows.rows, out, p.oh * p.ow);
@@ -258,6 +260,10 @@ void run(const Arguments& args) {
   }
   const Finish<T> finish(args.epilogue);
   const std::int64_t groups = g.groups.count(), sets = ceil_div(p.o, g.planes);
+  const bool large = !copies<T>(p) && tensor_bytes(p, sizeof(T)) / args.threads > static_cast<double>(machine().l2);
+  const std::int64_t row = p.w * (g.stride == 1 ? p.dilation_h : 1),
+                     distance = 4096 / static_cast<std::int64_t>(sizeof(T));
+  const std::ptrdiff_t ahead = large ? round_up(distance, row) : 0;
   auto member = [&](int index, int size) {
     const Member<T> self{p,
                          g,
@@ -267,7 +273,8 @@ void run(const Arguments& args) {
                          static_cast<T*>(args.y),
                          workspace.rows + index * workspace.rows_size,
                          workspace.offset,
-                         p.o / p.c};
+                         p.o / p.c,
+                         ahead};
     const Share mine = share(p.n * groups * sets, index, size);
     for (std::int64_t item = mine.begin; item < mine.end;) {
       const Rows rows(p, g.groups, item / sets, groups);

@@ -332,13 +332,13 @@ int candidates(const ConvProblem& p, const Machine& machine, int threads, Parame
   const std::int32_t most = most_rows<T>(static_cast<int>(p.kh), static_cast<int>(p.stride_h));
   const std::int32_t few = smaller<std::int32_t>(2, most);
   const bool streams = tensor_bytes(p, sizeof(T)) / threads > static_cast<double>(machine.l2);
-  const Parameters many_rows{{most, 0, 0}}, few_rows{{few, 1, 0}},
+  const Parameters many_rows{{most, 0, 0}}, few_rows{{few, 1, 0}}, fetched{{most, 1, 0}},
       tiles{{rows_of_tiles(p, most, team_size(p, threads)), 1, 1}};
   Parameters sets[4];
   int count = 0;
   if (may_tile<T>(p)) {
     // With stride 2 sliding is never much faster, but much slower over arrays that are not aligned, and trials' are.
-    if (p.stride_h == 1) sets[count++] = many_rows;
+    if (p.stride_h == 1) sets[count++] = streams ? fetched : many_rows;
     sets[count++] = tiles;
     if (p.stride_h == 1) sets[count++] = few_rows;
     sets[count++] = {{tiles.value[0] == few ? most : few, 1, 1}};

@@ -21,6 +21,9 @@ struct RowsIn {
   std::int64_t before, existing;
   const T* w;     // [K][K], the second plane's behind it
   const T* bias;  // one value a plane
+  // Elements by which pixels are fetched into L1 ahead, or 0: masked loads of memory beyond the caches go unnoticed by the
+  // hardware's prefetchers.
+  std::ptrdiff_t ahead;
 };
 
 // How many planes, or pairs of planes, and the steps between them.
@@ -229,9 +232,15 @@ CONVKIT_INLINE void slide_plane(const RowsIn<T>& in, const PixelLoads<T, K, S, N
     for (int i = 0; i < K * K; ++i) k[i] = tap(i);
   }
   const T* const x = in.x;
-  const std::ptrdiff_t row = in.row;
+  // Masked-off lanes load their lines too.
+  const std::ptrdiff_t row = in.row, ahead = in.ahead ? in.ahead + in.left : 0;
   const auto feed = [&](auto phase, std::int64_t step) CONVKIT_LAMBDA {
     const auto pixels_of = pixels.template row<Beyond>(x + step * row);
+    if (ahead) {
+      CONVKIT_UNROLL
+      for (int v = 0; v <= NV * S; ++v) __builtin_prefetch(x + step * row + ahead + v * V::lanes, 0, 3);
+      if constexpr (paired) __builtin_prefetch(x + step * row + ahead + in.plane, 0, 3);
+    }
     CONVKIT_UNROLL
     for (int kx = 0; kx < K; ++kx) {
       Reg under[NV];
