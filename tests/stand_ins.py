@@ -84,6 +84,8 @@ class StandInRunner:
         self._details = details
         slope = details.get("slope", 0.001)
         self._seconds = details["seconds"] * (1 + slope * abs(parameters[0] - details.get("optimum", 8)))
+        # Where its memory lies.
+        self._seconds *= bench.random.uniform(1.0, 1.0 + bench.luck)
 
     def run(self) -> np.ndarray[Any, Any]:
         self.time(1)
@@ -110,9 +112,14 @@ class StandInBench:
         self.clock = VirtualClock()
         self.random = random.Random(seed)
         self.noise = noise
+        self.luck = 0.0
+        self.moves = 0
         self.samples = 0
         self.interrupt_after: int | None = None
         self.slowdown = lambda now: 1.0
+
+    def move(self) -> None:
+        self.moves += 1
 
     def runner(self, candidate: Candidate) -> StandInRunner:
         return StandInRunner(self, self.core.details[candidate.kernel.index], candidate.parameters)

@@ -13,17 +13,19 @@ from stand_ins import QuietGuard, StandInBench, StandInCore, selector_over, tune
 from convkit.problem import Problem
 from convkit.tuner.contention import ContentionGuard
 from convkit.tuner.intervals import median_interval
-from convkit.tuner.measure import Race, Result
+from convkit.tuner.measure import Policy, Race, Result
 from convkit.tuner.tune import Tuner
 
 PROBLEM = Problem(n=1, c=8, h=16, w=16, o=8, kh=3, kw=3)
 
 
-def race(core: StandInCore, bench: StandInBench, budget: float = 60.0) -> dict[str, Result]:
+def race(
+    core: StandInCore, bench: StandInBench, budget: float = 60.0, policy: Policy | None = None
+) -> dict[str, Result]:
     selector = selector_over(core)
     results: list[Result] = []
     quiet: Any = QuietGuard()
-    Race(bench, budget=budget, record=results.append, clock=bench.clock, guard=quiet).run(
+    Race(bench, budget=budget, record=results.append, policy=policy, clock=bench.clock, guard=quiet).run(
         Tuner(selector).entrants(PROBLEM, 1)
     )
     return {f"{r.candidate.kernel.family}{r.candidate.parameters[0]}": r for r in results}
@@ -95,6 +97,23 @@ def test_paired_ratios_survive_a_machine_that_slows_down() -> None:
     bench.slowdown = lambda now: 1.0 + 20 * now
     results = race(core, bench)
     assert results["second8"].ratio == pytest.approx(1.05, rel=0.05)
+
+
+def test_a_lucky_place_in_memory_does_not_win() -> None:
+    def error(policy: Policy) -> float:
+        off = 0.0
+        for seed in range(40):
+            core = StandInCore(slower={"seconds": 2.1e-3}, faster={"seconds": 2.0e-3})
+            bench = StandInBench(core, seed=seed)
+            bench.luck = 0.2
+            results = race(core, bench, policy=policy)
+            assert (bench.moves > 0) == (policy.moving > 0)
+            assert results["slower8"].ratio is not None
+            assert results["faster8"].ratio is not None
+            off += abs(results["slower8"].ratio / results["faster8"].ratio - 1.05)
+        return off
+
+    assert error(Policy()) < 0.75 * error(Policy(moving=-1.0))
 
 
 def test_short_candidates_are_repeated_within_a_sample() -> None:

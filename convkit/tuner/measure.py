@@ -2,8 +2,9 @@
 
 A candidate must be right before it is timed. All are screened: every kernel with its default parameters, then others
 of its sets where it did well. The promising ones race. Samples are long enough for the clock, taken in random order,
-and compared within their round only, so that a machine that slows down slows everybody. Losers leave in halves; the
-race ends when the lead is clear, when nothing would change any more, or when the budget is spent.
+and compared within their round only, so that a machine that slows down slows everybody. Between rounds everything
+moves to other memory: which sets of a cache arrays share is luck. Losers leave in halves; the race ends when the lead
+is clear, when nothing would change any more, or when the budget is spent.
 """
 
 from __future__ import annotations
@@ -60,6 +61,8 @@ class Policy:
         more time than all others, and few calls ask for them.
     margin : float
         Candidates closer than this to the best are as good as the best; the race does not go on for them.
+    moving : float
+        Time that moving operands, packed weights and workspaces to other memory may take, as a share of the rounds'.
     operands : str
         "warm": operands stay in the caches from one repeat to the next, as in a loop over layers they partly do.
     tries : int
@@ -78,6 +81,7 @@ class Policy:
     rounds: int = 30
     slow_rounds: int = 3
     margin: float = 0.015
+    moving: float = 1.0
     operands: str = "warm"
     tries: int = 4
     resident: int = 10
@@ -311,6 +315,8 @@ class Race:
 
     def _rounds(self, entrants: list[_Entrant], begin: float) -> None:
         round_number = 0
+        start = self._clock()
+        moving = 0.0
         while round_number < self._policy.rounds:
             for _ in range(self._policy.block):
                 for entrant in self._random.sample(entrants, len(entrants)):
@@ -320,11 +326,25 @@ class Race:
                     self._progress(self._final, self._total, str(entrant.candidate))
                 self._guard.end_round()
                 round_number += 1
-                if self._clock() - begin > self._budget:
+                now = self._clock()
+                if now - begin > self._budget:
                     return
+                if moving <= self._policy.moving * (now - start - moving):
+                    self._move(entrants)
+                    moving += self._clock() - now
             self._cut(entrants, round_number)
             if len(entrants) <= 1:
                 return
+
+    def _move(self, entrants: Sequence[_Entrant]) -> None:
+        self._bench.move()
+        for entrant in entrants:
+            # The old runner lives until the new one has its memory.
+            try:
+                entrant.runner = self._bench.runner(entrant.candidate)
+            except MemoryError:
+                continue
+            entrant.runner.run()
 
     def _cut(self, entrants: list[_Entrant], rounds: int) -> None:
         """Send home who lost at every accuracy that allows it, and who has nothing left to decide.

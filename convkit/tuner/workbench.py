@@ -40,6 +40,7 @@ class Bench(Protocol):
     """What `measure.race` needs to know about a problem."""
 
     def runner(self, candidate: Candidate) -> Runner: ...
+    def move(self) -> None: ...
     def error(self, y: Array) -> float: ...
     def tolerance(self, candidate: Candidate) -> float: ...
     def workspace(self, candidate: Candidate) -> int: ...
@@ -86,6 +87,11 @@ class Workbench:
             self.bias, self.residual, self.limits[0], self.limits[1], self.activation,
         )  # fmt: skip
         return trial
+
+    def move(self) -> None:
+        """Copy the operands: runners made from now on find them elsewhere in memory."""
+        self.x, self.w = self.x.copy(), self.w.copy()
+        self.bias, self.residual = (a if a is None else a.copy() for a in (self.bias, self.residual))
 
     def workspace(self, candidate: Candidate) -> int:
         """Bytes of workspace that the candidate needs."""
