@@ -35,6 +35,13 @@ _SCREENING_SAMPLES = 3
 # A run this long is not slow by an accident of the machine.
 _LONG_RUN = 40e-3
 
+# After a pause, in which one thread packed or checked, the kernel may let a whole team run on one CPU for some
+# milliseconds. It is apart when a few runs in a row take as long as the shortest, not before the one time and at the
+# latest after the other.
+_APART_SECONDS = (5e-3, 20e-3)
+_APART_RUNS = 3
+_APART_RATIO = 1.15
+
 _samples = 0
 
 
@@ -287,6 +294,7 @@ class Race:
         best = _best_first(rivals, entrant.level)
         if first > self._policy.hopeless * best and first > _LONG_RUN:
             return entrant
+        self._spread_team(runner)
         entrant.first = self._sample(entrant)
         for _ in range(2):
             repeats = max(1, math.ceil(self._policy.sample_seconds / entrant.first))
@@ -345,6 +353,20 @@ class Race:
             except MemoryError:
                 continue
             entrant.runner.run()
+        self._spread_team(entrants[0].runner)
+
+    def _spread_team(self, runner: Runner) -> None:
+        """Run until the team's threads have a CPU each."""
+        if self._threads == 1:
+            return
+        least, most = _APART_SECONDS
+        begin = self._clock()
+        seconds: list[float] = []
+        while (spent := self._clock() - begin) < most:
+            seconds.append(runner.time(1))
+            together = seconds[-_APART_RUNS:]
+            if spent >= least and len(together) == _APART_RUNS and max(together) <= _APART_RATIO * min(seconds):
+                return
 
     def _cut(self, entrants: list[_Entrant], rounds: int) -> None:
         """Send home who lost at every accuracy that allows it, and who has nothing left to decide.
