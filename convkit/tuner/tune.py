@@ -155,10 +155,10 @@ class Tuner:
         return list(dict.fromkeys(first + defaults + others))
 
     def default_budget(self, problem: Problem, threads: int) -> float:
-        """About a second; less where a run takes microseconds, more where it takes milliseconds."""
+        """A second or two; more where a run takes milliseconds."""
         predicted = self._selector.predicted(problem, threads, self._selector.inventory.competitors(problem))
         once = predicted[0][0] if predicted else 0.0
-        return max(min(max(400 * once, 0.3), 1.0), min(300 * once, 3.0), min(80 * once, 10.0))
+        return max(min(max(1000 * once, 1.0), 2.0), min(300 * once, 4.0), min(80 * once, 10.0))
 
     def _race(self, problem: Problem, threads: int, budget: float | None, progress: Progress | None, seed: int) -> None:
         candidates: Sequence[Candidate] = self.entrants(problem, threads)
