@@ -4,9 +4,7 @@
 // Each member owns whole images and panels of channels, and adds a row of dy, tap after tap, to the pixels of dx that the tap
 // takes it to: no two members write to one place, and every sum has a fixed order. NCHW adds to an NHWC band of dx in the
 // workspace, whose rows are transposed to dx once nothing is added to them any more.
-#include "algorithms/adjoint.hpp"
-#include "algorithms/axis.hpp"
-#include "algorithms/pixels.hpp"
+#include "algorithms/input_products.hpp"
 
 namespace convkit::CONVKIT_ISA {
 
@@ -76,30 +74,9 @@ CONVKIT_INLINE Share reaching(const Axis& axis, std::int64_t tap) {
   return {smaller(begin, end), end};
 }
 
-template <class T>
-struct Context {
-  const Arguments& args;
-  const ConvProblem& p;
-  Axis down, across;
-  std::int64_t inputs;
-  Panels<T> panels;
-  Finish<T> finish;
-  const T* packed;
-
-  Context(const Arguments& a, const T* packed_)
-      : args(a),
-        p(*a.problem),
-        down(rows_axis(p)),
-        across(columns_axis(p)),
-        inputs(p.o / p.groups),
-        panels{p.c / p.groups},
-        finish(a.epilogue),
-        packed(packed_) {}
-};
-
 // Adds one row of dy to dx. `dx` is the panel's first channel of the image's first pixel.
 template <class T>
-void add_row(const Context<T>& c, std::int64_t oy, const T* dy, std::ptrdiff_t dy_stride, std::int64_t group,
+void add_row(const ProductContext<T>& c, std::int64_t oy, const T* dy, std::ptrdiff_t dy_stride, std::int64_t group,
              std::int64_t panel, T* dx, std::ptrdiff_t pixel_stride) {
   const ConvProblem& p = c.p;
   const int nv = c.panels.vectors(panel);
@@ -128,52 +105,42 @@ void add_row(const Context<T>& c, std::int64_t oy, const T* dy, std::ptrdiff_t d
 }
 
 template <class T>
-void col2im_run(const Arguments& args) {
-  const ConvProblem& p = *args.problem;
-  Carver sizes{nullptr};
-  carve<T>(p, sizes);
-  char* const workspace = static_cast<char*>(args.workspace);
-  const T* packed = static_cast<const T*>(args.packed);
-  if (!packed) {
-    T* fresh = reinterpret_cast<T*>(workspace + sizes.used * args.threads);
-    pack_adjoint_panels<T>(p, *args.parameters, args.w, fresh, args.threads);
-    packed = fresh;
-  }
-  const Context<T> c(args, packed);
+void compute(const ProductContext<T>& c, const Scratch<T>& scratch, int index, int size) {
+  const ConvProblem& p = c.p;
   const bool nchw = p.layout == Layout::nchw;
   const std::int64_t count = c.panels.count(), pixels = p.h * p.w, dy_pixels = p.oh * p.ow;
-  auto member = [&](int index, int size) {
-    Carver carver{workspace + sizes.used * index};
-    const Scratch<T> scratch = carve<T>(p, carver);
-    const Share mine = share(p.n * p.groups * count, index, size);
-    for (std::int64_t item = mine.begin; item < mine.end; ++item) {
-      const std::int64_t image = item / count / p.groups, group = item / count % p.groups, panel = item % count;
-      const int valid = c.panels.valid(panel);
-      const std::int64_t channel = group * c.panels.outputs + panel * Panels<T>::width;
-      const T* bias = c.finish.bias ? c.finish.bias + channel : nullptr;
-      const T* x = static_cast<const T*>(args.x);
-      T* const y = static_cast<T*>(args.y) + (nchw ? (image * p.c + channel) * pixels : image * pixels * p.c + channel);
-      const T* const residual = c.finish.residual ? c.finish.residual + (y - static_cast<T*>(args.y)) : nullptr;
-      if (!nchw) {
-        const T* dy = x + image * dy_pixels * p.o + group * c.inputs;
-        fill_pixels(pixels, bias, residual, valid, y, p.c);
-        for (std::int64_t oy = 0; oy < p.oh; ++oy) add_row(c, oy, dy + oy * p.ow * p.o, p.o, group, panel, y, p.c);
-        finish_rows(c.finish, pixels, valid, y, p.c);
-        continue;
-      }
-      const std::ptrdiff_t width = c.panels.vectors(panel) * Vec<T>::lanes;
-      const T* planes = x + (image * p.o + group * c.inputs) * dy_pixels;
-      if (residual) transpose_block(residual, pixels, valid, pixels, scratch.band, width);
-      fill_pixels(pixels, bias, residual ? scratch.band : nullptr, valid, scratch.band, width);
-      for (std::int64_t oy = 0; oy < p.oh; ++oy) {
-        transpose_block(planes + oy * p.ow, dy_pixels, c.inputs, p.ow, scratch.row, c.inputs, EveryColumn{}, c.inputs);
-        add_row(c, oy, scratch.row, c.inputs, group, panel, scratch.band, width);
-      }
-      transpose_block(scratch.band, width, pixels, valid, y, pixels);
-      finish_rows(c.finish, valid, pixels, y, pixels);
+  const Share mine = share(p.n * p.groups * count, index, size);
+  for (std::int64_t item = mine.begin; item < mine.end; ++item) {
+    const std::int64_t image = item / count / p.groups, group = item / count % p.groups, panel = item % count;
+    const int valid = c.panels.valid(panel);
+    const std::int64_t channel = group * c.panels.outputs + panel * Panels<T>::width;
+    const T* bias = c.finish.bias ? c.finish.bias + channel : nullptr;
+    const T* x = static_cast<const T*>(c.args.x);
+    T* const y = static_cast<T*>(c.args.y) + (nchw ? (image * p.c + channel) * pixels : image * pixels * p.c + channel);
+    const T* const residual = c.finish.residual ? c.finish.residual + (y - static_cast<T*>(c.args.y)) : nullptr;
+    if (!nchw) {
+      const T* dy = x + image * dy_pixels * p.o + group * c.inputs;
+      fill_pixels(pixels, bias, residual, valid, y, p.c);
+      for (std::int64_t oy = 0; oy < p.oh; ++oy) add_row(c, oy, dy + oy * p.ow * p.o, p.o, group, panel, y, p.c);
+      finish_rows(c.finish, pixels, valid, y, p.c);
+      continue;
     }
-  };
-  team(worthwhile_threads(p, args.threads), member);
+    const std::ptrdiff_t width = c.panels.vectors(panel) * Vec<T>::lanes;
+    const T* planes = x + (image * p.o + group * c.inputs) * dy_pixels;
+    if (residual) transpose_block(residual, pixels, valid, pixels, scratch.band, width);
+    fill_pixels(pixels, bias, residual ? scratch.band : nullptr, valid, scratch.band, width);
+    for (std::int64_t oy = 0; oy < p.oh; ++oy) {
+      transpose_block(planes + oy * p.ow, dy_pixels, c.inputs, p.ow, scratch.row, c.inputs, EveryColumn{}, c.inputs);
+      add_row(c, oy, scratch.row, c.inputs, group, panel, scratch.band, width);
+    }
+    transpose_block(scratch.band, width, pixels, valid, y, pixels);
+    finish_rows(c.finish, valid, pixels, y, pixels);
+  }
+}
+
+template <class T>
+void col2im_run(const Arguments& args) {
+  run_products<T>(args, [&](Carver& carver) { return carve<T>(*args.problem, carver); }, compute<T>);
 }
 
 template <class T>

@@ -4,9 +4,7 @@
 //
 // A piece is a few rows of dy with the rows of dx that belong to them, by one panel of channels. NCHW transposes the rows
 // of dy into an NHWC strip, and computes a piece of dx into a band that is transposed back.
-#include "algorithms/adjoint.hpp"
-#include "algorithms/axis.hpp"
-#include "algorithms/pixels.hpp"
+#include "algorithms/input_products.hpp"
 
 namespace convkit::CONVKIT_ISA {
 
@@ -80,36 +78,15 @@ struct PanelOut {
   std::ptrdiff_t pixel_stride;
 };
 
-template <class T>
-struct Context {
-  const Arguments& args;
-  const ConvProblem& p;
-  Axis down, across;
-  std::int64_t inputs;
-  Panels<T> panels;
-  Finish<T> finish;
-  const T* packed;
-
-  Context(const Arguments& a, const T* packed_)
-      : args(a),
-        p(*a.problem),
-        down(rows_axis(p)),
-        across(columns_axis(p)),
-        inputs(p.o / p.groups),
-        panels{p.c / p.groups},
-        finish(a.epilogue),
-        packed(packed_) {}
-
-  // Rows of dx that belong to rows [begin, end) of dy.
-  Share owned(Share rows) const {
-    const auto first = [&](std::int64_t row) { return larger<std::int64_t>(row * p.stride_h - p.pad_top, 0); };
-    return {rows.begin == 0 ? 0 : smaller(first(rows.begin), p.h),
-            rows.end == p.oh ? p.h : smaller(first(rows.end), p.h)};
-  }
-};
+// Rows of dx that belong to rows [begin, end) of dy.
+inline Share owned_rows(const ConvProblem& p, Share rows) {
+  const auto first = [&](std::int64_t row) { return larger<std::int64_t>(row * p.stride_h - p.pad_top, 0); };
+  return {rows.begin == 0 ? 0 : smaller(first(rows.begin), p.h),
+          rows.end == p.oh ? p.h : smaller(first(rows.end), p.h)};
+}
 
 template <class T>
-void fill(const Context<T>& c, std::int64_t pixels, const T* bias, const T* residual, int valid, T* to,
+void fill(const ProductContext<T>& c, std::int64_t pixels, const T* bias, const T* residual, int valid, T* to,
           std::ptrdiff_t stride) {
   if (pixels <= 0) return;
   fill_pixels(pixels, bias, residual, valid, to, stride);
@@ -118,8 +95,8 @@ void fill(const Context<T>& c, std::int64_t pixels, const T* bias, const T* resi
 
 // One row of dx; `dy` is its row of dy, or null if no tap takes one there, `tap_h` the tap.
 template <class T>
-void compute_row(const Context<T>& c, std::int64_t tap_h, const T* dy, std::ptrdiff_t dy_stride, std::int64_t group,
-                 std::int64_t panel, const T* bias, const PanelOut<T>& row) {
+void compute_row(const ProductContext<T>& c, std::int64_t tap_h, const T* dy, std::ptrdiff_t dy_stride,
+                 std::int64_t group, std::int64_t panel, const T* bias, const PanelOut<T>& row) {
   const ConvProblem& p = c.p;
   const int nv = c.panels.vectors(panel), valid = c.panels.valid(panel);
   if (!dy) {
@@ -161,10 +138,10 @@ void compute_row(const Context<T>& c, std::int64_t tap_h, const T* dy, std::ptrd
 
 // Rows [rows.begin, rows.end) of dy of one image; `dy` points at the first of them.
 template <class T>
-void compute_piece(const Context<T>& c, Share rows, const T* dy, std::ptrdiff_t dy_stride, std::int64_t group,
+void compute_piece(const ProductContext<T>& c, Share rows, const T* dy, std::ptrdiff_t dy_stride, std::int64_t group,
                    std::int64_t panel, const PanelOut<T>& first) {
   const ConvProblem& p = c.p;
-  const Share owned = c.owned(rows);
+  const Share owned = owned_rows(c.p, rows);
   const T* const bias = c.finish.bias ? c.finish.bias + group * c.panels.outputs + panel * Panels<T>::width : nullptr;
   for (std::int64_t y = owned.begin; y < owned.end; ++y) {
     const std::int64_t tap = c.down.first_tap(c.down.residue(y)), output = (y + p.pad_top) / p.stride_h;
@@ -176,7 +153,7 @@ void compute_piece(const Context<T>& c, Share rows, const T* dy, std::ptrdiff_t 
 }
 
 template <class T>
-void compute(const Context<T>& c, const Scratch<T>& s, int index, int size) {
+void compute(const ProductContext<T>& c, const Scratch<T>& s, int index, int size) {
   const ConvProblem& p = c.p;
   const std::int64_t count = c.panels.count(), in_image = ceil_div(p.oh, piece_rows(p));
   const Grid grid = make_grid(p.n * in_image, p.groups * count, size, c.panels.missing(p.groups));
@@ -185,7 +162,7 @@ void compute(const Context<T>& c, const Scratch<T>& s, int index, int size) {
   const std::int64_t pixels = p.h * p.w, dy_pixels = p.oh * p.ow;
   for (std::int64_t item = mine.begin; item < mine.end; ++item) {
     const std::int64_t image = item / in_image, piece = item % in_image;
-    const Share rows{piece * piece_rows(p), smaller((piece + 1) * piece_rows(p), p.oh)}, owned = c.owned(rows);
+    const Share rows{piece * piece_rows(p), smaller((piece + 1) * piece_rows(p), p.oh)}, owned = owned_rows(c.p, rows);
     std::int64_t in_strip = -1;
     for (std::int64_t column = columns.begin; column < columns.end; ++column) {
       const std::int64_t group = column / count, panel = column % count;
@@ -218,23 +195,7 @@ void compute(const Context<T>& c, const Scratch<T>& s, int index, int size) {
 
 template <class T>
 void apart_run(const Arguments& args) {
-  const ConvProblem& p = *args.problem;
-  Carver sizes{nullptr};
-  carve<T>(p, sizes);
-  char* const workspace = static_cast<char*>(args.workspace);
-  const T* packed = static_cast<const T*>(args.packed);
-  if (!packed) {
-    T* fresh = reinterpret_cast<T*>(workspace + sizes.used * args.threads);
-    pack_adjoint_panels<T>(p, *args.parameters, args.w, fresh, args.threads);
-    packed = fresh;
-  }
-  const Context<T> context(args, packed);
-  auto member = [&](int index, int size) {
-    Carver carver{workspace + sizes.used * index};
-    const Scratch<T> scratch = carve<T>(p, carver);
-    compute(context, scratch, index, size);
-  };
-  team(worthwhile_threads(p, args.threads), member);
+  run_products<T>(args, [&](Carver& carver) { return carve<T>(*args.problem, carver); }, compute<T>);
 }
 
 template <class T>

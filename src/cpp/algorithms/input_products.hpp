@@ -1,0 +1,82 @@
+// Input gradients by products of rows of dy and a tap's weights: what they work with, how they run, and what they do to
+// pixels of dx, channels last, beside the products that reach them.
+#pragma once
+#include "algorithms/adjoint.hpp"
+#include "algorithms/axis.hpp"
+#include "algorithms/gemm.hpp"
+
+namespace convkit::CONVKIT_ISA {
+
+template <class T>
+struct ProductContext {
+  const Arguments& args;
+  const ConvProblem& p;
+  Axis down, across;
+  std::int64_t inputs;
+  Panels<T> panels;
+  Finish<T> finish;
+  const T* packed;
+
+  ProductContext(const Arguments& a, const T* packed_)
+      : args(a),
+        p(*a.problem),
+        down(rows_axis(p)),
+        across(columns_axis(p)),
+        inputs(p.o / p.groups),
+        panels{p.c / p.groups},
+        finish(a.epilogue),
+        packed(packed_) {}
+};
+
+// Packs the weights unless they are, and lets every member of a team work with the context and its own scratch, which
+// carve(carver) cuts from the workspace.
+template <class T, class Carve, class Work>
+CONVKIT_INLINE void run_products(const Arguments& args, const Carve& carve, const Work& work) {
+  const ConvProblem& p = *args.problem;
+  Carver sizes{nullptr};
+  carve(sizes);
+  char* const workspace = static_cast<char*>(args.workspace);
+  const T* packed = static_cast<const T*>(args.packed);
+  if (!packed) {
+    T* fresh = reinterpret_cast<T*>(workspace + sizes.used * args.threads);
+    pack_adjoint_panels<T>(p, *args.parameters, args.w, fresh, args.threads);
+    packed = fresh;
+  }
+  const ProductContext<T> context(args, packed);
+  auto member = [&](int index, int size) {
+    Carver carver{workspace + sizes.used * index};
+    work(context, carve(carver), index, size);
+  };
+  team(worthwhile_threads(p, args.threads), member);
+}
+
+// Bias and residual, as where nothing is added, or nothing yet: the residual may be the pixels themselves.
+template <class T>
+void fill_pixels(std::int64_t pixels, const T* bias, const T* residual, int valid, T* to, std::ptrdiff_t stride) {
+  using V = Vec<T>;
+  for (int j = 0; j < valid; j += V::lanes) {
+    const int n = smaller(valid - j, V::lanes);
+    const auto value = bias ? V::load(bias + j, n) : V::zero();
+    for (std::int64_t i = 0; i < pixels; ++i) {
+      V::store(to + i * stride + j, residual ? value + V::load(residual + i * stride + j, n) : value, n);
+    }
+  }
+}
+
+// The activation, on `rows` runs of `columns` values.
+template <class T>
+void finish_rows(const Finish<T>& finish, std::int64_t rows, std::int64_t columns, T* y, std::ptrdiff_t stride) {
+  using V = Vec<T>;
+  if (finish.clamp) {
+    const auto lo = V::set1(finish.lo), hi = V::set1(finish.hi);
+    for (std::int64_t r = 0; r < rows; ++r) {
+      for (std::int64_t i = 0; i < columns; i += V::lanes) {
+        const int n = static_cast<int>(smaller<std::int64_t>(columns - i, V::lanes));
+        V::store(y + r * stride + i, V::min(hi, V::max(lo, V::load(y + r * stride + i, n))), n);
+      }
+    }
+  }
+  if (finish.after) activate_rows(y, rows, stride, columns, *finish.after);
+}
+
+}  // namespace convkit::CONVKIT_ISA
