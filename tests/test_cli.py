@@ -161,6 +161,28 @@ def test_what_is_in_the_database_is_not_measured_again(database: Path) -> None:
 
 
 @pytest.mark.usefixtures("database")
+def test_what_a_busy_machine_disturbed_is_measured_once_more_after_all_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    from convkit import tuner
+
+    order: list[Problem] = []
+    busy = Problem.parse(PROBLEMS[0])
+    quiet = busy.replace(n=2)
+
+    def tune_problem(problem: Problem, threads: int, **keywords: Any) -> Any:
+        order.append(problem)
+        return tuner.choose(problem, threads)
+
+    monkeypatch.setattr(tuner, "tune_problem", tune_problem)
+    monkeypatch.setattr(tuner, "is_complete", lambda problem, threads: problem == quiet and quiet in order)
+    tally = tune_all([Job("busy", busy, 1), Job("quiet", quiet, 1)])
+    assert order == [busy, quiet, busy]
+    assert (tally.measured, tally.again, tally.reused) == (2, 1, 0)
+    order.clear()
+    tune_all([Job("busy", busy, 1)], 2.0)
+    assert order == [busy]
+
+
+@pytest.mark.usefixtures("database")
 def test_an_interrupt_keeps_what_was_measured(monkeypatch: pytest.MonkeyPatch, shapes: Path) -> None:
     from convkit import tuner
 

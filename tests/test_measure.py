@@ -58,16 +58,19 @@ def test_the_best_of_each_accuracy_stays_to_the_end() -> None:
 
 
 class HalfDisturbed(QuietGuard):
-    """From the race's rounds on every other pair of samples is disturbed, and then much too long."""
+    """Every other round is disturbed, and its longer sample is then much too long."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.count = 0
+        self.rounds = 0
 
     def undisturbed(self, sample: Callable[[], float], tries: int, *, threads: int) -> tuple[float, bool]:
-        self.count += 1
-        disturbed = self.count > 8 and (self.count + 1) // 2 % 2 == 1
-        return sample() * (5.0 if disturbed and self.count % 3 else 1.0), not disturbed
+        seconds = sample()
+        disturbed = self.rounds % 2 == 1
+        return seconds * (5.0 if disturbed and seconds > 2.05e-3 else 1.0), not disturbed
+
+    def end_round(self) -> None:
+        self.rounds += 1
 
 
 def test_disturbed_rounds_do_not_count_where_there_are_others() -> None:
@@ -97,6 +100,16 @@ def test_paired_ratios_survive_a_machine_that_slows_down() -> None:
     bench.slowdown = lambda now: 1.0 + 20 * now
     results = race(core, bench)
     assert results["second8"].ratio == pytest.approx(1.05, rel=0.05)
+
+
+def test_a_machine_that_slows_down_while_it_screens_keeps_nobody_out() -> None:
+    core = StandInCore(early={"seconds": 2.0e-3, "predicted": 1e-3}, late={"seconds": 1.8e-3})
+    bench = StandInBench(core, noise=0.0)
+    # The first has been screened by then.
+    bench.slowdown = lambda now: 1.0 if now < 0.01 else 2.0
+    results = race(core, bench)
+    assert results["late8"].status == "complete"
+    assert results["early8"].ratio == pytest.approx(1 / 0.9)
 
 
 def test_a_lucky_place_in_memory_does_not_win() -> None:
@@ -169,7 +182,7 @@ def test_one_slow_parameter_set_does_not_keep_a_kernels_others_out() -> None:
 def test_interruption_keeps_what_has_samples() -> None:
     core = StandInCore(first={"seconds": 2e-3}, second={"seconds": 2.001e-3})
     bench = StandInBench(core, noise=0.3)
-    bench.interrupt_after = 20
+    bench.interrupt_after = 40
     selector = selector_over(core)
     with pytest.raises(KeyboardInterrupt):
         tuner_over(selector, bench).tune(PROBLEM, 1, budget=60)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,11 +42,14 @@ class Tally:
     reused: int = 0
     failed: int = 0
     pending: int = 0
+    again: int = 0
     regrets: list[float] = field(default_factory=list)
 
     def text(self) -> str:
         """One line."""
         parts = [f"{self.measured} measured", f"{self.reused} reused", f"{self.failed} failed"]
+        if self.again:
+            parts.append(f"{self.again} of them twice, on a busy machine")
         if self.pending:
             parts.append(f"{self.pending} not reached")
         if self.regrets:
@@ -146,6 +150,8 @@ def tune_all(
 ) -> Tally:
     """Tune every job that the database does not answer yet, under a progress bar.
 
+    What a busy machine disturbed is measured once more after all others, unless the time is limited.
+
     Parameters
     ----------
     jobs : sequence of Job
@@ -167,6 +173,9 @@ def tune_all(
     from convkit.tuner.selector import selector
 
     tally = Tally()
+    waiting = deque(jobs)
+    disturbed: set[Job] = set()
+    patient = budget is None and each is None and not any_answer
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -180,7 +189,8 @@ def tune_all(
         part = progress.add_task("samples", total=None)
         deadline = None if budget is None else time.monotonic() + budget
         try:
-            for number, job in enumerate(jobs):
+            while waiting:
+                job = waiting.popleft()
                 choice = tuner.choose(job.problem, job.threads)
                 known = tuner.is_complete(job.problem, job.threads) or (any_answer and choice.tier == "user")
                 if known and not again:
@@ -190,7 +200,7 @@ def tune_all(
                     predicted = selector().model_choice(job.problem, job.threads)
                     share = each
                     if deadline is not None:
-                        left = max(0.05, (deadline - time.monotonic()) / (len(jobs) - number))
+                        left = max(0.05, (deadline - time.monotonic()) / (len(waiting) + 1))
                         share = left if each is None else min(each, left)
 
                     def sampled(done: int, total: int, text: str) -> None:
@@ -203,9 +213,18 @@ def tune_all(
                         progress.console.print(f"[red]failed[/red]    {job.label}: {error}")
                         progress.advance(whole)
                         continue
-                    tally.measured += 1
                     source = "measured"
-                    tally.regrets.extend(_regret(job, predicted, choice))
+                    if job in disturbed:
+                        tally.again += 1
+                    else:
+                        tally.measured += 1
+                    if patient and job not in disturbed and not tuner.is_complete(job.problem, job.threads):
+                        source = "busy"
+                        disturbed.add(job)
+                        waiting.append(job)
+                        progress.update(whole, total=len(jobs) + len(disturbed))
+                    else:
+                        tally.regrets.extend(_regret(job, predicted, choice))
                 progress.console.print(
                     f"[green]{source:8}[/green]  {job.label}, {threads_text(job.threads)}: "
                     f"{choice.kernel} {time_text(choice.seconds)}",
@@ -213,7 +232,7 @@ def tune_all(
                 )
                 progress.advance(whole)
         except KeyboardInterrupt:
-            tally.pending = len(jobs) - tally.measured - tally.reused - tally.failed
+            tally.pending = len(waiting) + 1
             progress.console.print("stopped; what was measured is kept")
     return tally
 
