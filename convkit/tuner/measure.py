@@ -58,7 +58,7 @@ class Policy:
     screen : float
         A candidate that is this many times slower than the best in its first samples does not enter the race.
     hopeless : float
-        A kernel whose first run of all is this many times slower than the best is not run again.
+        A kernel that is this many times slower than the best is not sampled any further.
     screening : float
         Share of the budget after which no further candidate is screened.
     patience : int
@@ -293,8 +293,11 @@ class Race:
             return None
         entrant = _Entrant(candidate, runner, 1, first, error, workspace, self._bench.footprint(candidate))
         best = _best_first(rivals, entrant.level)
-        if first > self._policy.hopeless * best and first > _LONG_RUN:
-            return entrant
+        if first > _LONG_RUN:
+            # It also got its memory from the system, which may have taken longer than the kernel.
+            entrant.first = self._sample(entrant)
+            if entrant.first > _LONG_RUN and entrant.first > self._policy.hopeless * best:
+                return entrant
         self._spread_team(runner)
         entrant.first = self._sample(entrant)
         for _ in range(2):

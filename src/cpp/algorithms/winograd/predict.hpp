@@ -9,11 +9,6 @@
 namespace convkit::CONVKIT_ISA {
 
 template <class T>
-std::int64_t winograd_packed_elements(const ConvProblem& p, const WinogradTile<T>& tile) {
-  return p.c * tile.ny * tile.nx * round_up(p.o / p.groups, Vec<T>::lanes);
-}
-
-template <class T>
 struct Prediction {
   static constexpr double l3_rate = 14, dram_rate = 6.5,
                           dram_rate_all = 13;  // bytes a cycle; dram_rate_all: of two members

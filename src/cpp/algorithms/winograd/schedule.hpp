@@ -25,7 +25,7 @@ enum WinogradParameter { parameter_shared, parameter_tiles, parameter_split, par
 inline constexpr ParameterSpec winograd_schema[] = {
     {"shared", 0, 1}, {"tiles", 1, 1 << 20}, {"split", 1, 1 << 10}, {"kc", 0, 1 << 16}, {nullptr, 0, 0}};
 
-// Point strides are kept off powers of two: all points of a tile would fall into few sets of L1.
+// Point strides are kept off powers of two: all points of a tile, or of a filter, would fall into few sets of L1.
 inline constexpr std::ptrdiff_t stride_skew = 48;
 
 template <class T>
@@ -66,7 +66,7 @@ struct Sizes {
     kc = p.packed ? 0 : round_up(smaller<std::int64_t>(parameters.value[parameter_kc], g.c), lanes);
     c_blocks = ceil_div(g.c, lanes);
     panels = ceil_div(g.o, panel);
-    packed_group = points * g.c * round_up(g.o, lanes);
+    packed_group = panels ? (panels - 1) * packed_panel() + points * packed_point(vectors(panels - 1)) : 0;
     v_block = block_tiles * lanes;
     v_point = c_blocks * v_block + stride_skew;
     // M of a shared block may be cut into pieces that stay in L2, unless it accumulates over chunks.
@@ -81,6 +81,10 @@ struct Sizes {
     const std::int64_t first = index / pieces * g.tiles_x, begin = index % pieces * block_tiles;
     return {first + begin, first + smaller(begin + block_tiles, g.tiles_x)};
   }
+
+  // From point to point and from panel to panel of packed U.
+  std::ptrdiff_t packed_point(int vectors) const { return g.c * vectors * lanes + stride_skew; }
+  std::ptrdiff_t packed_panel() const { return points * packed_point(TileShape<T>::vectors); }
 
   int vectors(std::int64_t p) const {
     return static_cast<int>(smaller<std::int64_t>(panel, round_up(g.o - p * panel, lanes)) / lanes);
@@ -126,6 +130,12 @@ std::int64_t winograd_workspace(const ConvProblem& p, const Parameters& paramete
   return carver.used;
 }
 
+template <class T>
+std::int64_t winograd_packed_elements(const ConvProblem& p, const WinogradTile<T>& tile) {
+  const Sizes<T> s(p, Parameters{{0, 1, 1, 0}}, tile);
+  return s.g.groups * s.packed_group;
+}
+
 inline WeightView group_weights(const WeightView& w, std::int64_t group, std::size_t element) {
   WeightView view = w;
   view.data = static_cast<const char*>(w.data) + group * w.stride_group * static_cast<std::ptrdiff_t>(element);
@@ -141,9 +151,8 @@ void pack_filters(const Sizes<T>& s, const WinogradTile<T>& tile, const WeightVi
     const std::int64_t group = i / (s.panels * s.c_blocks), p = i / s.c_blocks % s.panels, block = i % s.c_blocks;
     const int vectors = s.vectors(p);
     const FilterStage<T> stage{tile, group_weights(w, group, sizeof(T)), s.g.o, s.g.c, scratch};
-    T* const u = out + group * s.packed_group + p * s.points * s.g.c * s.panel + block * s.lanes * vectors * s.lanes;
-    stage.run(p * s.panel, vectors, block * s.lanes, smaller(s.g.c, (block + 1) * s.lanes), u,
-              s.g.c * vectors * s.lanes);
+    T* const u = out + group * s.packed_group + p * s.packed_panel() + block * s.lanes * vectors * s.lanes;
+    stage.run(p * s.panel, vectors, block * s.lanes, smaller(s.g.c, (block + 1) * s.lanes), u, s.packed_point(vectors));
   }
 }
 
@@ -209,8 +218,8 @@ struct WinogradMember {
         const std::int64_t from = begin + (end - begin) * piece / pieces,
                            to = begin + (end - begin) * (piece + 1) / pieces;
         if (packed) {
-          const T* const u = packed + group * s.packed_group + p * s.points * s.g.c * s.panel;
-          products(u, s.g.c * vectors * s.lanes, 0, s.g.c, vectors, from, to, p + 1 < panels.end, ahead,
+          const T* const u = packed + group * s.packed_group + p * s.packed_panel();
+          products(u, s.packed_point(vectors), 0, s.g.c, vectors, from, to, p + 1 < panels.end, ahead,
                    fetch_from - p * s.points, pace);
         } else {
           const FilterStage<T> filters{tile, group_weights(args.w, group, sizeof(T)), s.g.o, s.g.c,
