@@ -38,6 +38,7 @@ FAMILIES = {
     "3x3 strided": Family(((3, 3),), strides=(1, 2, 2, 3)),
     "3x3 on two pixels": Family(((3, 3),), pads=(1,), sizes=(2,)),
     "4x4 with stride 2": Family(((4, 4),), strides=(2,), pads=(0, 1, 1, 2), groups=(1, 1, 2)),
+    "5x5 and 6x6 with stride 2": Family(((5, 5), (5, 6), (6, 6)), strides=(2,), pads=(0, 1, 2, 2, 3), groups=(1, 1, 2)),
     "3x3 dilated": Family(((3, 3),), dilations=(1, 2, 3), pads=(0, 1, 2, 3)),
     "5x5": Family(((5, 5),), pads=(0, 1, 2, 2)),
     "row or column": Family(((1, 3), (3, 1), (1, 7), (7, 1), (1, 5)), pads=(0, 0, 0, 1, 3)),

@@ -1,0 +1,249 @@
+// Stride 2: the pixels of x of one parity along each axis meet every second tap, so that a convolution is the sum of four
+// with stride 1 and taps half as many a side, which is one of stride 1 with four times the channels. 3x3 and 4x4 filters
+// take F(4x4, 2x2), 100 products for 16 pixels where direct summation takes 144 and 256; 5x5 and 6x6 take F(4x4, 3x3),
+// 144 for 400 and 576. In odd filters the last tap of the odd phases is zero.
+//
+// x is copied phase by phase, pads included, as many images at a time as stay in L3. Packed filters are 100 / 9 times as
+// large as those of a 3x3: with few pixels reading them takes longer than direct summation.
+#include <cstring>
+
+#include "algorithms/adjoint.hpp"
+#include "algorithms/winograd/predict.hpp"
+#include "algorithms/winograd/schedule.hpp"
+#include "workspace.hpp"
+
+namespace convkit::CONVKIT_ISA {
+
+namespace {
+
+constexpr int phases = 4;  // (row parity, column parity), rows first
+
+template <class T, class F, const char* Name>
+struct Entry {
+  static constexpr int r = F::r;
+  static const WinogradTile<T>& tile() { return winograd_tile<T, F, F>(); }
+
+  static bool applies(const ConvProblem& p) {
+    return p.stride_h == 2 && p.stride_w == 2 && p.dilation_h == 1 && p.dilation_w == 1 && (p.kh + 1) / 2 == r &&
+           (p.kw + 1) / 2 == r && p.c >= p.groups && p.o >= p.groups;
+  }
+
+  // The convolution with stride 1 of `images` images.
+  static ConvProblem inner(const ConvProblem& p, std::int64_t images) {
+    ConvProblem q = p;
+    q.n = images;
+    q.c = phases * p.c;
+    q.h = p.oh + r - 1, q.w = p.ow + r - 1;
+    q.kh = q.kw = r;
+    q.stride_h = q.stride_w = 1;
+    q.pad_top = q.pad_bottom = q.pad_left = q.pad_right = 0;
+    q.packed = 1;
+    return q;
+  }
+  static std::int64_t images(const ConvProblem& p) {
+    const std::int64_t n = larger<std::int64_t>(p.n, 1);  // plans ask about empty batches, too
+    const ConvProblem q = inner(p, 1);
+    const std::int64_t image = (q.c * q.h * q.w + p.o * p.oh * p.ow) * static_cast<std::int64_t>(sizeof(T));
+    const std::int64_t fitting = larger(machine().l3, machine().l2) / 3 / larger<std::int64_t>(image, 1);
+    return ceil_div(n, ceil_div(n, larger<std::int64_t>(1, smaller(n, fitting))));
+  }
+
+  // Filters of the inner convolution, dense OIHW.
+  static std::int64_t filter_elements(const ConvProblem& p) { return p.o * (p.c / p.groups) * phases * r * r; }
+  static WeightView separate_taps(const ConvProblem& p, const WeightView& w, T* out, int threads) {
+    const std::int64_t c = p.c / p.groups, o = p.o / p.groups, row = phases * c * r * r;
+    auto member = [&](int index, int size) {
+      const Share mine = share(p.o, index, size);
+      for (std::int64_t output = mine.begin; output < mine.end; ++output) {
+        const T* from = static_cast<const T*>(w.data) + output / o * w.stride_group + output % o * w.stride_o;
+        T* const to = out + output * row;
+        for (std::int64_t channel = 0; channel < c; ++channel, from += w.stride_c) {
+          for (int i = 0; i < 2 * r; ++i) {
+            for (int j = 0; j < 2 * r; ++j) {
+              T* const tap = to + ((i % 2 * 2 + j % 2) * c + channel) * r * r + i / 2 * r + j / 2;
+              *tap = i < p.kh && j < p.kw ? from[i * w.stride_kh + j * w.stride_kw] : T(0);
+            }
+          }
+        }
+      }
+    };
+    team(threads, member);
+    return {out, row, r * r, r, 1, o * row};
+  }
+
+  // x as the inner convolution reads it: [group][phase][channel] where x has [group][channel].
+  static void separate_pixels(const ConvProblem& p, const ConvProblem& q, const T* x, T* out, int threads) {
+    if (p.layout == Layout::nhwc) {
+      separate_channels_last(p, q, x, out, threads);
+    } else {
+      separate_planes(p, q, x, out, threads);
+    }
+  }
+  static void separate_channels_last(const ConvProblem& p, const ConvProblem& q, const T* x, T* out, int threads) {
+    const std::int64_t c = p.c / p.groups;
+    const std::size_t bytes = static_cast<std::size_t>(c) * sizeof(T);
+    auto member = [&](int index, int size) {
+      const Share rows = share(q.n * q.h, index, size);
+      T* to = out + rows.begin * q.w * q.c;
+      for (std::int64_t row = rows.begin; row < rows.end; ++row) {
+        const T* const image = x + row / q.h * p.h * p.w * p.c;
+        for (std::int64_t col = 0; col < q.w; ++col) {
+          for (std::int64_t group = 0; group < p.groups; ++group) {
+            for (int phase = 0; phase < phases; ++phase, to += c) {
+              const std::int64_t i = 2 * (row % q.h) + phase / 2 - p.pad_top, j = 2 * col + phase % 2 - p.pad_left;
+              if (i >= 0 && i < p.h && j >= 0 && j < p.w) {
+                std::memcpy(to, image + (i * p.w + j) * p.c + group * c, bytes);
+              } else {
+                std::memset(to, 0, bytes);
+              }
+            }
+          }
+        }
+      }
+    };
+    team(threads, member);
+  }
+  static void separate_planes(const ConvProblem& p, const ConvProblem& q, const T* x, T* out, int threads) {
+    const std::int64_t c = p.c / p.groups, plane = q.h * q.w;
+    auto member = [&](int index, int size) {
+      const Share planes = share(q.n * p.c, index, size);
+      for (std::int64_t item = planes.begin; item < planes.end; ++item) {
+        const T* const from = x + item * p.h * p.w;
+        const std::int64_t channel = item % p.c;
+        T* const first = out + (item / p.c * q.c + channel / c * phases * c + channel % c) * plane;
+        for (int phase = 0; phase < phases; ++phase) {
+          T* to = first + phase * c * plane;
+          const Inside rows = inside(phase / 2 - p.pad_top, q.h, 2, p.h);
+          const Inside cols = inside(phase % 2 - p.pad_left, q.w, 2, p.w);
+          for (std::int64_t i = 0; i < q.h; ++i, to += q.w) {
+            const bool exists = i >= rows.begin && i < rows.end;
+            const std::int64_t begin = exists ? cols.begin : q.w, end = exists ? cols.end : q.w;
+            for (std::int64_t j = 0; j < begin; ++j) to[j] = T(0);
+            if (begin < end) {
+              const T* pixel = from + (2 * i + phase / 2 - p.pad_top) * p.w + (2 * begin + phase % 2 - p.pad_left);
+              for (std::int64_t j = begin; j < end; ++j, pixel += 2) to[j] = *pixel;
+            }
+            for (std::int64_t j = end; j < q.w; ++j) to[j] = T(0);
+          }
+        }
+      }
+    };
+    team(threads, member);
+  }
+
+  struct Areas {
+    T *taps, *packed, *x;
+    char* winograd;
+  };
+  static Areas carve(const ConvProblem& p, const Parameters& parameters, int threads, Carver& carver) {
+    const std::int64_t together = images(p), last = p.n - (ceil_div(p.n, together) - 1) * together;
+    const ConvProblem q = inner(p, together);
+    Areas areas{};
+    if (!p.packed) {
+      areas.taps = carver.take<T>(filter_elements(p));
+      areas.packed = carver.take<T>(winograd_packed_elements(q, tile()));
+    }
+    areas.x = carver.take<T>(q.n * q.c * q.h * q.w);
+    carver.used = round_up(carver.used, 4096);
+    areas.winograd = carver.base ? carver.base + carver.used : nullptr;
+    // Fewer images may make larger blocks.
+    carver.used += larger(winograd_workspace(q, parameters, threads, tile()),
+                          winograd_workspace(inner(p, last), parameters, threads, tile()));
+    return areas;
+  }
+
+  static int candidates(const ConvProblem& p, const Machine& machine, int threads, Parameters* out, int capacity) {
+    return winograd_candidates(inner(p, images(p)), machine, threads, tile(), out, capacity);
+  }
+  static void cost(const ConvProblem& p, const Parameters& parameters, const Machine& machine, int threads, Cost* out) {
+    const ConvProblem q = inner(p, larger<std::int64_t>(p.n, 1));
+    winograd_cost(q, parameters, machine, threads, tile(), out);
+    out->bytes_dram = tensor_bytes(p, sizeof(T));
+    const double copied = static_cast<double>(q.n * q.c * q.h * q.w);
+    out->vector_ops += (p.layout == Layout::nhwc ? 2.0 : 4.0) * copied / Vec<T>::lanes;
+    out->bytes_l3 += 2.0 * copied * sizeof(T);
+    out->barriers += 1;
+    if (!p.packed) {
+      out->vector_ops += 4.0 * static_cast<double>(filter_elements(p));
+      out->bytes_l3 += 2.0 * static_cast<double>(winograd_packed_elements(q, tile())) * sizeof(T);
+      out->barriers += 2;
+    }
+  }
+
+  static void packing(const ConvProblem& p, const Parameters&, Packing* out) {
+    *out = {};
+    // Four taps are packed as three and a zero are.
+    append(Name, out->id, sizeof out->id);
+    out->bytes = winograd_packed_elements(inner(p, 1), tile()) * static_cast<std::int64_t>(sizeof(T));
+  }
+  static void pack(const ConvProblem& p, const Parameters&, const WeightView& w, void* out, int threads) {
+    const Block taps(filter_elements(p) * static_cast<std::int64_t>(sizeof(T)));
+    const WeightView view = separate_taps(p, w, reinterpret_cast<T*>(taps.data()), threads);
+    winograd_pack(inner(p, 1), view, static_cast<T*>(out), threads, tile());
+  }
+  static std::int64_t workspace_bytes(const ConvProblem& p, const Parameters& parameters, int threads) {
+    Carver carver{nullptr};
+    carve(p, parameters, threads, carver);
+    return carver.used;
+  }
+
+  static void run(const Arguments& args) {
+    const ConvProblem& p = *args.problem;
+    Carver carver{static_cast<char*>(args.workspace)};
+    const Areas areas = carve(p, *args.parameters, args.threads, carver);
+    Arguments part = args;
+    part.x = areas.x;
+    part.workspace = areas.winograd;
+    if (!p.packed) {
+      const WeightView view = separate_taps(p, args.w, areas.taps, args.threads);
+      winograd_pack(inner(p, 1), view, areas.packed, args.threads, tile());
+      part.packed = areas.packed;
+    }
+    const std::int64_t together = images(p), outputs = p.o * p.oh * p.ow;
+    for (std::int64_t first = 0; first < p.n; first += together) {
+      const ConvProblem q = inner(p, smaller(together, p.n - first));
+      part.problem = &q;
+      part.y = static_cast<T*>(args.y) + first * outputs;
+      if (args.epilogue.residual) {
+        part.epilogue.residual = static_cast<const T*>(args.epilogue.residual) + first * outputs;
+      }
+      separate_pixels(p, q, static_cast<const T*>(args.x) + first * p.c * p.h * p.w, areas.x, args.threads);
+      winograd_run(part, tile());
+    }
+  }
+};
+
+template <class T, class F, const char* Name>
+constexpr Kernel kernel(float rms_ratio) {
+  using E = Entry<T, F, Name>;
+  Kernel k = kernel_of<T>("winograd4", Name, Op::forward, layout_nchw | layout_nhwc, 1);
+  k.error = {false, rms_ratio};
+  k.schema = winograd_schema;
+  k.applies = E::applies;
+  k.candidates = E::candidates;
+  k.cost = E::cost;
+  k.packing = E::packing;
+  k.pack = E::pack;
+  k.workspace_bytes = E::workspace_bytes;
+  k.run = E::run;
+  return k;
+}
+
+constexpr char f32_2x2[] = "f32_winograd_strided_4x4_2x2__" CONVKIT_ISA_NAME;
+constexpr char f32_3x3[] = "f32_winograd_strided_4x4_3x3__" CONVKIT_ISA_NAME;
+constexpr char f64_2x2[] = "f64_winograd_strided_4x4_2x2__" CONVKIT_ISA_NAME;
+constexpr char f64_3x3[] = "f64_winograd_strided_4x4_3x3__" CONVKIT_ISA_NAME;
+
+constexpr Kernel kernels[] = {
+    kernel<float, F4x2, f32_2x2>(1.3f),
+    kernel<float, F4x3, f32_3x3>(2.0f),
+    kernel<double, F4x2, f64_2x2>(1.3f),
+    kernel<double, F4x3, f64_3x3>(2.0f),
+};
+
+}  // namespace
+
+extern const KernelTable winograd_strided_table;
+constexpr KernelTable winograd_strided_table = {kernels, sizeof kernels / sizeof kernels[0]};
+
+}  // namespace convkit::CONVKIT_ISA
