@@ -45,6 +45,10 @@ struct Sizes {
   std::ptrdiff_t v_point, v_block;
   std::int64_t m_tiles;  // most rows of M
   std::ptrdiff_t m_point, u_point;
+  // Where channels are those of four phases (winograd_strided.cpp), of one phase: the last point of an odd filter's odd
+  // phases is a product with zero, in its rows, in its columns or in both.
+  std::int64_t phase_channels = 0;
+  bool odd_rows = false, odd_columns = false;
 
   Sizes(const ConvProblem& p, const Parameters& parameters, const WinogradTile<T>& tile)
       : g(make_geometry(p, tile)), points(tile.ny * tile.nx) {
@@ -242,10 +246,24 @@ struct WinogradMember {
       if (point == fetch_from || (point == 0 && fetch_from < 0 && ahead.outer > 0)) ahead.pace = pace;
       const T* const panel = u + point * u_point;
       const T* const next = packed && (another || point + 1 < s.points) ? panel + u_point : nullptr;
-      multiply_point<T>(
-          {to - from, c_end - c, tile.fold, pass, v + point * s.v_point + c / s.lanes * s.v_block + from * s.lanes,
-           s.v_block, panel, area.m + point * s.m_point, next, &ahead, c > 0},
-          vectors);
+      const auto multiply_channels = [&](std::int64_t begin, std::int64_t end) {
+        const std::ptrdiff_t skipped = (begin - c) * vectors * s.lanes;
+        multiply_point<T>(
+            {to - from, end - begin, tile.fold, pass,
+             v + point * s.v_point + begin / s.lanes * s.v_block + from * s.lanes, s.v_block, panel + skipped,
+             area.m + point * s.m_point, next ? next + skipped : nullptr, &ahead, begin > 0},
+            vectors);
+      };
+      const bool half_rows = s.odd_rows && point / tile.nx == tile.ny - 1;
+      const bool half_columns = s.odd_columns && point % tile.nx == tile.nx - 1;
+      if (!half_rows && !half_columns) {
+        multiply_channels(c, c_end);
+      } else if (!half_columns) {
+        multiply_channels(0, 2 * s.phase_channels);
+      } else {
+        multiply_channels(0, s.phase_channels);
+        if (!half_rows) multiply_channels(2 * s.phase_channels, 3 * s.phase_channels);
+      }
     }
   }
 

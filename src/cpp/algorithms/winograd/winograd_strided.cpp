@@ -1,7 +1,8 @@
 // Stride 2: the pixels of x of one parity along each axis meet every second tap, so that a convolution is the sum of four
 // with stride 1 and taps half as many a side, which is one of stride 1 with four times the channels. 3x3 and 4x4 filters
 // take F(4x4, 2x2), 100 products for 16 pixels where direct summation takes 144 and 256; 5x5 and 6x6 take F(4x4, 3x3),
-// 144 for 400 and 576. In odd filters the last tap of the odd phases is zero.
+// 144 for 400 and 576. In odd filters the last tap of the odd phases is zero, and with it their product at the point
+// infinity: 81 products are left for a 3x3, 121 for a 5x5.
 //
 // x is copied phase by phase, pads included, as many images at a time as stay in L3. Packed filters are 100 / 9 times as
 // large as those of a 3x3: with few pixels reading them takes longer than direct summation.
@@ -40,6 +41,16 @@ struct Entry {
     q.packed = 1;
     return q;
   }
+  // Products with zero are left out where phases are whole vectors.
+  static bool skips(const ConvProblem& p) { return p.c / p.groups % Vec<T>::lanes == 0; }
+  static Sizes<T> sizes(const ConvProblem& p, const ConvProblem& q, const Parameters& parameters) {
+    Sizes<T> s(q, parameters, tile());
+    s.phase_channels = p.c / p.groups;
+    s.odd_rows = skips(p) && p.kh % 2 == 1;
+    s.odd_columns = skips(p) && p.kw % 2 == 1;
+    return s;
+  }
+  static double multiplied(std::int64_t taps) { return taps % 2 ? 1.0 - 0.5 / F::n : 1.0; }
   static std::int64_t images(const ConvProblem& p) {
     const std::int64_t n = larger<std::int64_t>(p.n, 1);  // plans ask about empty batches, too
     const ConvProblem q = inner(p, 1);
@@ -158,6 +169,7 @@ struct Entry {
   static void cost(const ConvProblem& p, const Parameters& parameters, const Machine& machine, int threads, Cost* out) {
     const ConvProblem q = inner(p, larger<std::int64_t>(p.n, 1));
     winograd_cost(q, parameters, machine, threads, tile(), out);
+    if (skips(p)) out->fmas *= multiplied(p.kh) * multiplied(p.kw);
     out->bytes_dram = tensor_bytes(p, sizeof(T));
     const double copied = static_cast<double>(q.n * q.c * q.h * q.w);
     out->vector_ops += (p.layout == Layout::nhwc ? 2.0 : 4.0) * copied / Vec<T>::lanes;
@@ -208,7 +220,8 @@ struct Entry {
         part.epilogue.residual = static_cast<const T*>(args.epilogue.residual) + first * outputs;
       }
       separate_pixels(p, q, static_cast<const T*>(args.x) + first * p.c * p.h * p.w, areas.x, args.threads);
-      winograd_run(part, tile());
+      const double bytes = static_cast<double>(q.n * outputs) * sizeof(T);
+      winograd_run(part, tile(), sizes(p, q, *args.parameters), bytes > static_cast<double>(machine().l2));
     }
   }
 };
