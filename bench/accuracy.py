@@ -28,7 +28,8 @@ DATA: dict[str, Callable[[np.random.Generator, tuple[int, ...]], Array]] = {
     "normal": lambda rng, shape: rng.standard_normal(shape),
     "ReLU": lambda rng, shape: np.maximum(rng.standard_normal(shape), 0.0),
 }
-FILTERS = ((3, 3), (5, 5), (1, 3), (3, 1), (1, 7), (7, 1))
+# Height, width, stride.
+FILTERS = ((3, 3, 1), (5, 5, 1), (1, 3, 1), (3, 1, 1), (1, 7, 1), (7, 1, 1), (3, 3, 2), (4, 4, 2), (5, 5, 2))
 SIZE, OUTPUTS = 24, 64
 
 
@@ -66,11 +67,12 @@ def main() -> None:
     for kernel in kernels:
         if kernel["direct"] or kernel["dtypes"][0] != "float32":
             continue
-        for kh, kw in FILTERS:
+        for kh, kw, stride in FILTERS:
             cells: dict[str, list[str]] = {kind: [] for kind in DATA}
             for c in channels:
                 padding = {"pad_top": kh // 2, "pad_bottom": kh // 2, "pad_left": kw // 2, "pad_right": kw // 2}
-                problem = Problem(1, c, SIZE, SIZE, OUTPUTS, kh, kw, layout="NHWC", **padding)
+                strides = {"stride_h": stride, "stride_w": stride}
+                problem = Problem(1, c, SIZE, SIZE, OUTPUTS, kh, kw, layout="NHWC", **strides, **padding)
                 if not takes(kernel, problem):
                     break
                 double = problem.replace(dtype="float64")
@@ -86,7 +88,8 @@ def main() -> None:
                     cells[kind].append(f"{rms / plain_rms:.2f} / {largest / plain_largest:.2f}")
             for kind, row in cells.items():
                 if row:
-                    table.append([f"`{kernel['name']}`", kind, *row])
+                    name = f"`{kernel['name']}`" + (f", {kh}x{kw}" if stride == 2 else "")
+                    table.append([name, kind, *row])
                     print("| " + " | ".join(table[-1]) + " |", flush=True)
     if arguments.json:
         arguments.json.write_text("[\n" + ",\n".join(json.dumps(row, ensure_ascii=False) for row in table) + "\n]\n")

@@ -248,10 +248,10 @@ constexpr char f64_2x2[] = "f64_winograd_strided_4x4_2x2__" CONVKIT_ISA_NAME;
 constexpr char f64_3x3[] = "f64_winograd_strided_4x4_3x3__" CONVKIT_ISA_NAME;
 
 constexpr Kernel kernels[] = {
-    kernel<float, F4x2, f32_2x2>(1.3f),
-    kernel<float, F4x3, f32_3x3>(2.0f),
-    kernel<double, F4x2, f64_2x2>(1.3f),
-    kernel<double, F4x3, f64_3x3>(2.0f),
+    kernel<float, F4x2, f32_2x2>(2.0f),
+    kernel<float, F4x3, f32_3x3>(2.25f),
+    kernel<double, F4x2, f64_2x2>(2.0f),
+    kernel<double, F4x3, f64_3x3>(2.25f),
 };
 
 }  // namespace
