@@ -68,9 +68,12 @@ def test_machines_follow_one_another_and_may_lack_results(pages: Any, tmp_path: 
         assert pages.block(name, both) == f"{on(first, name)}\n\n{on(second, name)}"
     assert "| - | 1 |" in pages.block("layers-vgg19", [second])
     assert pages.block("machine", both).split("\n\n")[1].startswith("Another CPU, ")
-    for name in ("losses", "layers-resnet50", "scaling", "bestof", "training", "overhead", "accuracy", "error"):
+    for name in ("losses", "layers-resnet50", "scaling", "bestof", "training", "overhead", "error"):
         assert pages.block(name, [second]) == ""
         assert pages.block(name, both) == on(first, name)
+    errors = next(results for results in pages.machines() if results.read("accuracy") is not None)
+    assert pages.block("accuracy", [second]) == ""
+    assert pages.block("accuracy", [errors, second]) == on(errors, "accuracy")
 
     text = (ROOT / "docs" / "performance.md").read_text()
     page = pages.rewritten(text, both)

@@ -127,17 +127,21 @@ def test_a_pixel_and_a_tap_meet_where_they_should(kernel: Any) -> None:
     tile, taps = kernel["name"].split("__")[0].rsplit("_", 2)[1:]
     (my, mx), (ry, rx) = (tuple(map(int, text.split("x"))) for text in (tile, taps))
     dtype = kernel["dtypes"][0]
-    problem = Problem(1, 1, my + ry - 1, mx + rx - 1, ry * rx, ry, rx, dtype=dtype, layout="NHWC")
+    # A strided kernel's taps are those of a phase.
+    stride = 2 if "_strided_" in kernel["name"] else 1
+    ry, rx = stride * ry, stride * rx
+    h, w = (stride * (m - 1) + r for m, r in ((my, ry), (mx, rx)))
+    problem = Problem(1, 1, h, w, ry * rx, ry, rx, stride_h=stride, stride_w=stride, dtype=dtype, layout="NHWC")
     parameters = _core.candidates(kernel["index"], problem.to_core(), 1)[0]
-    w = np.eye(ry * rx, dtype=dtype).reshape(ry * rx, 1, ry, rx)
+    filters = np.eye(ry * rx, dtype=dtype).reshape(ry * rx, 1, ry, rx)
     tolerance = 1e-5 if dtype == "float32" else 1e-13
     for pixel in np.ndindex(problem.h, problem.w):
         x = np.zeros((1, problem.h, problem.w, 1), dtype)
         x[0, *pixel, 0] = 1
-        y = _core.Trial(kernel["index"], parameters, problem.to_core(), 1, x, w, poison=True).run()
+        y = _core.Trial(kernel["index"], parameters, problem.to_core(), 1, x, filters, poison=True).run()
         expected = np.zeros((my, mx, ry, rx))
         for output in np.ndindex(my, mx):
-            tap = pixel[0] - output[0], pixel[1] - output[1]
+            tap = pixel[0] - stride * output[0], pixel[1] - stride * output[1]
             if 0 <= tap[0] < ry and 0 <= tap[1] < rx:
                 expected[output + tap] = 1
         np.testing.assert_allclose(y.reshape(expected.shape), expected, rtol=0, atol=tolerance)

@@ -12,7 +12,13 @@ CONVKIT_INLINE void copy_run(const T* from, std::int64_t count, T* to) {
   using V = Vec<T>;
   std::int64_t i = 0;
   for (; i + V::lanes <= count; i += V::lanes) V::store(to + i, V::load(from + i));
-  if (i < count) V::store(to + i, V::load(from + i, static_cast<int>(count - i)), static_cast<int>(count - i));
+  if (i == count) return;
+  // Where there is a whole vector, the last one overlaps: prefetchers do not see loads under a mask.
+  if (count >= V::lanes) {
+    V::store(to + count - V::lanes, V::load(from + count - V::lanes));
+  } else {
+    V::store(to, V::load(from, static_cast<int>(count)), static_cast<int>(count));
+  }
 }
 
 template <class T>
@@ -71,9 +77,12 @@ CONVKIT_INLINE void fill_tap(const ConvProblem& p, const T* row, std::int64_t ox
   } else if (s == 2) {
     std::int64_t i = 0;
     for (; i + V::lanes <= valid; i += V::lanes) V::store(to + i, V::even(from + 2 * i));
-    if (i < valid) {
-      const int n = static_cast<int>(valid - i);
-      V::store(to + i, V::even(from + 2 * i, n), n);
+    if (i == valid) return;
+    if (valid >= V::lanes) {
+      V::store(to + valid - V::lanes, V::even(from + 2 * (valid - V::lanes)));
+    } else {
+      const int n = static_cast<int>(valid);
+      V::store(to, V::even(from, n), n);
     }
   } else {
     for (std::int64_t i = 0; i < valid; ++i) to[i] = from[i * s];

@@ -1,12 +1,14 @@
-// 1x1 convolution, stride 1, no padding: a matrix product on the tensors as they are.
+// 1x1 convolution: a matrix product on the tensors as they are.
 //
-// NHWC: rows of pixels times packed panels of outputs.
+// NHWC, stride 1, no padding: rows of pixels times packed panels of outputs.
 //
 // NCHW: the weights' rows times columns of pixels. Both stay as they are: a panel of B is touched once per tile of outputs
 // and its rows are contiguous, so packing never pays. Pixels that fill no vector go with lanes on channels.
 //
 // NCHW, outputs: packed panels of outputs, walking down the columns, and through a transpose of an L1 scratch on the way to
 // y; for small images, whose columns fill few vectors.
+//
+// NCHW with strides or pads: the pixels that are read are copied first, plane by plane, and are then the tensor as it is.
 #include "algorithms/adjoint.hpp"
 #include "microkernels/dot_tile.hpp"
 
@@ -83,20 +85,53 @@ void rows_run(const Arguments& args) {
 
 // --- NCHW -------------------------------------------------------------------------------------------------------------
 
+bool planes_apply(const ConvProblem& p) { return p.kh == 1 && p.kw == 1; }
+
+// The pixels of x that are read; nothing where that is all of them.
+CONVKIT_INLINE std::int64_t copied_elements(const ConvProblem& p) {
+  return pointwise_applies(p) ? 0 : round_up(p.n * p.c * p.oh * p.ow, 16);
+}
+
+// x, or a copy of the pixels that are read in `to`.
+template <class T>
+const T* read_pixels(const Arguments& args, T* to) {
+  const ConvProblem& p = *args.problem;
+  const T* const x = static_cast<const T*>(args.x);
+  if (pointwise_applies(p)) return x;
+  const std::int64_t pixels = p.oh * p.ow;
+  auto member = [&](int index, int size) {
+    const Share planes = share(p.n * p.c, index, size);
+    for (std::int64_t i = planes.begin; i < planes.end; ++i) {
+      fill_columns_of_pixels(p, x + i * p.h * p.w, 0, pixels, pixels, 0, 1, to + i * pixels, pixels);
+    }
+  };
+  team(worthwhile_threads(p, args.threads), member);
+  return to;
+}
+
+template <class T>
+void add_copy(const ConvProblem& p, Cost* cost) {
+  const double copied = static_cast<double>(copied_elements(p));
+  if (copied == 0) return;
+  cost->vector_ops += 4 * copied / Vec<T>::lanes;
+  cost->bytes_l3 += 2 * copied * sizeof(T);
+  cost->barriers += 1;
+}
+
 constexpr std::int64_t scratch_pixels = 48;
 template <class T>
 constexpr std::int64_t scratch_elements = scratch_pixels * TileShape<T>::panel;
 
 // NCHW with lanes on outputs: pixels [block.begin, block.end), at most scratch_pixels, of one image times one panel.
 template <class T>
-void multiply_block(const Arguments& args, const Finish<T>& finish, const T* packed, std::int64_t image,
+void multiply_block(const Arguments& args, const Finish<T>& finish, const T* input, const T* packed, std::int64_t image,
                     std::int64_t group, std::int64_t panel, const Share& block, T* scratch) {
   const ConvProblem& p = *args.problem;
   const std::int64_t pixels = p.oh * p.ow, channels = p.c / p.groups;
   const Panels<T> panels{p.o / p.groups};
   const std::int64_t o = group * panels.outputs + panel * Panels<T>::width;
   const int nv = panels.vectors(panel), width = nv * Vec<T>::lanes;
-  const T* x = static_cast<const T*>(args.x) + (image * p.c + group * channels) * pixels + block.begin;
+  const T* x = input + (image * p.c + group * channels) * pixels + block.begin;
   const T* b = packed + group * panels.padded() * channels + panels.offset(panel, channels);
   for_row_tiles(
       block.end - block.begin, TileShape<T>::rows(nv),
@@ -148,6 +183,7 @@ void columns_cost(const ConvProblem& p, const Parameters&, const Machine&, int t
   out->bytes_l2 = static_cast<double>(p.n * (panels + (odd ? 1 : 0)) * p.o * k) * sizeof(T);
   out->bytes_dram = tensor_bytes(p, sizeof(T));
   out->imbalance = grid_imbalance(p.n * panels, p.groups * ceil_div(p.o / p.groups, 6), threads);
+  add_copy<T>(p, out);
 }
 
 // A member's scratch: the channels of odd pixels, one pixel after the other.
@@ -158,7 +194,7 @@ CONVKIT_INLINE std::int64_t odd_elements(const ConvProblem& p) {
 
 template <class T>
 std::int64_t columns_workspace(const ConvProblem& p, const Parameters&, int threads) {
-  return threads * odd_elements<T>(p) * static_cast<std::int64_t>(sizeof(T));
+  return (copied_elements(p) + threads * odd_elements<T>(p)) * static_cast<std::int64_t>(sizeof(T));
 }
 
 template <class T>
@@ -167,6 +203,8 @@ void columns_run(const Arguments& args) {
   const std::int64_t image_pixels = p.oh * p.ow, channels = p.c / p.groups, outputs = p.o / p.groups;
   const std::int64_t odd = odd_pixels<T>(p), whole = image_pixels - odd;
   const T* const weights = static_cast<const T*>(args.w.data);
+  T* const odd_channels = static_cast<T*>(args.workspace);
+  const T* const input = read_pixels(args, odd_channels + args.threads * odd_elements<T>(p));
   const PixelPanels<T> pixels(larger<std::int64_t>(whole, 1));
   // Odd pixels go with the last panel: alone they would be too little for a member.
   const std::int64_t panels = whole ? pixels.count() : 0, items = larger<std::int64_t>(panels, 1);
@@ -177,7 +215,7 @@ void columns_run(const Arguments& args) {
     const Grid grid = make_grid(p.n * items, ceil_div(outputs, 6), size);
     const Share mine = share(p.n * items, index / grid.columns, grid.rows);
     const Share o = share(outputs, index % grid.columns, grid.columns);
-    T* const scratch = static_cast<T*>(args.workspace) + index * odd_elements<T>(p);
+    T* const scratch = odd_channels + index * odd_elements<T>(p);
     const std::int64_t pitch = round_up(channels, 16);
     for (std::int64_t begin = mine.begin; begin < mine.end && o.begin < o.end;) {
       const std::int64_t image = begin / items, first = begin % items;
@@ -186,7 +224,7 @@ void columns_run(const Arguments& args) {
       const bool with_odd = odd > 0 && last == items;
       const std::int64_t step = last - first > 1 || with_odd ? blocks.outputs : outputs;
       for (std::int64_t group = 0; group < p.groups; ++group) {
-        const T* const x = static_cast<const T*>(args.x) + (image * p.c + group * channels) * image_pixels;
+        const T* const x = input + (image * p.c + group * channels) * image_pixels;
         const T* const w = weights + group * outputs * channels;
         const T* const bias = finish.bias ? finish.bias + group * outputs : nullptr;
         const std::int64_t y = (image * p.o + group * outputs) * image_pixels;
@@ -230,20 +268,24 @@ void outputs_cost(const ConvProblem& p, const Parameters&, const Machine&, int t
   const Panels<T> panels{p.o / p.groups};
   out->imbalance = grid_imbalance(blocks, p.groups * panels.count(), threads, panels.missing(p.groups));
   add_cold_packing<T>(p, out);
+  add_copy<T>(p, out);
 }
 
 template <class T>
 std::int64_t outputs_workspace(const ConvProblem& p, const Parameters&, int threads) {
-  return threads * scratch_elements<T> * static_cast<std::int64_t>(sizeof(T)) + (p.packed ? 0 : panels_bytes<T>(p));
+  return (copied_elements(p) + threads * scratch_elements<T>)*static_cast<std::int64_t>(sizeof(T)) +
+         (p.packed ? 0 : panels_bytes<T>(p));
 }
 
 template <class T>
 void outputs_run(const Arguments& args) {
   const ConvProblem& p = *args.problem;
   T* const workspace = static_cast<T*>(args.workspace);
+  T* const copied = workspace + args.threads * scratch_elements<T>;
+  const T* const input = read_pixels(args, copied);
   const T* packed = static_cast<const T*>(args.packed);
   if (!packed) {
-    T* fresh = workspace + args.threads * scratch_elements<T>;
+    T* fresh = copied + copied_elements(p);
     pack_panels<T>(p, *args.parameters, args.w, fresh, args.threads);
     packed = fresh;
   }
@@ -261,7 +303,7 @@ void outputs_run(const Arguments& args) {
     for (std::int64_t item = mine.begin; item < mine.end; ++item) {
       const Share block = share(pixels, static_cast<int>(item % blocks), static_cast<int>(blocks));
       for (std::int64_t column = columns.begin; column < columns.end; ++column) {
-        multiply_block(args, finish, packed, item / blocks, column / count, column % count, block,
+        multiply_block(args, finish, input, packed, item / blocks, column / count, column % count, block,
                        workspace + index * scratch_elements<T>);
       }
     }
@@ -287,7 +329,7 @@ template <class T>
 constexpr Kernel columns_entry(const char* name) {
   Kernel k = kernel_of<T>("pointwise", name, Op::forward, layout_nchw, 3);
   k.schema = no_parameters;
-  k.applies = pointwise_applies;
+  k.applies = planes_apply;
   k.candidates = one_candidate;
   k.cost = columns_cost<T>;
   k.workspace_bytes = columns_workspace<T>;
@@ -299,7 +341,7 @@ template <class T>
 constexpr Kernel outputs_entry(const char* name) {
   Kernel k = kernel_of<T>("pointwise", name, Op::forward, layout_nchw, 2);
   k.schema = no_parameters;
-  k.applies = pointwise_applies;
+  k.applies = planes_apply;
   k.candidates = one_candidate;
   k.cost = outputs_cost<T>;
   k.packing = panels_entry<T>;

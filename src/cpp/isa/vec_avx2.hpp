@@ -52,7 +52,11 @@ struct Vec<float> : VecBase<float, 32> {
     const __m256 pairs = _mm256_shuffle_ps((__m256)a, (__m256)b, 0xdd);
     return (Reg)_mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(pairs), 0xd8));
   }
-  static CONVKIT_INLINE Reg even(const float* p) { return even(load(p), load(p + 8, 7)); }
+  // The second half of the elements lies at odd places of a vector that ends with the last one: no mask is needed.
+  static CONVKIT_INLINE Reg even(const float* p) {
+    const __m256 pairs = _mm256_shuffle_ps((__m256)load(p), (__m256)load(p + 7), 0xd8);
+    return (Reg)_mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(pairs), 0xd8));
+  }
   static CONVKIT_INLINE Reg even(const float* p, int n) {
     const int count = 2 * n - 1;
     return even(load(p, smaller(larger(count, 0), 8)), load(p + 8, larger(count - 8, 0)));
@@ -121,7 +125,9 @@ struct Vec<double> : VecBase<double, 32> {
   static CONVKIT_INLINE Reg odd(Reg a, Reg b) {
     return (Reg)_mm256_permute4x64_pd(_mm256_unpackhi_pd((__m256d)a, (__m256d)b), 0xd8);
   }
-  static CONVKIT_INLINE Reg even(const double* p) { return even(load(p), load(p + 4, 3)); }
+  static CONVKIT_INLINE Reg even(const double* p) {
+    return (Reg)_mm256_permute4x64_pd(_mm256_shuffle_pd((__m256d)load(p), (__m256d)load(p + 3), 0xa), 0xd8);
+  }
   static CONVKIT_INLINE Reg even(const double* p, int n) {
     const int count = 2 * n - 1;
     return even(load(p, smaller(larger(count, 0), 4)), load(p + 4, larger(count - 4, 0)));

@@ -52,7 +52,11 @@ struct Vec<float> : VecBase<float, 64> {
   static CONVKIT_INLINE Reg after(Reg a, Reg b) {
     return (Reg)_mm512_alignr_epi32((__m512i)b, (__m512i)a, N);
   }
-  static CONVKIT_INLINE Reg even(const float* p) { return even(load(p), load(p + 16, 15)); }
+  // The second half of the elements lies at odd places of a vector that ends with the last one: no mask is needed.
+  static CONVKIT_INLINE Reg even(const float* p) {
+    const __m512i index = _mm512_set_epi32(31, 29, 27, 25, 23, 21, 19, 17, 14, 12, 10, 8, 6, 4, 2, 0);
+    return (Reg)_mm512_permutex2var_ps((__m512)load(p), index, (__m512)load(p + 15));
+  }
   static CONVKIT_INLINE Reg even(const float* p, int n) {
     const int count = 2 * n - 1;
     return even(load(p, smaller(larger(count, 0), 16)), load(p + 16, larger(count - 16, 0)));
@@ -139,7 +143,10 @@ struct Vec<double> : VecBase<double, 64> {
   static CONVKIT_INLINE Reg after(Reg a, Reg b) {
     return (Reg)_mm512_alignr_epi64((__m512i)b, (__m512i)a, N);
   }
-  static CONVKIT_INLINE Reg even(const double* p) { return even(load(p), load(p + 8, 7)); }
+  static CONVKIT_INLINE Reg even(const double* p) {
+    const __m512i index = _mm512_set_epi64(15, 13, 11, 9, 6, 4, 2, 0);
+    return (Reg)_mm512_permutex2var_pd((__m512d)load(p), index, (__m512d)load(p + 7));
+  }
   static CONVKIT_INLINE Reg even(const double* p, int n) {
     const int count = 2 * n - 1;
     return even(load(p, smaller(larger(count, 0), 8)), load(p + 8, larger(count - 8, 0)));

@@ -41,7 +41,9 @@ struct Vec<float> : VecBase<float, 16> {
 
   static CONVKIT_INLINE Reg even(Reg a, Reg b) { return (Reg)_mm_shuffle_ps((__m128)a, (__m128)b, 0x88); }
   static CONVKIT_INLINE Reg odd(Reg a, Reg b) { return (Reg)_mm_shuffle_ps((__m128)a, (__m128)b, 0xdd); }
-  static CONVKIT_INLINE Reg even(const float* p) { return even(load(p), load(p + 4, 3)); }
+  static CONVKIT_INLINE Reg even(const float* p) {
+    return (Reg)_mm_shuffle_ps((__m128)load(p), (__m128)load(p + 3), 0xd8);
+  }
   static CONVKIT_INLINE Reg even(const float* p, int n) {
     const int count = 2 * n - 1;
     return even(load(p, smaller(larger(count, 0), 4)), load(p + 4, larger(count - 4, 0)));
@@ -87,7 +89,9 @@ struct Vec<double> : VecBase<double, 16> {
 
   static CONVKIT_INLINE Reg even(Reg a, Reg b) { return (Reg)_mm_unpacklo_pd((__m128d)a, (__m128d)b); }
   static CONVKIT_INLINE Reg odd(Reg a, Reg b) { return (Reg)_mm_unpackhi_pd((__m128d)a, (__m128d)b); }
-  static CONVKIT_INLINE Reg even(const double* p) { return even(load(p), load(p + 2, 1)); }
+  static CONVKIT_INLINE Reg even(const double* p) {
+    return (Reg)_mm_shuffle_pd((__m128d)load(p), (__m128d)load(p + 1), 2);
+  }
   static CONVKIT_INLINE Reg even(const double* p, int n) {
     const int count = 2 * n - 1;
     return even(load(p, smaller(larger(count, 0), 2)), load(p + 2, larger(count - 2, 0)));

@@ -6,8 +6,6 @@
 //
 // x is copied phase by phase, pads included, as many images at a time as stay in L3. Packed filters are 100 / 9 times as
 // large as those of a 3x3: with few pixels reading them takes longer than direct summation.
-#include <cstring>
-
 #include "algorithms/adjoint.hpp"
 #include "algorithms/winograd/predict.hpp"
 #include "algorithms/winograd/schedule.hpp"
@@ -92,7 +90,6 @@ struct Entry {
   }
   static void separate_channels_last(const ConvProblem& p, const ConvProblem& q, const T* x, T* out, int threads) {
     const std::int64_t c = p.c / p.groups;
-    const std::size_t bytes = static_cast<std::size_t>(c) * sizeof(T);
     auto member = [&](int index, int size) {
       const Share rows = share(q.n * q.h, index, size);
       T* to = out + rows.begin * q.w * q.c;
@@ -103,9 +100,9 @@ struct Entry {
             for (int phase = 0; phase < phases; ++phase, to += c) {
               const std::int64_t i = 2 * (row % q.h) + phase / 2 - p.pad_top, j = 2 * col + phase % 2 - p.pad_left;
               if (i >= 0 && i < p.h && j >= 0 && j < p.w) {
-                std::memcpy(to, image + (i * p.w + j) * p.c + group * c, bytes);
+                copy_run(image + (i * p.w + j) * p.c + group * c, c, to);
               } else {
-                std::memset(to, 0, bytes);
+                zero_run(c, to);
               }
             }
           }
@@ -124,17 +121,9 @@ struct Entry {
         T* const first = out + (item / p.c * q.c + channel / c * phases * c + channel % c) * plane;
         for (int phase = 0; phase < phases; ++phase) {
           T* to = first + phase * c * plane;
-          const Inside rows = inside(phase / 2 - p.pad_top, q.h, 2, p.h);
-          const Inside cols = inside(phase % 2 - p.pad_left, q.w, 2, p.w);
-          for (std::int64_t i = 0; i < q.h; ++i, to += q.w) {
-            const bool exists = i >= rows.begin && i < rows.end;
-            const std::int64_t begin = exists ? cols.begin : q.w, end = exists ? cols.end : q.w;
-            for (std::int64_t j = 0; j < begin; ++j) to[j] = T(0);
-            if (begin < end) {
-              const T* pixel = from + (2 * i + phase / 2 - p.pad_top) * p.w + (2 * begin + phase % 2 - p.pad_left);
-              for (std::int64_t j = begin; j < end; ++j, pixel += 2) to[j] = *pixel;
-            }
-            for (std::int64_t j = end; j < q.w; ++j) to[j] = T(0);
+          for (std::int64_t row = 0; row < q.h; ++row, to += q.w) {
+            const std::int64_t i = 2 * row + phase / 2 - p.pad_top;
+            fill_tap(p, i >= 0 && i < p.h ? from + i * p.w : nullptr, 0, q.w, phase % 2 - p.pad_left, to);
           }
         }
       }
