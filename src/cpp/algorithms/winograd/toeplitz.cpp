@@ -3,8 +3,7 @@
 #include "algorithms/winograd/toeplitz.hpp"
 
 #include "algorithms/adjoint.hpp"
-#include "algorithms/winograd/predict.hpp"
-#include "algorithms/winograd/schedule.hpp"
+#include "algorithms/winograd/entry.hpp"
 
 namespace convkit::CONVKIT_ISA {
 
@@ -39,18 +38,7 @@ struct Entry {
 
 template <class T, const char* Name>
 constexpr Kernel kernel() {
-  using E = Entry<T, Name>;
-  Kernel k = kernel_of<T>("toeplitz", Name, Op::forward, layout_nchw | layout_nhwc, 2);
-  k.error = {false, 0.8f};
-  k.schema = winograd_schema;
-  k.applies = E::applies;
-  k.candidates = E::candidates;
-  k.cost = E::cost;
-  k.packing = E::packing;
-  k.pack = E::pack;
-  k.workspace_bytes = E::workspace_bytes;
-  k.run = E::run;
-  return k;
+  return winograd_kernel<T, Entry<T, Name>>("toeplitz", Name, Op::forward, 2, 0.8f);
 }
 
 constexpr char f32_name[] = "f32_toeplitz_2x2_3x3__" CONVKIT_ISA_NAME;

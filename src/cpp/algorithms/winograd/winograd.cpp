@@ -1,7 +1,6 @@
 // Winograd convolution: the entries. How it works is in schedule.hpp, which tiles there are is in the list below.
 #include "algorithms/adjoint.hpp"
-#include "algorithms/winograd/predict.hpp"
-#include "algorithms/winograd/schedule.hpp"
+#include "algorithms/winograd/entry.hpp"
 
 namespace convkit::CONVKIT_ISA {
 
@@ -36,18 +35,7 @@ struct Entry {
 
 template <class T, class FY, class FX, const char* Name>
 constexpr Kernel kernel(const char* family, float rms_ratio) {
-  using E = Entry<T, FY, FX, Name>;
-  Kernel k = kernel_of<T>(family, Name, Op::forward, layout_nchw | layout_nhwc, 3);
-  k.error = {false, rms_ratio};
-  k.schema = winograd_schema;
-  k.applies = E::applies;
-  k.candidates = E::candidates;
-  k.cost = E::cost;
-  k.packing = E::packing;
-  k.pack = E::pack;
-  k.workspace_bytes = E::workspace_bytes;
-  k.run = E::run;
-  return k;
+  return winograd_kernel<T, Entry<T, FY, FX, Name>>(family, Name, Op::forward, 3, rms_ratio);
 }
 
 #define CONVKIT_NAME(symbol, text) constexpr char symbol[] = text "__" CONVKIT_ISA_NAME

@@ -5,8 +5,7 @@
 // Channels last, a parity's tiles are written to every second pixel of dx in place. NCHW goes through channels-last copies
 // of dy and dx, of as many images at a time as stay in L3.
 #include "algorithms/adjoint.hpp"
-#include "algorithms/winograd/predict.hpp"
-#include "algorithms/winograd/schedule.hpp"
+#include "algorithms/winograd/entry.hpp"
 
 namespace convkit::CONVKIT_ISA {
 
@@ -109,6 +108,8 @@ WeightView separate_weights(const ConvProblem& p, int phase, const T* taps) {
 template <class T>
 struct Entry {
   static const WinogradTile<T>& tile() { return winograd_tile<T, F4x2, F4x2>(); }
+
+  static bool applies(const ConvProblem& p) { return phases_apply(p); }
 
   static std::int64_t packed_elements(const ConvProblem& p) {
     return round_up(winograd_packed_elements(phase_problem(p, 0, 1), tile()), 64);
@@ -272,18 +273,7 @@ struct Entry {
 
 template <class T>
 constexpr Kernel kernel(const char* name) {
-  using E = Entry<T>;
-  Kernel k = kernel_of<T>("winograd4", name, Op::input_grad, layout_nchw | layout_nhwc, 1);
-  k.error = {false, 1.3f};
-  k.schema = winograd_schema;
-  k.applies = phases_apply;
-  k.candidates = E::candidates;
-  k.cost = E::cost;
-  k.packing = E::packing;
-  k.pack = E::pack;
-  k.workspace_bytes = E::workspace_bytes;
-  k.run = E::run;
-  return k;
+  return winograd_kernel<T, Entry<T>>("winograd4", name, Op::input_grad, 1, 1.3f);
 }
 
 constexpr Kernel kernels[] = {

@@ -7,8 +7,7 @@
 // x is copied phase by phase, pads included, as many images at a time as stay in L3. Packed filters are 100 / 9 times as
 // large as those of a 3x3: with few pixels reading them takes longer than direct summation.
 #include "algorithms/adjoint.hpp"
-#include "algorithms/winograd/predict.hpp"
-#include "algorithms/winograd/schedule.hpp"
+#include "algorithms/winograd/entry.hpp"
 #include "workspace.hpp"
 
 namespace convkit::CONVKIT_ISA {
@@ -217,18 +216,7 @@ struct Entry {
 
 template <class T, class F, const char* Name>
 constexpr Kernel kernel(float rms_ratio) {
-  using E = Entry<T, F, Name>;
-  Kernel k = kernel_of<T>("winograd4", Name, Op::forward, layout_nchw | layout_nhwc, 1);
-  k.error = {false, rms_ratio};
-  k.schema = winograd_schema;
-  k.applies = E::applies;
-  k.candidates = E::candidates;
-  k.cost = E::cost;
-  k.packing = E::packing;
-  k.pack = E::pack;
-  k.workspace_bytes = E::workspace_bytes;
-  k.run = E::run;
-  return k;
+  return winograd_kernel<T, Entry<T, F, Name>>("winograd4", Name, Op::forward, 1, rms_ratio);
 }
 
 constexpr char f32_2x2[] = "f32_winograd_strided_4x4_2x2__" CONVKIT_ISA_NAME;
