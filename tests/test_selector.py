@@ -144,6 +144,17 @@ def test_a_contended_session_counts_only_where_nothing_better_exists() -> None:
     assert alone.choose(PROBLEM, 1).stale
 
 
+def test_a_contended_session_is_compared_through_candidates_that_a_better_one_outdoes() -> None:
+    good, bad = session(1), session(2, contended=True)
+    pairs = [
+        # The machine ran at a third of its speed, and the busy session before it at full speed.
+        (good, trial(good, "gemm", 1.0, median=3e-3)),
+        (bad, trial(bad, "gemm", 1.0, median=1e-3)),
+        (bad, trial(bad, "winograd", 1.2, median=1.2e-3)),
+    ]
+    assert selector_over(CORE, memory_of(*pairs)).choose(PROBLEM, 1).family == "gemm"
+
+
 def test_other_thread_counts_and_machines_do_not_count() -> None:
     for changes in ({"threads": 16}, {"machine": "Other-6-85-4-avx2-l1d32k-l21024k-l332768k"}):
         own = session(1, **changes)

@@ -114,8 +114,9 @@ def rank(
     competitors = [kernel.name for kernel in inventory.competitors(problem)]
     missing = tuple(name for name in competitors if name not in settled)
     untried = tuple(name for name in competitors if name not in tried)
-    usable = _best_class(usable, context)
+    # Trials that a better session outdoes still tell how the sessions compare.
     scale = _scales(usable)
+    usable = _best_class(usable, context)
     by_candidate: dict[Candidate, list[tuple[Session, Trial]]] = {}
     for session, trial, candidate in usable:
         if candidate not in failed:
