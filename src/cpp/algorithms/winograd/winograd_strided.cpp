@@ -47,6 +47,7 @@ struct Entry {
     s.odd_columns = skips(p) && p.kw % 2 == 1;
     return s;
   }
+  // Share of the products along one axis that are then left.
   static double multiplied(std::int64_t taps) { return taps % 2 ? 1.0 - 0.5 / F::n : 1.0; }
   static std::int64_t images(const ConvProblem& p) {
     const std::int64_t n = larger<std::int64_t>(p.n, 1);  // plans ask about empty batches, too
