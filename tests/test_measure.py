@@ -236,3 +236,13 @@ def test_contention_is_told_by_disturbed_samples_and_by_the_canary() -> None:
     for _ in range(5):
         guard.end_round()
     assert "canary" in (guard.reason() or "")
+
+
+def test_seconds_of_the_screened_out_are_those_of_the_machine_as_it_became() -> None:
+    core = StandInCore(best={"seconds": 2.0e-3}, slow={"seconds": 9e-3})
+    bench = StandInBench(core, noise=0.0)
+    bench.slowdown = lambda now: 1.0 if now < 0.009 else 3.0
+    slow = race(core, bench)["slow8"]
+    assert slow.n == 1
+    assert slow.ratio == pytest.approx(4.5)
+    assert slow.median == pytest.approx(27e-3)

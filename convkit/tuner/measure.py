@@ -264,12 +264,18 @@ class Race:
 
     def _choose_anchor(self, entrants: list[_Entrant]) -> None:
         """The fastest so far: it costs least, and ratios to a rival of the same speed are the sharpest."""
+        now = 0.0
         if entrants:
             self._anchor = min(entrants, key=lambda entrant: entrant.first)
             self._tell_anchor(self._anchor.candidate)
+            # First times compare candidates; errors of the ratios add up in them. What is recorded are seconds.
+            now = self._anchor.first
+            if now <= _LONG_RUN:
+                now = self._sample(self._anchor)
         for result in self._deferred:
             if self._anchor is not None and result.median is not None:
                 result.ratio = result.median / self._anchor.first
+                result.median = result.ratio * now
             self._emit(result)
         self._deferred.clear()
 
