@@ -11,7 +11,7 @@ from convkit.benchmark.contestants import Operands
 from convkit.commands.tune import gradient
 from convkit.problem import Problem
 from convkit.tuner import choose, is_complete, tune_problem
-from convkit.tuner.selector import UnsupportedAlgorithmError, selector
+from convkit.tuner.choosing.selector import UnsupportedAlgorithmError, selector
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

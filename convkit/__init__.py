@@ -25,9 +25,11 @@ from convkit.functional import clear_workspaces, conv2d, conv_transpose2d, nchw_
 from convkit.layers import Conv2d, ConvTranspose2d
 
 if TYPE_CHECKING:
+    from convkit.best_of import BestOf
+    from convkit.config import show_config
     from convkit.profiling import profile
     from convkit.training import TrainingConv2d
-    from convkit.tuner import BestOf, UnsupportedAlgorithmError, explain, reload, show_config, tuning
+    from convkit.tuner import UnsupportedAlgorithmError, explain, reload, tuning
 
 __version__: str = _core.build_info()["version"]
 
@@ -54,13 +56,13 @@ __all__ = [
 
 # Imported when they are first needed: importing the package costs next to nothing beside importing NumPy.
 _HOMES = {
-    "BestOf": "tuner",
+    "BestOf": "best_of",
     "TrainingConv2d": "training",
     "UnsupportedAlgorithmError": "tuner",
     "explain": "tuner",
     "profile": "profiling",
     "reload": "tuner",
-    "show_config": "tuner",
+    "show_config": "config",
     "tuning": "tuner",
 }
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from convkit.problem import Problem
-from convkit.tuner.candidates import Candidate, Inventory
+from convkit.tuner.choosing.selector import Selector
+from convkit.tuner.inventory import Candidate, Inventory
 from convkit.tuner.machine import Context, MachineClass
-from convkit.tuner.selector import Selector
-from convkit.tuner.tune import Tuner
+from convkit.tuner.measuring.tune import Tuner
 
 MACHINE = MachineClass("TestVendor", 6, 85, 4, "avx2", 32768, 1048576, 33554432)
 

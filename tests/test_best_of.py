@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 import convkit as ck
-from convkit.tuner import BestOf
-from convkit.tuner.rounds import Rounds
+from convkit.best_of import BestOf
+from convkit.tuner.measuring.rounds import Rounds
 
 
 class Clock:
@@ -269,7 +269,7 @@ def test_settled_results_come_back_from_the_database(database: Path) -> None:
     for _ in range(20):
         grown(5)
     assert grown.settled(5) == "newer"
-    from convkit.tuner.database import Database
+    from convkit.tuner.evidence.database import Database
 
     assert Database(database).verify() == []
 

@@ -138,7 +138,7 @@ def test_tune_measures_once_and_the_database_can_be_carried(database: Path, shap
 def test_an_export_for_the_package_takes_neither_file_nor_contended_sessions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("convkit.tuner.shipped.write", lambda *arguments: pytest.fail("it wrote"))
+    monkeypatch.setattr("convkit.tuner.evidence.shipped.write", lambda *arguments: pytest.fail("it wrote"))
     for ignored in (str(tmp_path / "elsewhere"), "--contended"):
         assert "--package" in run("db", "export", "--package", ignored, code=2)
     assert not (tmp_path / "elsewhere").exists()

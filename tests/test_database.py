@@ -21,12 +21,12 @@ from hypothesis import strategies as st
 from stand_ins import MACHINE, context_of
 
 from convkit.problem import Problem
-from convkit.tuner.database import Database, DatabaseError, move_aside
-from convkit.tuner.locations import paths
+from convkit.tuner.evidence.database import Database, DatabaseError, move_aside
+from convkit.tuner.evidence.paths import paths
+from convkit.tuner.evidence.recorder import Recorder
+from convkit.tuner.evidence.records import RecordError, Session, Trial, from_line, to_line
+from convkit.tuner.evidence.tiers import FileTier, MemoryTier
 from convkit.tuner.notices import forget_notices
-from convkit.tuner.recorder import Recorder
-from convkit.tuner.records import RecordError, Session, Trial, from_line, to_line
-from convkit.tuner.tiers import FileTier, MemoryTier
 
 PROBLEM = Problem(n=1, c=8, h=16, w=16, o=8, kh=3, kw=3)
 
@@ -316,7 +316,7 @@ def test_a_locked_file_is_skipped_by_readers(tmp_path: Path, log: pytest.LogCapt
 
 
 def test_a_written_trial_waits_for_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("convkit.tuner.database.WRITE_WAIT", 0.01)
+    monkeypatch.setattr("convkit.tuner.evidence.database.WRITE_WAIT", 0.01)
     path = filled(tmp_path / "trials").path
     holder = sqlite3.connect(path, isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")

@@ -9,8 +9,8 @@ import pytest
 
 from convkit.problem import Problem
 from convkit.tuner import choose
-from convkit.tuner.database import Database
-from convkit.tuner.fleet import measure_shard, parse_shard, shard, tune_with_dask
+from convkit.tuner.evidence.database import Database
+from convkit.tuner.measuring.fleet import measure_shard, parse_shard, shard, tune_with_dask
 
 PROBLEM = Problem(n=1, c=4, h=8, w=8, o=4, kh=3, kw=3)
 

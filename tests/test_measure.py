@@ -11,10 +11,10 @@ import pytest
 from stand_ins import QuietGuard, StandInBench, StandInCore, selector_over, tuner_over
 
 from convkit.problem import Problem
-from convkit.tuner.contention import ContentionGuard
-from convkit.tuner.intervals import median_interval
-from convkit.tuner.measure import Policy, Race, Result
-from convkit.tuner.tune import Tuner
+from convkit.tuner.choosing.intervals import median_interval
+from convkit.tuner.measuring.contention import ContentionGuard
+from convkit.tuner.measuring.race import Policy, Race, Result
+from convkit.tuner.measuring.tune import Tuner
 
 PROBLEM = Problem(n=1, c=8, h=16, w=16, o=8, kh=3, kw=3)
 

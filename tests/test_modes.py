@@ -18,7 +18,8 @@ from test_database import UNUSABLE, filled
 import convkit as ck
 from convkit import _core
 from convkit.problem import Problem
-from convkit.tuner import NotMeasuredError, choose, explain_problem, is_complete, measure, tune_problem
+from convkit.tuner import NotMeasuredError, choose, explain_problem, is_complete, tune_problem
+from convkit.tuner.measuring import race
 from convkit.tuner.modes import parse_budget, settings
 
 X = np.random.default_rng(0).standard_normal((1, 4, 10, 10), np.float32)
@@ -53,21 +54,21 @@ CONVOLVE = """
 
 
 def test_replay_times_nothing_and_makes_no_file(database: Path) -> None:
-    before = measure.samples_taken()
+    before = race.samples_taken()
     ck.conv2d(X, W, padding=1)
     explain_problem(PROBLEM, 1)
     with ck.tuning(mode="off"):
         ck.conv2d(X, W, padding=1)
     with ck.tuning(mode="require"), pytest.raises(NotMeasuredError, match="convkit tune"):
         ck.conv2d(X, W, padding=1)
-    assert measure.samples_taken() == before
+    assert race.samples_taken() == before
     assert not database.exists()
 
 
 def test_tune_measures_once_and_another_process_replays_it(database: Path) -> None:
     with ck.tuning(mode="tune", budget="300ms"):
         first = ck.conv2d(X, W, padding=1, num_threads=1)
-        taken = measure.samples_taken()
+        taken = race.samples_taken()
         ck.reload()
         ck.conv2d(X, W, padding=1, num_threads=1)
     assert taken > 0
@@ -75,9 +76,10 @@ def test_tune_measures_once_and_another_process_replays_it(database: Path) -> No
     code = f"""
         import convkit as ck, numpy as np
         from convkit.problem import Problem
-        from convkit.tuner import choose, measure
+        from convkit.tuner import choose
+        from convkit.tuner.measuring import race
         choice = choose(Problem.parse({str(PROBLEM)!r}), 1)
-        print(choice.tier, choice.kernel, measure.samples_taken())
+        print(choice.tier, choice.kernel, race.samples_taken())
     """
     result = run(code)
     assert result.stdout.split() == ["user", choose(PROBLEM, 1).kernel, "0"], result.stderr
@@ -206,7 +208,7 @@ def test_read_only_mount_and_full_disk(tmp_path: Path) -> None:
 def test_import_and_replay_touch_nothing(tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
-    lazy = ("sqlite3", "logging", "platformdirs", "convkit.tuner.selector", "statistics")
+    lazy = ("sqlite3", "logging", "platformdirs", "convkit.tuner.choosing.selector", "statistics")
     code = f"import sys, convkit\nassert not {set(lazy)} & set(sys.modules)\n"
     for mode in ("replay", "off"):
         result = run(
@@ -255,7 +257,7 @@ def test_verbosity_tells_choices(tmp_path: Path) -> None:
 def test_site_databases_and_frozen_choices(tmp_path: Path, database: Path) -> None:
     choice = tune_problem(PROBLEM, 1, budget=0.2)
     frozen = tmp_path / "frozen.sqlite"
-    from convkit.tuner.database import open_user
+    from convkit.tuner.evidence.database import open_user
 
     open_user().freeze(frozen)
     code = f"""
@@ -279,12 +281,12 @@ def test_a_child_finds_no_lock_held(database: Path) -> None:
         import os, threading, signal, warnings
         warnings.simplefilter("ignore")  # newer Pythons warn about forking with threads, which is the point here
         from convkit.problem import Problem
-        from convkit.tuner import tune_problem, choose, tune
-        from convkit.tuner.selector import selector
+        from convkit.tuner import tune_problem, choose
+        from convkit.tuner.choosing.selector import selector
         problem = Problem(n=1, c=4, h=10, w=10, o=6, kh=3, kw=3)
         held, release = threading.Event(), threading.Event()
         def hold():
-            from convkit.tuner.tune import _racing, recorder
+            from convkit.tuner.measuring.tune import _racing, recorder
             with _racing, selector()._lock, selector().memory._lock, recorder()._lock:
                 held.set()
                 release.wait()

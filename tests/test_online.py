@@ -10,11 +10,12 @@ from stand_ins import StandInBench, StandInCore, selector_over
 
 import convkit as ck
 from convkit import _core
+from convkit.best_of import BestOf
 from convkit.problem import Problem
 from convkit.reference import conv2d as reference
-from convkit.tuner import BestOf, choose
-from convkit.tuner.online import OnlineProblem, online
-from convkit.tuner.selector import Constraints
+from convkit.tuner import choose
+from convkit.tuner.choosing.selector import Constraints
+from convkit.tuner.measuring.online import OnlineProblem, online
 
 PROBLEM = Problem(n=1, c=8, h=16, w=16, o=8, kh=3, kw=3)
 LIMITS = Constraints("standard", 2**30)

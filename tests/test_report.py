@@ -12,12 +12,14 @@ from stand_ins import StandInBench, StandInCore, selector_over, tuner_over
 
 import convkit as ck
 from convkit.problem import Problem
-from convkit.tuner import calibration, report, tune_problem
-from convkit.tuner.comparison import agreement, layer_times, static_table, total
+from convkit.tuner import tune_problem
+from convkit.tuner.choosing.selector import selector
+from convkit.tuner.evidence.recorder import Recorder
 from convkit.tuner.machine import machine_class
-from convkit.tuner.recorder import Recorder
-from convkit.tuner.regret import regrets, summary
-from convkit.tuner.selector import selector
+from convkit.tuner.measuring import calibration
+from convkit.tuner.report import page as report
+from convkit.tuner.report.comparison import agreement, layer_times, static_table, total
+from convkit.tuner.report.regret import regrets, summary
 
 PROBLEM = Problem(n=1, c=8, h=16, w=16, o=8, kh=3, kw=3)
 

@@ -6,10 +6,10 @@ import pytest
 from stand_ins import MACHINE, StandInBench, StandInCore, context_of, selector_over, tuner_over
 
 from convkit.problem import Problem
-from convkit.tuner.explanation import explain_problem
-from convkit.tuner.records import Session, Trial
-from convkit.tuner.selector import UnsupportedAlgorithmError
-from convkit.tuner.tiers import MemoryTier
+from convkit.tuner.choosing.explanation import explain_problem
+from convkit.tuner.choosing.selector import UnsupportedAlgorithmError
+from convkit.tuner.evidence.records import Session, Trial
+from convkit.tuner.evidence.tiers import MemoryTier
 
 PROBLEM = Problem(n=1, c=8, h=16, w=16, o=8, kh=3, kw=3)
 

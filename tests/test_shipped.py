@@ -8,11 +8,11 @@ from stand_ins import MACHINE, StandInCore, context_of, selector_over
 from test_database import make_session, make_trial
 
 from convkit.problem import Problem
-from convkit.tuner.candidates import Inventory
-from convkit.tuner.database import Database
+from convkit.tuner.evidence.database import Database
+from convkit.tuner.evidence.shipped import ShippedTier, file_name, write
+from convkit.tuner.inventory import Inventory
 from convkit.tuner.machine import Context
-from convkit.tuner.report import measured_problems
-from convkit.tuner.shipped import ShippedTier, file_name, write
+from convkit.tuner.report.page import measured_problems
 
 PROBLEM = Problem(n=1, c=8, h=16, w=16, o=8, kh=3, kw=3)
 CORE = StandInCore(gemm={"seconds": 2e-3}, other={"seconds": 1e-3})

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import convkit as ck
-from convkit import reference, training
-from convkit.tuner.database import open_user
-from convkit.tuner.disturbance import current_sample
+from convkit import reference
+from convkit.training import pipeline as training
+from convkit.tuner.evidence.database import open_user
+from convkit.tuner.measuring.nested import current_sample
 
 Array = NDArray[Any]
 LAYOUTS = ("NCHW", "NHWC")

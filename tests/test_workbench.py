@@ -13,7 +13,7 @@ from test_problem import problems
 from convkit import reference
 from convkit.problem import Problem
 from convkit.tuner.accuracy import direct_error
-from convkit.tuner.workbench import Workbench
+from convkit.tuner.measuring.workbench import Workbench
 
 
 def exact(bench: Workbench) -> np.ndarray[Any, Any]:

@@ -26,7 +26,7 @@ def kernel_limit(problem: Problem, kernel: str, parameters: tuple[int, ...], thr
         Measured multiply-adds a second of the whole team.
     """
     from convkit import _core
-    from convkit.tuner.selector import selector
+    from convkit.tuner.choosing.selector import selector
 
     entry = selector().inventory.by_name[kernel]
     cost = _core.cost(entry.index, problem.to_core(), parameters, threads)

@@ -227,7 +227,7 @@ def thread_scaling(report: Report) -> Figure:
 
 def error_and_speed(report: Report, network: str, threads: int) -> Figure:
     """Each kernel's RMS error against its speed relative to the fastest direct kernel of the layer."""
-    from convkit.tuner.selector import selector
+    from convkit.tuner.choosing.selector import selector
 
     kernels = selector().inventory.by_name
     rows = [row for row in report.select(network, threads) if row.kernel in kernels]
@@ -255,7 +255,7 @@ def error_and_speed(report: Report, network: str, threads: int) -> Figure:
 
 def kernel_map(report: Report) -> Figure:
     """Which family was chosen for which layer."""
-    from convkit.tuner.selector import selector
+    from convkit.tuner.choosing.selector import selector
 
     kernels = selector().inventory.by_name
     chosen = [row for row in report.rows if row.contestant.startswith("convkit N") and row.kernel in kernels]

@@ -95,8 +95,8 @@ class Report:
     def here(cls) -> Report:
         """An empty report of this machine."""
         from convkit import _core
+        from convkit.tuner.choosing.selector import selector
         from convkit.tuner.machine import machine_class
-        from convkit.tuner.selector import selector
 
         versions = {}
         for package in _PACKAGES:
@@ -120,7 +120,7 @@ class Report:
     def measure_limits(self, team: int) -> None:
         """Add what a team of this size can reach on this machine; the best of all times that it is called counts."""
         from convkit import _core
-        from convkit.tuner.selector import selector
+        from convkit.tuner.choosing.selector import selector
 
         constants = selector().constants
         before, now = self.fma_peak.get(team, 0.0), _core.fma_peak("float32", team)

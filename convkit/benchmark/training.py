@@ -10,7 +10,7 @@ import numpy as np
 
 from convkit.benchmark.contestants import Array, Contestant, Operands, Part, in_layout
 from convkit.problem import Problem
-from convkit.training import PIPELINES
+from convkit.training.pipeline import PIPELINES
 
 if TYPE_CHECKING:
     from convkit.tuner import Choice

@@ -172,7 +172,7 @@ def _enter(
 ) -> tuple[list[Contestant], Array]:
     """Everybody who can do a layer, the selection first, and the exact result."""
     import convkit
-    from convkit.tuner.selector import selector
+    from convkit.tuner.choosing.selector import selector
 
     families: Sequence[str] = ()
     if kernels != "selected":

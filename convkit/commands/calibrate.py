@@ -20,7 +20,8 @@ def calibrate(
 
     The cost model uses them from then on, for problems that nobody has measured.
     """
-    from convkit.tuner import calibration, reload
+    from convkit.tuner import reload
+    from convkit.tuner.measuring import calibration
 
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:

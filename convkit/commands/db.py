@@ -16,7 +16,7 @@ from convkit.commands import arguments
 from convkit.commands.terminal import bytes_text, console, threads_text, time_text
 
 if TYPE_CHECKING:
-    from convkit.tuner.records import Session, Trial
+    from convkit.tuner.evidence.records import Session, Trial
 
 __all__ = ["app"]
 
@@ -26,7 +26,7 @@ app = typer.Typer(help="The database of measurements: show, check, merge, export
 @contextlib.contextmanager
 def _reported() -> Iterator[None]:
     """Database errors are one sentence and exit status 1."""
-    from convkit.tuner.database import DatabaseError
+    from convkit.tuner.evidence.database import DatabaseError
 
     try:
         yield
@@ -38,7 +38,7 @@ def _reported() -> Iterator[None]:
 @app.command()
 def path() -> None:
     """Print where the database is, whether it exists or not."""
-    from convkit.tuner.locations import paths
+    from convkit.tuner.evidence.paths import paths
 
     found = paths()
     print(found.user if found.user else f"none: {found.reason}")
@@ -49,7 +49,7 @@ def path() -> None:
 @app.command()
 def ls() -> None:
     """List the sessions of measurements."""
-    from convkit.tuner.database import open_user
+    from convkit.tuner.evidence.database import open_user
 
     with _reported():
         database = open_user()
@@ -81,7 +81,7 @@ def show(
     ] = False,
 ) -> None:
     """Show what was measured: the fastest trial of each problem, or all of them."""
-    from convkit.tuner.database import open_user
+    from convkit.tuner.evidence.database import open_user
 
     with _reported():
         database = open_user()
@@ -121,7 +121,7 @@ def _fastest(trials: list[Trial], sessions: dict[str, Session]) -> list[Trial]:
 @app.command()
 def verify() -> None:
     """Check the file and every record in it; exit status 1 if anything is wrong."""
-    from convkit.tuner.database import open_user
+    from convkit.tuner.evidence.database import open_user
 
     with _reported():
         database = open_user()
@@ -138,7 +138,7 @@ def merge(
     files: Annotated[list[Path], typer.Argument(help="Databases of other machines or users.", exists=True)],
 ) -> None:
     """Add everything that other databases hold; repeating it changes nothing."""
-    from convkit.tuner.database import open_user
+    from convkit.tuner.evidence.database import open_user
 
     with _reported():
         database = open_user(create=True)
@@ -156,16 +156,16 @@ def export_(
     ] = False,
 ) -> None:
     """Write all records as text, one JSON object a line."""
-    from convkit.tuner.database import open_user
+    from convkit.tuner.evidence.database import open_user
 
     if package and (file or contended):
         raise typer.BadParameter("--package names its file itself and leaves contended sessions out: give it alone")
     with _reported(), contextlib.ExitStack() as stack:
         database = open_user()
         if package:
-            from convkit.tuner.candidates import core_inventory
+            from convkit.tuner.evidence.shipped import write
+            from convkit.tuner.inventory import core_inventory
             from convkit.tuner.machine import machine_class
-            from convkit.tuner.shipped import write
 
             written = write(database, machine_class(), core_inventory())
             console.print(f"{written.sessions} sessions and {written.trials} trials", highlight=False)
@@ -177,7 +177,7 @@ def export_(
 @app.command("import")
 def import_(file: Annotated[Path, typer.Argument(help="What export wrote.", exists=True)]) -> None:
     """Add the records of an export; a wrong line adds nothing."""
-    from convkit.tuner.database import open_user
+    from convkit.tuner.evidence.database import open_user
 
     with _reported(), file.open(encoding="utf-8") as stream:
         merged = open_user(create=True).import_lines(stream)
@@ -192,7 +192,7 @@ def prune(
     kernel: Annotated[str, typer.Option(help="Trials of kernels whose name contains this.")] = "",
 ) -> None:
     """Delete trials that match any of the options. Nothing else ever deletes one."""
-    from convkit.tuner.database import open_user
+    from convkit.tuner.evidence.database import open_user
 
     if not (older or contended or machine or kernel):
         raise typer.BadParameter("say what to delete: --older, --contended, --machine or --kernel")
@@ -217,7 +217,7 @@ def prune(
 @app.command()
 def freeze(file: Annotated[Path, typer.Argument(help="A new file.")]) -> None:
     """Write a read-only copy; CONVKIT_DB set to it pins every choice."""
-    from convkit.tuner.database import open_user
+    from convkit.tuner.evidence.database import open_user
 
     with _reported():
         merged = open_user().freeze(file)

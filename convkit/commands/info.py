@@ -17,7 +17,7 @@ def info(
 ) -> None:
     """Show machine, build and configuration: one paste for a bug report."""
     from convkit import _core
-    from convkit.tuner import config_text
+    from convkit.config import config_text
 
     console.print(config_text(), highlight=False, markup=False)
     if not kernels:

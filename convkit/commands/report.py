@@ -27,7 +27,7 @@ def report(
     With --network, a table of its layers: the time of every family that was measured and the selector's choice.
     """
     from convkit import _core
-    from convkit.tuner import report as reports
+    from convkit.tuner.report import page as reports
 
     if network:
         teams = arguments.counts(threads) if threads else (_core.default_threads(),)
@@ -37,8 +37,8 @@ def report(
                     for team in teams:
                         _network(table, size, order, team)
     elif against is not None:
-        from convkit.tuner.comparison import agreement
-        from convkit.tuner.database import DatabaseError, open_user
+        from convkit.tuner.evidence.database import DatabaseError, open_user
+        from convkit.tuner.report.comparison import agreement
 
         try:
             console.print(str(agreement(open_user().path, against)), highlight=False, markup=False)
@@ -58,8 +58,8 @@ def report(
 
 def _network(table: object, batch: int, layout: str, threads: int) -> None:
     from convkit.networks import Network
-    from convkit.tuner.comparison import layer_times, static_table
-    from convkit.tuner.selector import selector
+    from convkit.tuner.choosing.selector import selector
+    from convkit.tuner.report.comparison import layer_times, static_table
 
     assert isinstance(table, Network)
     choosing = selector()

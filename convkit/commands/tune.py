@@ -112,7 +112,7 @@ def tune(
 
 def _listed(stale: bool, from_misses: Path | None) -> list[Job]:
     """Problems that the database or a log names, with their team sizes."""
-    from convkit.tuner.report import missed_problems, stale_problems
+    from convkit.tuner.report.page import missed_problems, stale_problems
 
     found = stale_problems() if stale else []
     if from_misses is not None:
@@ -121,7 +121,7 @@ def _listed(stale: bool, from_misses: Path | None) -> list[Job]:
 
 
 def _tune_with_dask(address: str, jobs: Sequence[Job], each: float | None) -> None:
-    from convkit.tuner.fleet import tune_with_dask
+    from convkit.tuner.measuring.fleet import tune_with_dask
 
     with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), console=console) as progress:
         task = progress.add_task("shards", total=None)
@@ -170,7 +170,7 @@ def tune_all(
         With `pending` jobs if it was interrupted: what was measured is kept.
     """
     from convkit import tuner
-    from convkit.tuner.selector import selector
+    from convkit.tuner.choosing.selector import selector
 
     tally = Tally()
     waiting = deque(jobs)

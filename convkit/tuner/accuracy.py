@@ -7,7 +7,7 @@ import os
 from typing import Any
 
 from convkit.problem import Problem
-from convkit.tuner.candidates import Kernel
+from convkit.tuner.inventory import Kernel
 
 LEVELS = ("strict", "standard", "fast")
 STANDARD_RATIO = 4.0

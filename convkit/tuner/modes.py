@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 
 from convkit.problem import Problem
 from convkit.tuner.accuracy import Accuracy, parse_accuracy
-from convkit.tuner.disturbance import disturb
+from convkit.tuner.choosing.selector import Choice, Constraints, reset, selector
 from convkit.tuner.locks import ForkSafeLock
+from convkit.tuner.measuring.nested import disturb
 from convkit.tuner.notices import narrate
-from convkit.tuner.selector import Choice, Constraints, reset, selector
 
 MODES = ("replay", "online", "tune", "require", "off")
 _MEASURED_TIERS = ("user", "site", "shipped")
@@ -185,15 +185,15 @@ def _plan(choice: Choice, mode: str) -> Chosen:
 
 
 def _explained(choice: Choice) -> str:
-    from convkit.tuner.explanation import explain_problem
+    from convkit.tuner.choosing.explanation import explain_problem
 
     return str(explain_problem(choice.problem, choice.threads))
 
 
 def _explore(problem: Problem, threads: int, accuracy: Any, workspace_limit: Any) -> Chosen | None:
     """The next candidate of the online mode; None where the budget is spent or none is right."""
-    from convkit.tuner.online import online
-    from convkit.tuner.tune import recorder
+    from convkit.tuner.measuring.online import online
+    from convkit.tuner.measuring.tune import recorder
 
     state = _state()
     if _budget_left(state) == 0:
@@ -224,7 +224,7 @@ def _tune_unless_known(problem: Problem, threads: int) -> None:
     """Measure at first sight, once a process: what a short budget left out is not tried again at each call."""
     import time
 
-    from convkit.tuner.tune import tune_problem
+    from convkit.tuner.measuring.tune import tune_problem
 
     state = _state()
     left = _budget_left(state)
@@ -252,8 +252,8 @@ def reload() -> None:
 
     reset()
     forget_notices()
-    if "convkit.tuner.online" in sys.modules:
-        from convkit.tuner.online import online
+    if "convkit.tuner.measuring.online" in sys.modules:
+        from convkit.tuner.measuring.online import online
 
         online.clear()
     with _lock:

@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from convkit.problem import Layout, Op, Problem
-from convkit.tuner.neighbours import Neighbour
-from convkit.tuner.ranking import Ranked
-from convkit.tuner.selector import Choice, Constraints, Selector, TierAnswer, selector
+from convkit.tuner.choosing.neighbours import Neighbour
+from convkit.tuner.choosing.ranking import Ranked
+from convkit.tuner.choosing.selector import Choice, Constraints, Selector, TierAnswer, selector
 
 _COLUMNS = ("", "kernel", "parameters", "ms", "how", "ratio", "error", "workspace", "verdict")
 

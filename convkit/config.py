@@ -21,8 +21,8 @@ def config_text() -> str:
 
     from convkit import _core
     from convkit.tuner import machine
+    from convkit.tuner.choosing.selector import selector
     from convkit.tuner.modes import settings
-    from convkit.tuner.selector import selector
 
     build, cpu = _core.build_info(), _core.cpu()
     now = settings()
@@ -48,8 +48,8 @@ def _databases() -> list[tuple[str, str]]:
     import sqlite3
     from pathlib import Path
 
-    from convkit.tuner.database import Database, DatabaseError
-    from convkit.tuner.locations import paths
+    from convkit.tuner.evidence.database import Database, DatabaseError
+    from convkit.tuner.evidence.paths import paths
 
     def describe(path: Path, owned: bool) -> str:
         try:

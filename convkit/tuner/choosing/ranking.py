@@ -10,12 +10,12 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from convkit.problem import Problem
-from convkit.tuner.candidates import Candidate, Inventory
-from convkit.tuner.intervals import median
+from convkit.tuner.choosing.intervals import median
+from convkit.tuner.inventory import Candidate, Inventory
 from convkit.tuner.machine import Context
 
 if TYPE_CHECKING:
-    from convkit.tuner.records import Session, Trial
+    from convkit.tuner.evidence.records import Session, Trial
 
 # Intervals of a noisy session overlap everything; a candidate this much slower is never as good as the best.
 TIE_LIMIT = 1.03

@@ -16,12 +16,12 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from convkit.tuner.disturbance import Sample, current_sample, disturb
 from convkit.tuner.locks import ForkSafeLock
-from convkit.tuner.rounds import Rounds
+from convkit.tuner.measuring.nested import Sample, current_sample, disturb
+from convkit.tuner.measuring.rounds import Rounds
 
 if TYPE_CHECKING:
-    from convkit.tuner.best_of_report import BestOfReport
+    from convkit.best_of.report import BestOfReport
 
 Stage = Callable[..., Any]
 
@@ -151,7 +151,7 @@ class BestOf:
 
     def report(self) -> BestOfReport:
         """What was tried and found: a tree with its nested selectors, as text, rich or JSON."""
-        from convkit.tuner.best_of_report import report_on
+        from convkit.best_of.report import report_on
 
         return report_on(self)
 
@@ -267,12 +267,12 @@ class BestOf:
             self._settled[problem.key] = self._stages[winner][1][0]
         if self._store and not problem.stored and not problem.from_database:
             problem.stored = True
-            from convkit.tuner.best_of_store import save
+            from convkit.best_of.store import save
 
             save(self.name, repr(problem.key), problem.threads, problem.rounds)
 
     def _load(self, problem: _Problem) -> None:
-        from convkit.tuner.best_of_store import load
+        from convkit.best_of.store import load
 
         winner = load(self.name, repr(problem.key), problem.threads, self.alternatives)
         if winner is not None:

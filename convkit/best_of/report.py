@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from convkit.tuner.best_of import BestOf
+    from convkit.best_of.selector import BestOf
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from convkit.problem import Problem
 from convkit.tuner.accuracy import Accuracy, default_accuracy, parse_accuracy, refusal
-from convkit.tuner.candidates import Candidate, Inventory, Kernel, core_inventory
-from convkit.tuner.cost_model import Constants, default_constants, predict
+from convkit.tuner.choosing.cost_model import Constants, default_constants, predict
+from convkit.tuner.choosing.ranking import Ranked, Ranking, rank
+from convkit.tuner.evidence.tiers import Evidence, MemoryTier, Tier
+from convkit.tuner.inventory import Candidate, Inventory, Kernel, core_inventory
 from convkit.tuner.locks import ForkSafeLock
 from convkit.tuner.machine import Context, context
-from convkit.tuner.ranking import Ranked, Ranking, rank
-from convkit.tuner.tiers import Evidence, MemoryTier, Tier
 
 if TYPE_CHECKING:
-    from convkit.tuner.neighbours import Estimate, Neighbour
+    from convkit.tuner.choosing.neighbours import Estimate, Neighbour
 
 
 class UnsupportedAlgorithmError(ValueError):
@@ -191,7 +191,7 @@ class Selector:
         return known
 
     def _nearest(self, problem: Problem, threads: int, measured: set[tuple[str, int]]) -> list[Neighbour]:
-        from convkit.tuner.neighbours import NEIGHBOURS, Neighbour, nearest
+        from convkit.tuner.choosing.neighbours import NEIGHBOURS, Neighbour, nearest
 
         found: list[Neighbour] = []
         for away, other, its_threads in nearest(problem, threads, measured):
@@ -208,7 +208,7 @@ class Selector:
         near = self.neighbours(problem, threads)
         if not near:
             return []
-        from convkit.tuner.neighbours import estimates
+        from convkit.tuner.choosing.neighbours import estimates
 
         kernels = {kernel.name: kernel for kernel in self.inventory.competitors(problem)}
 
@@ -381,9 +381,9 @@ def selector() -> Selector:
 
 
 def _default_selector() -> Selector:
-    from convkit.tuner.locations import paths
-    from convkit.tuner.shipped import ShippedTier
-    from convkit.tuner.tiers import FileTier
+    from convkit.tuner.evidence.paths import paths
+    from convkit.tuner.evidence.shipped import ShippedTier
+    from convkit.tuner.evidence.tiers import FileTier
 
     found = paths()
     memory = MemoryTier()
@@ -397,8 +397,8 @@ def _stored_constants(user: str | None) -> Constants | None:
     # Without the file, what reads it need not be imported.
     if user is None or not os.path.exists(os.path.splitext(user)[0] + ".calibration.json"):
         return None
-    from convkit.tuner.calibration import load
     from convkit.tuner.machine import machine_class
+    from convkit.tuner.measuring.calibration import load
 
     return load(str(machine_class()))
 

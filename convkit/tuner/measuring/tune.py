@@ -12,16 +12,16 @@ from pathlib import Path
 
 from convkit.problem import Problem
 from convkit.tuner import machine
-from convkit.tuner.candidates import Candidate
-from convkit.tuner.contention import ContentionGuard
+from convkit.tuner.choosing.ranking import Ranking
+from convkit.tuner.choosing.selector import Choice, Selector, selector
+from convkit.tuner.evidence.recorder import Recorder
+from convkit.tuner.evidence.records import Session, Trial, anchor_text
+from convkit.tuner.evidence.tiers import MemoryTier
+from convkit.tuner.inventory import Candidate
 from convkit.tuner.locks import ForkSafeLock
-from convkit.tuner.measure import Policy, Progress, Race, Result
-from convkit.tuner.ranking import Ranking
-from convkit.tuner.recorder import Recorder
-from convkit.tuner.records import Session, Trial, anchor_text
-from convkit.tuner.selector import Choice, Selector, selector
-from convkit.tuner.tiers import MemoryTier
-from convkit.tuner.workbench import Bench, Workbench
+from convkit.tuner.measuring.contention import ContentionGuard
+from convkit.tuner.measuring.race import Policy, Progress, Race, Result
+from convkit.tuner.measuring.workbench import Bench, Workbench
 
 # Two races in one process would time each other.
 _racing = ForkSafeLock()
@@ -70,7 +70,7 @@ def tune_problem(
 
 def recorder() -> Recorder:
     """The recorder of this process's selector."""
-    from convkit.tuner.locations import paths
+    from convkit.tuner.evidence.paths import paths
 
     memory = selector().memory
     with _recorder_lock:

@@ -17,10 +17,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from convkit.tuner.accuracy import class_of
-from convkit.tuner.candidates import Candidate
-from convkit.tuner.contention import ContentionGuard
-from convkit.tuner.intervals import median, median_interval
-from convkit.tuner.workbench import Bench, Runner
+from convkit.tuner.choosing.intervals import median, median_interval
+from convkit.tuner.inventory import Candidate
+from convkit.tuner.measuring.contention import ContentionGuard
+from convkit.tuner.measuring.workbench import Bench, Runner
 
 Progress = Callable[[int, int, str], None]
 

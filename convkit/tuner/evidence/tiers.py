@@ -11,8 +11,8 @@ from convkit.tuner.machine import Context, MachineClass
 from convkit.tuner.notices import notice_once
 
 if TYPE_CHECKING:
-    from convkit.tuner.database import Database
-    from convkit.tuner.records import Session, Trial
+    from convkit.tuner.evidence.database import Database
+    from convkit.tuner.evidence.records import Session, Trial
 
 Evidence = list[tuple["Session", "Trial"]]
 T = TypeVar("T")
@@ -73,7 +73,7 @@ class FileTier:
             return otherwise
         from pathlib import Path
 
-        from convkit.tuner.database import Database, DatabaseError
+        from convkit.tuner.evidence.database import Database, DatabaseError
 
         database = Database(Path(self._path), owned=self._exact)
         try:

@@ -62,9 +62,9 @@ def measure_shard(jobs: Sequence[tuple[str, int]], budget: float | None = None) 
     import tempfile
     from pathlib import Path
 
-    from convkit.tuner.database import Database
-    from convkit.tuner.selector import selector
-    from convkit.tuner.tune import tune_problem
+    from convkit.tuner.choosing.selector import selector
+    from convkit.tuner.evidence.database import Database
+    from convkit.tuner.measuring.tune import tune_problem
 
     failed = []
     # One measuring task a host at a time: the lock file belongs to the host's temporary directory.
@@ -117,8 +117,8 @@ def tune_with_dask(
         distributed = import_module("distributed")
     except ImportError as error:
         raise ImportError("tuning with dask needs the extra: pip install 'convkit[fleet]'") from error
-    from convkit.tuner.database import open_user
-    from convkit.tuner.selector import reset
+    from convkit.tuner.choosing.selector import reset
+    from convkit.tuner.evidence.database import open_user
 
     listed = [(str(problem), threads) for problem, threads in jobs]
     shards = [listed[i : i + shard_size] for i in range(0, len(listed), shard_size)]

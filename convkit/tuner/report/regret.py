@@ -10,9 +10,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from convkit.problem import Problem
-from convkit.tuner.candidates import Candidate
-from convkit.tuner.ranking import Ranked
-from convkit.tuner.selector import Constraints, Selector
+from convkit.tuner.choosing.ranking import Ranked
+from convkit.tuner.choosing.selector import Constraints, Selector
+from convkit.tuner.inventory import Candidate
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from convkit.problem import Problem
-from convkit.tuner.ranking import Ranked
-from convkit.tuner.report import measured_problems
-from convkit.tuner.selector import Constraints, Selector, selector
-from convkit.tuner.tiers import FileTier
+from convkit.tuner.choosing.ranking import Ranked
+from convkit.tuner.choosing.selector import Constraints, Selector, selector
+from convkit.tuner.evidence.tiers import FileTier
+from convkit.tuner.report.page import measured_problems
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from convkit.tuner.evidence.records import Session, Trial
+from convkit.tuner.evidence.tiers import MemoryTier
 from convkit.tuner.locks import ForkSafeLock
 from convkit.tuner.notices import notice_once
-from convkit.tuner.records import Session, Trial
-from convkit.tuner.tiers import MemoryTier
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -67,7 +67,7 @@ class Recorder:
                 self._flush()
 
     def _flush(self) -> None:
-        from convkit.tuner.database import Database, DatabaseError, move_aside
+        from convkit.tuner.evidence.database import Database, DatabaseError, move_aside
 
         path = self._path
         if path is None:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from convkit.problem import Problem
 from convkit.tuner.accuracy import direct_error
-from convkit.tuner.candidates import Candidate
+from convkit.tuner.inventory import Candidate
 
 Array = npt.NDArray[Any]
 Index = tuple[npt.NDArray[np.intp], ...]

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from convkit.problem import Problem
-from convkit.tuner.online import online
-from convkit.tuner.regret import Regret
-from convkit.tuner.selector import Selector
+from convkit.tuner.choosing.selector import Selector
+from convkit.tuner.measuring.online import online
+from convkit.tuner.report.regret import Regret
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

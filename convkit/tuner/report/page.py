@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from convkit.problem import Problem
-from convkit.tuner.records import BEST_OF
-from convkit.tuner.regret import Regret, regrets, summary
-from convkit.tuner.selector import Selector, selector
+from convkit.tuner.choosing.selector import Selector, selector
+from convkit.tuner.evidence.records import BEST_OF
+from convkit.tuner.report.regret import Regret, regrets, summary
 
 
 def measured_problems(choosing: Selector | None = None) -> list[tuple[Problem, int]]:
@@ -88,7 +88,7 @@ def html(path: Path | str, choosing: Selector | None = None) -> None:
     """
     import html as markup
 
-    from convkit.tuner.plots import figures
+    from convkit.tuner.report.plots import figures
 
     choosing = choosing or selector()
     measured = measured_problems(choosing)

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from convkit.tuner import machine
-from convkit.tuner.records import BEST_OF, Session, Trial
-from convkit.tuner.rounds import Rounds
+from convkit.tuner.evidence.records import BEST_OF, Session, Trial
+from convkit.tuner.measuring.rounds import Rounds
 
 
 def problem_text(name: str, key: str) -> str:
     """What stands for a key in the column of problems; long keys are represented by their digest."""
-    from convkit.tuner.best_of import slug
+    from convkit.best_of.selector import slug
 
     text = f"{BEST_OF}{slug(name)}-{key}"
     return text if len(text) <= 400 else f"{text[:300]}-{hashlib.sha256(text.encode()).hexdigest()}"
@@ -22,8 +22,8 @@ def problem_text(name: str, key: str) -> str:
 
 def save(name: str, key: str, threads: int, rounds: Rounds) -> None:
     """Write what a problem has settled on."""
-    from convkit.tuner.best_of import slug
-    from convkit.tuner.tune import recorder
+    from convkit.best_of.selector import slug
+    from convkit.tuner.measuring.tune import recorder
 
     winner = rounds.winner
     if winner is None or not rounds.arms[winner].samples:
@@ -62,8 +62,8 @@ def load(name: str, key: str, threads: int, alternatives: Sequence[str]) -> int 
 
     A result counts only where every alternative of today took part.
     """
-    from convkit.tuner.best_of import slug
-    from convkit.tuner.selector import selector
+    from convkit.best_of.selector import slug
+    from convkit.tuner.choosing.selector import selector
 
     evidence = selector().evidence_of(problem_text(name, key), threads)
     by_session: dict[str, dict[str, Trial]] = {}

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from convkit.problem import Problem
-from convkit.tuner.candidates import Candidate
-from convkit.tuner.ranking import Ranking
+from convkit.tuner.choosing.ranking import Ranking
+from convkit.tuner.inventory import Candidate
 
 # In doublings: a neighbour differs by this much over all sizes together at most.
 CUT_OFF = 2.0

@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 
 from convkit.problem import Problem
-from convkit.tuner.contention import ContentionGuard
-from convkit.tuner.cost_model import Constants, default_constants, terms
-from convkit.tuner.intervals import median
-from convkit.tuner.locations import paths
+from convkit.tuner.choosing.cost_model import Constants, default_constants, terms
+from convkit.tuner.choosing.intervals import median
+from convkit.tuner.evidence.paths import paths
+from convkit.tuner.measuring.contention import ContentionGuard
 from convkit.tuner.notices import notice_once
 
 Progress = Callable[[int, int, str], None]
@@ -294,8 +294,8 @@ def _team_bandwidth(size: int, cpus: int, seconds: float) -> float:
 
 def _team_costs(cpus: int, seconds: float) -> tuple[float, float, float]:
     """Seconds to start a team whose workers spin, one whose workers sleep, and of a call that does nothing."""
-    from convkit.tuner.selector import selector
-    from convkit.tuner.workbench import Workbench
+    from convkit.tuner.choosing.selector import selector
+    from convkit.tuner.measuring.workbench import Workbench
 
     problem = Problem(n=1, c=4, h=6, w=6, o=16, kh=3, kw=3)
     choosing = selector()
@@ -323,8 +323,8 @@ def _corrections(
     constants: Constants, problems: Sequence[Problem], seconds: float, guard: ContentionGuard, tell: Progress
 ) -> dict[str, float]:
     """For each kernel the median of measured over declared time, over problems on which it runs."""
-    from convkit.tuner.selector import selector
-    from convkit.tuner.workbench import Workbench
+    from convkit.tuner.choosing.selector import selector
+    from convkit.tuner.measuring.workbench import Workbench
 
     inventory = selector().inventory
     found: dict[str, list[float]] = {}

@@ -12,12 +12,12 @@ import numpy as np
 
 from convkit import _core
 from convkit._core import conv2d, conv2d_input, conv2d_weight
-from convkit.columns import Columns
 from convkit.grad import conv2d_bias
 from convkit.problem import Problem
+from convkit.training.columns import Columns
 
 if TYPE_CHECKING:
-    from convkit.tuner.best_of import BestOf, Pipeline
+    from convkit.best_of.selector import BestOf, Pipeline
 
 __all__ = ["PIPELINES", "TrainingConv2d"]
 
@@ -300,7 +300,7 @@ _selectors_lock = threading.Lock()
 
 def _selector(num_threads: int | None) -> BestOf:
     """The one selector of pipelines for a thread count: plans share what was measured."""
-    from convkit.tuner.best_of import BestOf
+    from convkit.best_of.selector import BestOf
 
     with _selectors_lock:
         if num_threads not in _selectors:

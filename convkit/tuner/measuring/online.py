@@ -13,13 +13,13 @@ from datetime import UTC, datetime
 
 from convkit.problem import Problem
 from convkit.tuner import machine
-from convkit.tuner.candidates import Candidate
+from convkit.tuner.choosing.selector import Constraints, Selector
+from convkit.tuner.evidence.recorder import Recorder
+from convkit.tuner.evidence.records import Session, Trial, anchor_text
+from convkit.tuner.inventory import Candidate
 from convkit.tuner.locks import ForkSafeLock
-from convkit.tuner.recorder import Recorder
-from convkit.tuner.records import Session, Trial, anchor_text
-from convkit.tuner.rounds import Rounds
-from convkit.tuner.selector import Constraints, Selector
-from convkit.tuner.workbench import Bench, Workbench
+from convkit.tuner.measuring.rounds import Rounds
+from convkit.tuner.measuring.workbench import Bench, Workbench
 
 # Kernels and parameters predicted much slower than the best are not tried on somebody's real work.
 _PROMISING = 3.0

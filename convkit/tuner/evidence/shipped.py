@@ -5,18 +5,19 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+import convkit
+from convkit.tuner.evidence.tiers import Evidence, counts_here
 from convkit.tuner.machine import Context, MachineClass
 from convkit.tuner.notices import notice_once
-from convkit.tuner.tiers import Evidence, counts_here
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from convkit.tuner.candidates import Inventory
-    from convkit.tuner.database import Database, Merged
-    from convkit.tuner.records import Trial
+    from convkit.tuner.evidence.database import Database, Merged
+    from convkit.tuner.evidence.records import Trial
+    from convkit.tuner.inventory import Inventory
 
-DIRECTORY = os.path.join(os.path.dirname(os.path.dirname(__file__)), "data")
+DIRECTORY = os.path.join(os.path.dirname(convkit.__file__), "data")
 _LONGEST = 2**26
 # Of each session and problem as many trials, and kernels no slower than this many times the fastest.
 _FASTEST = 3
@@ -52,7 +53,7 @@ class ShippedTier:
         if not text:
             return []
         # Without any trials, what reads them need not be imported.
-        from convkit.tuner.records import RecordError, Session, Trial, from_line
+        from convkit.tuner.evidence.records import RecordError, Session, Trial, from_line
 
         sessions: dict[str, Session] = {}
         found: Evidence = []
@@ -114,9 +115,9 @@ def write(database: Database, machine: MachineClass, inventory: Inventory, direc
     """
     from dataclasses import replace
 
-    from convkit.tuner.database import EXPORT_HEADER, Merged
-    from convkit.tuner.records import BEST_OF, to_line
-    from convkit.tuner.tiers import machine_counts
+    from convkit.tuner.evidence.database import EXPORT_HEADER, Merged
+    from convkit.tuner.evidence.records import BEST_OF, to_line
+    from convkit.tuner.evidence.tiers import machine_counts
 
     kept = {
         session.uuid: replace(session, facts={})

@@ -10,7 +10,7 @@ import math
 import random
 from dataclasses import dataclass, field
 
-from convkit.tuner.intervals import median, median_interval
+from convkit.tuner.choosing.intervals import median, median_interval
 
 # How often an alternative is passed over for a sample that does not count before it is sampled as it is.
 _PATIENCE = 200

@@ -7,7 +7,7 @@ import time
 import zlib
 from collections.abc import Callable
 
-from convkit.tuner.intervals import median
+from convkit.tuner.choosing.intervals import median
 
 _CANARY_BYTES = bytes(range(256)) * 256
 _DRIFT = 1.25

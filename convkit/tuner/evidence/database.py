@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from convkit.tuner.locations import is_default, paths
-from convkit.tuner.records import (
+from convkit.tuner.evidence.paths import is_default, paths
+from convkit.tuner.evidence.records import (
     SESSION_COLUMNS,
     TRIAL_COLUMNS,
     RecordError,
