@@ -108,6 +108,71 @@ def test_memory_that_is_used_again_leaves_nothing_behind(layout: str) -> None:
     assert plan.nbytes >= x.nbytes
 
 
+@st.composite
+def in_any_order(draw: st.DrawFn, array: Array) -> Array:
+    """The same values with the dimensions in another order in memory: C, Fortran, channels last and all others."""
+    order = draw(st.permutations(range(array.ndim)))
+    back = np.argsort(order)
+    return np.ascontiguousarray(array.transpose(order)).transpose(back)
+
+
+@given(
+    data=st.data(),
+    layout=st.sampled_from(LAYOUTS),
+    single=st.booleans(),
+    pipeline=st.sampled_from([*training.PIPELINES, None]),
+    # Sizes that are equal hide which dimension is which from whoever looks at shapes.
+    sizes=st.one_of(st.sampled_from([(8, 8, 8, 8), (8, 8, 8, 3), (1, 5, 5, 5)]), st.tuples(*[st.integers(3, 9)] * 4)),
+    n=st.sampled_from([1, 2, 8]),
+    groups=st.sampled_from([1, 1, 2]),
+    same=st.booleans(),
+)
+def test_the_layout_is_what_the_arguments_say_whatever_the_order_in_memory(
+    data: Any, layout: str, single: bool, pipeline: Any, sizes: tuple[int, ...], n: int, groups: int, same: bool
+) -> None:
+    c, h, w, o = sizes
+    images, filters, bias = operands(layout, n, c * groups, h, w, o * groups, (3, 3), groups, "float64")
+    options: dict[str, Any] = {"padding": int(same), "groups": groups, "layout": layout}
+    if single:
+        images = images[0]
+    images, filters = data.draw(in_any_order(images)), data.draw(in_any_order(filters))
+    plan = ck.TrainingConv2d(**options, algorithm=pipeline)
+    batch = images[None] if single else images
+    exact = reference.conv2d(batch, filters, bias, **options)
+    dy = data.draw(in_any_order(normal(*exact.shape[single:], dtype="float64", seed=3)))
+    gradient = dy[None] if single else dy
+    y = plan.forward(images, filters, bias)
+    dx, dw, db = plan.backward(dy)
+    expected = {
+        "y": (y, exact[0] if single else exact),
+        "dx": (dx, reference.conv2d_input(batch.shape, filters, gradient, **options).reshape(images.shape)),
+        "dw": (dw, reference.conv2d_weight(batch, filters.shape, gradient, **options)),
+        "db": (db, gradient.sum(axis=(0, 2, 3) if layout == "NCHW" else (0, 1, 2))),
+    }
+    for name, (found, right) in expected.items():
+        assert found.shape == right.shape, name
+        np.testing.assert_allclose(found, right, rtol=0, atol=1e-11, err_msg=name)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_online_passes_over_other_memory_orders_are_right(
+    layout: str, database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "_selectors", {})
+    x, w, bias = operands(layout, 2, 8, 8, 8, 8, (3, 3), dtype="float64")
+    other = (0, 2, 3, 1) if layout == "NCHW" else (0, 3, 1, 2)
+    x = np.ascontiguousarray(x.transpose(other)).transpose(np.argsort(other))
+    plan = ck.TrainingConv2d(padding=1, layout=layout)
+    seen = set()
+    with ck.tuning(mode="online"):
+        for _ in range(200):
+            check(plan, x, w, bias, padding=1, layout=layout)
+            seen.add(plan.pipeline)
+            if seen == set(training.PIPELINES):
+                break
+    assert seen == set(training.PIPELINES)
+
+
 @pytest.mark.parametrize("pipeline", training.PIPELINES)
 def test_memory_orders_and_single_images(pipeline: str) -> None:
     x, w, bias = operands("NCHW", 2, 8, 7, 9, 6, (3, 3))

@@ -17,10 +17,17 @@ class Columns:
     """Makes columns and keeps them for a second product; the memory is used again by the next pass of the same sizes.
 
     In NCHW the columns of a pass are an image of C * KH * KW channels, taps inside of channels as weights have them; in
-    NHWC channels are inside of taps, so that both are written in runs as long as the input has them.
+    NHWC channels are inside of taps, so that both are written in runs as long as the input has them. Which of the two it
+    is follows a problem, whose layout is that of the memory; arrays come and go in the layout of the caller's arguments.
+
+    Parameters
+    ----------
+    layout : {"NCHW", "NHWC"}
+        What the dimensions of `x`, `y` and `dy` mean.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, layout: str) -> None:
+        self._layout = layout
         self._sizes: Problem | None = None
         self._matrix: Any = None
 
@@ -41,25 +48,18 @@ class Columns:
         return f"they need {nbytes} bytes, more than workspace_limit={limit}" if nbytes > limit else ""
 
     def forward(self, x: Any, w: Any, bias: Any, p: Problem, limits: dict[str, Any]) -> Any:
-        """Fill the columns of `x`, whose memory has the problem's layout, and convolve."""
-        swapped = x.ndim == 4 and p.layout == "NHWC" and x.shape != p.x_shape
-        images = x if x.ndim == 4 else x[None]
-        self._fill(images.transpose(0, 2, 3, 1) if swapped else images, p)
-        columns = self._as_image(p)
-        y = conv2d(columns, _as_points(w, p), bias, groups=p.groups, layout=p.layout, **limits)
-        if swapped:
-            y = y.transpose(0, 3, 1, 2)
-        return y if x.ndim == 4 else y[0]
+        """Fill the columns of `x` and convolve."""
+        single = x.ndim == 3
+        self._fill(_reordered(x[None] if single else x, self._layout, p.layout), p)
+        y = conv2d(self._as_image(p), _as_points(w, p), bias, groups=p.groups, layout=p.layout, **limits)
+        y = _reordered(y, p.layout, self._layout)
+        return y[0] if single else y
 
     def weight_gradient(self, dy: Any, p: Problem, limits: dict[str, Any]) -> Any:
         """The weights' gradient over the columns of the last `forward`."""
-        columns = self._as_image(p)
-        if dy.ndim == 3:
-            dy = dy[None]
-        if dy.shape != p.y_shape:
-            dy = dy.transpose(0, 2, 3, 1)
+        gradient = _reordered(dy[None] if dy.ndim == 3 else dy, self._layout, p.layout)
         size = (p.o, p.c // p.groups * p.kh * p.kw, 1, 1)
-        dw = conv2d_weight(columns, size, dy, groups=p.groups, layout=p.layout, **limits)
+        dw = conv2d_weight(self._as_image(p), size, gradient, groups=p.groups, layout=p.layout, **limits)
         if p.layout == "NCHW":
             return dw.reshape(p.w_shape)
         return dw.reshape(p.o, p.kh, p.kw, p.c // p.groups).transpose(0, 3, 1, 2)
@@ -86,6 +86,13 @@ class Columns:
                     self._matrix[:, :, i, j, rows, places] = x[:, :, from_rows, from_places]
                 else:
                     self._matrix[:, rows, places, :, i, j] = x[:, from_rows, from_places]
+
+
+def _reordered(images: Any, given: str, wanted: str) -> Any:
+    """The same images with their dimensions in another layout's order: a view."""
+    if given == wanted:
+        return images
+    return images.transpose(0, 2, 3, 1) if wanted == "NHWC" else images.transpose(0, 3, 1, 2)
 
 
 def _as_points(w: Any, p: Problem) -> Any:

@@ -127,7 +127,7 @@ class TrainingConv2d:
         self._busy = threading.Lock()
         self._pending: tuple[_Pass, Pipeline | None] | None = None
         self._problems: dict[tuple[int, ...], Problem] = {}
-        self._columns = Columns()
+        self._columns = Columns(layout)
         self._last = ""
 
     @property
