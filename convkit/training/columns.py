@@ -17,8 +17,8 @@ class Columns:
     """Makes columns and keeps them for a second product; the memory is used again by the next pass of the same sizes.
 
     In NCHW the columns of a pass are an image of C * KH * KW channels, taps inside of channels as weights have them; in
-    NHWC channels are inside of taps, so that both are written in runs as long as the input has them. Which of the two it
-    is follows a problem, whose layout is that of the memory; arrays come and go in the layout of the caller's arguments.
+    NHWC channels are inside of taps, so that both are written in runs as long as the input has them. The problem's
+    layout, which is that of the memory, decides; arrays come and go in the layout of the caller's arguments.
 
     Parameters
     ----------
