@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -323,3 +325,22 @@ def test_nested_kernels_in_forward_and_backward_pipelines(database: Path) -> Non
     assert layer.settled(x, w) in ("gemm", "winograd")
     assert winograd.settled(x, w) in ("winograd2", "winograd4")
     assert "within winograd" in str(layer.report())
+
+
+def _twice(x: int) -> int:
+    return 2 * x
+
+
+@pytest.mark.parametrize("twin", [copy.copy, copy.deepcopy, lambda best: pickle.loads(pickle.dumps(best))])
+def test_copies_measure_anew(twin: Any) -> None:
+    best = BestOf("double", [("one", _twice), ("two", _twice)], key=_twice, rounds=3)
+    for _ in range(20):
+        assert best(4) == 8
+    assert best.settled(4)
+    other = twin(best)
+    assert other.alternatives == best.alternatives
+    assert other.settled(4) is None
+    assert other.report().problems[0].alternatives[0].samples == 0
+    for _ in range(20):
+        assert other(4) == 8
+    assert other.settled(4)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import threading
 from pathlib import Path
 from typing import Any
@@ -335,6 +337,21 @@ def test_a_plan_belongs_to_one_thread_at_a_time() -> None:
     plan.backward(y)
     with plan._busy, pytest.raises(RuntimeError, match="running in another thread"):
         plan.forward(x, w)
+
+
+@pytest.mark.parametrize("twin", [copy.copy, copy.deepcopy, lambda plan: pickle.loads(pickle.dumps(plan))])
+def test_copies_have_the_options_and_no_pass(twin: Any) -> None:
+    x, w, bias = operands("NHWC", 2, 3, 8, 8, 4, (3, 3))
+    plan = ck.TrainingConv2d(padding=1, layout="NHWC", algorithm="columns", num_threads=1)
+    y = plan.forward(x, w, bias)
+    other = twin(plan)
+    assert repr(other) == repr(plan)
+    assert other.pipeline == ""
+    assert other.nbytes == 0
+    with pytest.raises(RuntimeError, match="needs a forward call"):
+        other.backward(y)
+    check(other, x, w, bias, padding=1, layout="NHWC")
+    plan.backward(y)
 
 
 def test_repr_says_what_differs() -> None:

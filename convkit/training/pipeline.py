@@ -73,7 +73,8 @@ class TrainingConv2d:
     Each `forward` begins a new pass and forgets one that was not finished; each pass has one `backward`.
 
     A plan serves one thread at a time: `backward` belongs to the thread that called `forward`, and calls that overlap
-    raise a RuntimeError. Give each thread a plan of its own; what was measured is shared.
+    raise a RuntimeError. Give each thread a plan of its own; what was measured is shared. `copy.deepcopy` and `pickle`
+    give a plan with the same options and no pass open.
 
     Examples
     --------
@@ -116,7 +117,7 @@ class TrainingConv2d:
             self._algorithms = (algorithm[0], algorithm[1], algorithm[2])
         elif algorithm is not None and self._pipeline is None:
             self._algorithms = (algorithm, algorithm, algorithm)
-        self._geometry = {
+        self._geometry: dict[str, Any] = {
             "stride": stride,
             "padding": padding,
             "dilation": dilation,
@@ -124,11 +125,23 @@ class TrainingConv2d:
             "layout": layout,
         }
         self._limits = {"num_threads": num_threads, "accuracy": accuracy, "workspace_limit": workspace_limit}
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
         self._busy = threading.Lock()
         self._pending: tuple[_Pass, Pipeline | None] | None = None
         self._problems: dict[tuple[int, ...], Problem] = {}
-        self._columns = Columns(layout)
+        self._columns = Columns(self._geometry["layout"])
         self._last = ""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What was asked for; a copy has no pass open, keeps no memory and has measured nothing."""
+        passing = ("_busy", "_pending", "_problems", "_columns", "_last")
+        return {name: value for name, value in self.__dict__.items() if name not in passing}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._begin_anew()
 
     @property
     def pipeline(self) -> str:
