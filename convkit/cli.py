@@ -16,6 +16,8 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if error.name not in _NEEDED:
             raise
-        print(f"convkit's commands need {' and '.join(_NEEDED)}: pip install 'convkit[cli]'", file=sys.stderr)
+        from convkit.distribution import install_line
+
+        print(f"convkit's commands need {' and '.join(_NEEDED)}: {install_line('cli')}", file=sys.stderr)
         sys.exit(1)
     app(prog_name="convkit")

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from convkit import _core, networks
 from convkit.commands import app, arguments
 from convkit.commands.tune import Job, tune_all
+from convkit.distribution import install_line
 from convkit.problem import Problem
 
 PROBLEMS = (
@@ -42,7 +43,7 @@ def test_without_the_extra_the_script_names_the_install_line() -> None:
     code = "import sys; sys.modules['typer'] = None\nfrom convkit.cli import main\nmain()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert "pip install 'convkit[cli]'" in done.stderr
+    assert install_line("cli") in done.stderr
     assert "Traceback" not in done.stderr
 
 

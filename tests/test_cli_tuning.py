@@ -62,7 +62,7 @@ def test_tune_again_and_from_a_log(database: Path, tmp_path: Path) -> None:
 
 
 def test_tune_with_dask(database: Path, tmp_path: Path) -> None:
-    distributed = pytest.importorskip("distributed", reason="the extra convkit[fleet] is not installed")
+    distributed = pytest.importorskip("distributed", reason="the extra fleet is not installed")
     shapes = tmp_path / "shapes"
     shapes.write_text(str(PROBLEM))
     with distributed.LocalCluster(

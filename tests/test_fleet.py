@@ -42,7 +42,7 @@ def test_a_worker_brings_an_export_home_and_writes_nothing(database: Path, tmp_p
 
 
 def test_a_cluster_of_processes_fills_one_database(database: Path) -> None:
-    distributed = pytest.importorskip("distributed", reason="the extra convkit[fleet] is not installed")
+    distributed = pytest.importorskip("distributed", reason="the extra fleet is not installed")
     jobs = [(PROBLEM.replace(c=c), threads) for c in (4, 8, 12) for threads in (1, 2)]
     steps: list[int] = []
     with warnings.catch_warnings():

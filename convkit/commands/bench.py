@@ -19,6 +19,7 @@ from convkit.benchmark.training import Pass, pass_problems, torch_pass, training
 from convkit.commands import arguments
 from convkit.commands.terminal import console, threads_text
 from convkit.commands.tune import OPS, Job, gradient, tune_all
+from convkit.distribution import install_line
 from convkit.networks import Network
 from convkit.problem import LAYOUTS, Problem
 
@@ -163,7 +164,7 @@ def _peers(against: str) -> tuple[str, ...]:
     names = arguments.words(against, tuple(PEERS))
     for name in names:
         if not installed(name):
-            console.print(f"{name} is not installed: pip install 'convkit\\[peers]'", style="yellow")
+            console.print(f"{name} is not installed: {install_line('peers')}", style="yellow", markup=False)
     return tuple(name for name in names if installed(name))
 
 
@@ -311,7 +312,7 @@ def _save(report: Report, json: Path | None, csv: Path | None, plot: Path | None
         try:
             from convkit.benchmark import plots
         except ModuleNotFoundError as error:
-            console.print(f"the plots need {error.name}: pip install 'convkit\\[plot]'", style="red")
+            console.print(f"the plots need {error.name}: {install_line('plot')}", style="red", markup=False)
             raise typer.Exit(1) from None
         for path in plots.save_all(report, plot):
             console.print(f"Picture -> {path}", highlight=False)

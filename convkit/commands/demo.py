@@ -18,6 +18,7 @@ from rich.table import Table
 from convkit import networks, reference
 from convkit.commands.terminal import console, threads_text
 from convkit.commands.tune import Job, tune_all
+from convkit.distribution import install_line
 from convkit.problem import Problem
 
 __all__ = ["LayerRow", "demo"]
@@ -64,7 +65,7 @@ def demo(
     try:
         from convkit.commands import pictures
     except ModuleNotFoundError as error:
-        console.print(f"the demo draws with {error.name}: pip install 'convkit\\[cli,plot]'", style="red")
+        console.print(f"the demo draws with {error.name}: {install_line('cli', 'plot')}", style="red", markup=False)
         raise typer.Exit(1) from None
     from convkit import _core
     from convkit.commands.arguments import duration

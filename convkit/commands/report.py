@@ -9,6 +9,7 @@ import typer
 
 from convkit.commands import arguments
 from convkit.commands.terminal import console
+from convkit.distribution import install_line
 from convkit.problem import LAYOUTS
 
 __all__ = ["report"]
@@ -51,7 +52,8 @@ def report(
         try:
             reports.html(html)
         except ImportError:
-            console.print("the page needs matplotlib: pip install 'convkit[plot]'", style="red", highlight=False)
+            text = f"the page needs matplotlib: {install_line('plot')}"
+            console.print(text, style="red", highlight=False, markup=False)
             raise typer.Exit(1) from None
         console.print(f"written: {html}", highlight=False)
 

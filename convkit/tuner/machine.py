@@ -164,9 +164,10 @@ def versions() -> dict[str, str]:
     from importlib.metadata import PackageNotFoundError, version
 
     from convkit import _core
+    from convkit.distribution import name
 
     try:
-        own = version("convkit")
+        own = version(name())
     except PackageNotFoundError:
         own = str(_core.build_info().get("version", "unknown"))
     return {

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, TypeVar
 
+from convkit.distribution import install_line
 from convkit.problem import Problem
 
 T = TypeVar("T")
@@ -116,7 +117,7 @@ def tune_with_dask(
     try:
         distributed = import_module("distributed")
     except ImportError as error:
-        raise ImportError("tuning with dask needs the extra: pip install 'convkit[fleet]'") from error
+        raise ImportError(f"tuning with dask needs the extra: {install_line('fleet')}") from error
     from convkit.tuner.choosing.selector import reset
     from convkit.tuner.evidence.database import open_user
 
