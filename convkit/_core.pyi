@@ -14,7 +14,7 @@ _Padding: TypeAlias = (
 )
 _Activation: TypeAlias = (
     Literal["relu", "relu6", "silu", "hardswish", "sigmoid", "tanh"]
-    | tuple[Literal["clip"], float, float]
+    | tuple[Literal["clip"], float | None, float | None]
     | tuple[Literal["leaky_relu"], float]
     | None
 )
@@ -193,6 +193,7 @@ def problem_of(
     accuracy: Any = None,
     workspace_limit: int | None = None,
 ) -> tuple[Problem, int]: ...
+def as_array(object: _ArrayLike, name: str) -> _Array: ...
 def transpose(
     x: _ArrayLike, axes: Sequence[int], out: _ArrayLike | None = None, num_threads: int | None = None
 ) -> Any: ...

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
-from convkit._core import conv2d_input, conv2d_weight
+from convkit._core import as_array, conv2d_input, conv2d_weight
 
 __all__ = ["conv2d_bias", "conv2d_input", "conv2d_weight"]
 
@@ -42,11 +40,9 @@ def conv2d_bias(grad_output: Any, layout: str = "NCHW") -> Any:
     >>> ck.grad.conv2d_bias(np.ones((2, 3, 4, 4), dtype=np.float32))
     array([32., 32., 32.], dtype=float32)
     """
-    dy = grad_output if isinstance(grad_output, np.ndarray) else np.from_dlpack(grad_output)
+    dy = as_array(grad_output, "grad_output")
     if layout not in ("NCHW", "NHWC"):
         raise ValueError(f"layout must be 'NCHW' or 'NHWC', not {layout!r}")
-    if isinstance(dy, np.ma.MaskedArray) or dy.dtype not in (np.float32, np.float64):
-        raise TypeError(f"grad_output must be a float32 or float64 array, not {type(dy).__name__} of {dy.dtype}")
     if dy.ndim not in (3, 4):
         raise ValueError(f"grad_output has shape {dy.shape}, expected 3 or 4 dimensions")
     images = dy if dy.ndim == 4 else dy[None]

@@ -152,9 +152,13 @@ def conv_transpose2d(
     n, _, h, width = x64.shape
     _, per_group, kh, kw = w64.shape
     (sh, sw), (dh, dw), (extra_h, extra_w) = _pair(stride), _pair(dilation), _pair(output_padding)
+    if extra_h >= max(sh, dh) or extra_w >= max(sw, dw):
+        raise ValueError(f"output_padding {extra_h, extra_w} must be smaller than stride or dilation")
     (top, bottom), (left, right) = pads = resolve_padding(padding, (h, width), (kh, kw), (sh, sw), (dh, dw))
     oh = (h - 1) * sh - top - bottom + dh * (kh - 1) + 1 + extra_h
     ow = (width - 1) * sw - left - right + dw * (kw - 1) + 1 + extra_w
+    # A convolution of the result may have outputs beyond the pixels of x: they count as zeros.
+    x64 = np.pad(x64, ((0, 0), (0, 0), (0, extra_h // sh), (0, extra_w // sw)))
     y = conv2d_input((n, per_group * groups, oh, ow), w64, x64, (sh, sw), pads, (dh, dw), groups)
     return _finish(y, bias, residual, activation, layout)
 

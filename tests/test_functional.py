@@ -162,6 +162,14 @@ def test_clip_values_are_not_remembered_with_the_plan() -> None:
         assert np.array_equal(ck.conv2d(x, w, activation=("clip", lo, hi)), np.clip(y, np.float32(lo), np.float32(hi)))
 
 
+@pytest.mark.parametrize(("lo", "hi"), [(None, 0.5), (-0.25, None), (None, None)])
+def test_a_clip_may_have_one_side_only(lo: float | None, hi: float | None) -> None:
+    x, w = normal(1, 3, 8, 8), normal(4, 3, 3, 3)
+    expected = np.clip(ck.conv2d(x, w), -np.inf if lo is None else lo, np.inf if hi is None else hi)
+    for y in (ck.conv2d(x, w, activation=("clip", lo, hi)), ck.Conv2d(w, activation=("clip", lo, hi))(x)):
+        np.testing.assert_allclose(y, expected, atol=1e-5)
+
+
 def test_nan_survives_activations() -> None:
     x, w = normal(1, 2, 4, 4), normal(3, 2, 1, 1)
     x[0, 0, 1, 2] = np.nan

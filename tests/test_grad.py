@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import pickle
 from typing import Any
 
@@ -95,6 +96,7 @@ def test_input_gradient_is_the_derivative(layout: str, stride: Any, padding: Any
 @st.composite
 def transposed(draw: Any) -> dict[str, Any]:
     stride = draw(st.tuples(st.integers(1, 4), st.integers(1, 4)))
+    dilation = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
     groups = draw(st.sampled_from((1, 1, 2, 3)))
     return {
         "n": draw(st.integers(0, 2)),
@@ -103,9 +105,9 @@ def transposed(draw: Any) -> dict[str, Any]:
         "kernel": draw(st.tuples(st.integers(1, 5), st.integers(1, 5))),
         "stride": stride,
         "padding": draw(st.tuples(st.integers(0, 3), st.integers(0, 3))),
-        "output_padding": tuple(draw(st.integers(0, s - 1)) for s in stride),
+        "output_padding": tuple(draw(st.integers(0, max(s, d) - 1)) for s, d in zip(stride, dilation, strict=True)),
         "groups": groups,
-        "dilation": draw(st.tuples(st.integers(1, 3), st.integers(1, 3))),
+        "dilation": dilation,
         "dtype": draw(st.sampled_from(DTYPES)),
         "layout": draw(st.sampled_from(("NCHW", "NHWC"))),
         "activation": draw(st.sampled_from((None, "relu", ("clip", -0.5, 1.0), "silu", ("leaky_relu", 0.1)))),
@@ -201,13 +203,54 @@ def test_layer_copies_and_updates() -> None:
     )
 
 
-def test_output_padding_beyond_the_stride_is_less_padding() -> None:
+def scattered(x: Any, w: Any, stride: Any, padding: int, output_padding: Any, dilation: Any) -> Any:
+    """A transposed convolution as its definition says: every pixel adds a scaled copy of the filters to the result."""
+    n, _, h, width = x.shape
+    _, o, kh, kw = w.shape
+    reach = [d * (k - 1) + 1 for d, k in zip(dilation, (kh, kw), strict=True)]
+    size = [(s - 1) * step + r + extra
+            for s, step, r, extra in zip((h, width), stride, reach, output_padding, strict=True)]  # fmt: skip
+    y = np.zeros((n, o, *size))
+    for i, j in np.ndindex(h, width):
+        top, left = i * stride[0], j * stride[1]
+        window = y[:, :, top : top + reach[0] : dilation[0], left : left + reach[1] : dilation[1]]
+        window += np.einsum("nc,cokl->nokl", x[:, :, i, j], w)
+    return y[:, :, padding : size[0] - padding, padding : size[1] - padding]
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("dilation", [1, 2, 3, 4])
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+def test_output_padding_is_smaller_than_stride_or_dilation(stride: int, dilation: int, layout: str) -> None:
     rng = np.random.default_rng(4)
-    x, w = rng.standard_normal((1, 2, 4, 4)), rng.standard_normal((2, 3, 3, 3))
-    y = ck.conv_transpose2d(x, w, stride=1, padding=2, dilation=3, output_padding=2)
-    np.testing.assert_allclose(
-        y, reference.conv_transpose2d(x, w, stride=1, padding=((2, 0), (2, 0)), dilation=3), atol=1e-12
-    )
+    x, w, bias = rng.standard_normal((2, 4, 4, 5)), rng.standard_normal((4, 3, 3, 2)), rng.standard_normal(3)
+    given = x if layout == "NCHW" else x.transpose(0, 2, 3, 1)
+    for extra in itertools.product(range(max(stride, dilation)), repeat=2):
+        for padding in (0, 1):
+            shape = {"stride": stride, "padding": padding, "output_padding": extra, "dilation": dilation}
+            expected = scattered(x, w, (stride,) * 2, padding, extra, (dilation,) * 2)
+            expected = np.maximum(expected + bias[:, None, None], 0)
+            np.testing.assert_allclose(reference.conv_transpose2d(x, w, bias, activation="relu", **shape), expected,
+                                       atol=1e-12)  # fmt: skip
+            if layout == "NHWC":
+                expected = expected.transpose(0, 2, 3, 1)
+            options = {**shape, "layout": layout, "activation": "relu"}
+            layer = ck.ConvTranspose2d(w, bias, **options)
+            for y in (ck.conv_transpose2d(given, w, bias, **options), layer(given), layer(given)):
+                np.testing.assert_allclose(y, expected, atol=1e-12)
+            single = ck.conv_transpose2d(given[0], w, bias, **options)
+            np.testing.assert_allclose(single, expected[0], atol=1e-12)
+    for extra in ((0, max(stride, dilation)), (max(stride, dilation), 0)):
+        with pytest.raises(ValueError, match="output_padding must be smaller"):
+            ck.conv_transpose2d(x, w, stride=stride, dilation=dilation, output_padding=extra)
+
+
+def test_output_padding_beyond_the_stride_keeps_the_memory_order() -> None:
+    x = np.ones((1, 4, 4, 8), np.float32).transpose(0, 3, 1, 2)
+    y = ck.conv_transpose2d(x, np.ones((8, 16, 3, 3), np.float32), dilation=2, output_padding=1)
+    assert y.shape == (1, 16, 9, 9)
+    assert y.transpose(0, 2, 3, 1).flags.c_contiguous
+    np.testing.assert_array_equal(y[:, :, 8], 0)
 
 
 X, W = np.ones((1, 3, 4, 4)), np.ones((3, 2, 2, 2))
@@ -219,7 +262,6 @@ X, W = np.ones((1, 3, 4, 4)), np.ones((3, 2, 2, 2))
         ("takes 3 input channels, x has 2", (X[:, :2], W), {}),
         ("padding of a transposed convolution", (X, W), {"padding": "same"}),
         ("output_padding must be smaller", (X, W), {"output_padding": 1}),
-        ("output_padding exceeds padding", (X, W), {"output_padding": 2, "dilation": 3}),
         ("0 x 0 pixels", (X[..., :1, :1], W), {"padding": 1}),
         (r"bias has shape \(3,\)", (X, W, np.ones(3)), {}),
         ("not divisible by groups=2", (X, W), {"groups": 2}),

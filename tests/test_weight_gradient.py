@@ -192,3 +192,36 @@ def test_bias_errors() -> None:
         ck.grad.conv2d_bias(np.zeros((1, 2), np.float32))
     with pytest.raises(TypeError, match="float32"):
         ck.grad.conv2d_bias(np.zeros((1, 2, 3, 4), np.int32))
+    with pytest.raises(TypeError, match=r"grad_output must be a NumPy array, .* not list"):
+        ck.grad.conv2d_bias([[[1.0]]])
+    with pytest.raises(TypeError, match="grad_output is a masked array"):
+        ck.grad.conv2d_bias(np.ma.zeros((1, 2, 3, 4), np.float32))
+
+
+def test_bias_refuses_a_dtype_that_numpy_lacks() -> None:
+    """bfloat16 comes to NumPy by DLPack, whose word for it NumPy does not know."""
+
+    class BFloat16:
+        def __dlpack_device__(self) -> tuple[int, int]:
+            return 1, 0
+
+        def __dlpack__(self, **keywords: object) -> object:
+            raise RuntimeError("Unsupported dtype in DLTensor.")
+
+    with pytest.raises(TypeError, match="grad_output"):
+        ck.grad.conv2d_bias(BFloat16())
+
+
+def test_bias_of_whatever_has_dlpack() -> None:
+    class Exported:
+        def __init__(self, array: Any) -> None:
+            self.array = array
+
+        def __dlpack_device__(self) -> Any:
+            return self.array.__dlpack_device__()
+
+        def __dlpack__(self, **keywords: Any) -> Any:
+            return self.array.__dlpack__(**keywords)
+
+    dy = normal(2, 4, 5, 6)
+    np.testing.assert_array_equal(ck.grad.conv2d_bias(Exported(dy)), ck.grad.conv2d_bias(dy))

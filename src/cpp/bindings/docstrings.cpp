@@ -43,7 +43,8 @@ layout : {"NCHW", "NHWC"}, optional
     Order of the dimensions of `x`, `residual`, `out` and the result.
 activation : None, str or tuple, optional
     ``"relu"``, ``"relu6"``, ``("clip", lo, hi)``, ``"silu"``, ``"hardswish"``,
-    ``"sigmoid"``, ``"tanh"`` or ``("leaky_relu", slope)``. NaN survives all of them.
+    ``"sigmoid"``, ``"tanh"`` or ``("leaky_relu", slope)``. A `lo` or `hi` of None is
+    no limit. NaN survives all of them.
 residual : array, optional
     Shaped like the result; added after the bias and before the activation.
 out : array, optional

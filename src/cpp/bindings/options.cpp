@@ -32,7 +32,11 @@ PyObject* item(PyObject* sequence, int i) { return PySequence_Fast_GET_ITEM(sequ
 
 double parse_real(PyObject* object, const char* name) {
   const double value = PyFloat_AsDouble(object);
-  if (value == -1.0 && PyErr_Occurred()) throw PythonError{};
+  if (value == -1.0 && PyErr_Occurred()) {
+    if (!PyErr_ExceptionMatches(PyExc_TypeError)) throw PythonError{};
+    PyErr_Clear();
+    raise(PyExc_TypeError, std::string(name) + " of activation must be a number, not " + repr(object));
+  }
   if (std::isnan(value)) raise(PyExc_ValueError, std::string(name) + " of activation is NaN");
   return value;
 }
@@ -145,8 +149,8 @@ void parse_activation(PyObject* object, Options& options) {
   static constexpr const char* leaky[] = {"leaky_relu"};
   if (size == 3 && position_in(item(object, 0), clip, 1) == 0) {
     options.activation = Activation::clamp;
-    options.lo = parse_real(item(object, 1), "lo");
-    options.hi = parse_real(item(object, 2), "hi");
+    if (item(object, 1) != Py_None) options.lo = parse_real(item(object, 1), "lo");
+    if (item(object, 2) != Py_None) options.hi = parse_real(item(object, 2), "hi");
     if (options.lo > options.hi) raise(PyExc_ValueError, "lo is above hi in activation " + repr(object));
   } else if (size == 2 && position_in(item(object, 0), leaky, 1) == 0) {
     options.activation = Activation::leaky_relu;

@@ -123,24 +123,16 @@ void check_bytes(const Operands& o, const Names& names, const std::int64_t sizes
   if (bytes > largest_bytes) mismatch(o, names, "the tensors would not fit into memory");
 }
 
-// Length of a transposed convolution's result along one dimension. Extra pixels that could also be had by padding less are
-// had that way, for a convolution of the result would otherwise have more outputs than x has pixels.
+// Length of a transposed convolution's result along one dimension. Where output_padding is a stride or more, a convolution
+// of the result has outputs beyond the pixels of x: `beyond` is their number, and they count as zeros.
 std::int64_t transposed_length(std::int64_t size, std::int64_t taps, std::int64_t stride, std::int64_t dilation,
-                               std::int64_t extra, std::int64_t pad_begin, std::int64_t& pad_end) {
+                               std::int64_t extra, std::int64_t pads, std::int64_t& beyond) {
   if (extra >= std::max(stride, dilation)) {
     raise(PyExc_ValueError, "output_padding must be smaller than stride or dilation, not " + std::to_string(extra) +
                                 " with stride " + std::to_string(stride) + " and dilation " + std::to_string(dilation));
   }
-  const std::int64_t length = (size - 1) * stride - pad_begin - pad_end + dilation * (taps - 1) + 1 + extra;
-  if (extra >= stride) {
-    const std::int64_t less = std::min(extra, pad_end);
-    pad_end -= less;
-    if (extra - less >= stride) {
-      raise(PyExc_ValueError, "output_padding exceeds padding by a stride or more: " + std::to_string(extra) +
-                                  " with stride " + std::to_string(stride));
-    }
-  }
-  return length;
+  beyond = extra / stride;
+  return (size - 1) * stride - pads + dilation * (taps - 1) + 1 + extra;
 }
 
 void check_image_shape(const ArrayArgument& array, const std::string& name, Layout layout) {
@@ -214,7 +206,7 @@ bool describe_weight_gradient(const Operands& o, const Options& options, Plan& p
   return dense;
 }
 
-// Shapes, problem and result of a call; everything but the kernel. Returns whether x is dense.
+// Shapes, problem and result of a call; everything but the kernel. Returns whether the kernel can read x as it is.
 bool describe(const Operands& o, const Options& options, bool packed, Plan& plan) {
   if (options.op == Op::weight_grad) return describe_weight_gradient(o, options, plan);
   const Names names(options);
@@ -266,21 +258,29 @@ bool describe(const Operands& o, const Options& options, bool packed, Plan& plan
     p.w = options.extent[1];
   }
   fill_pads(options, p);
+  std::int64_t rows = x.sizes[2], columns = x.sizes[3];  // of a gradient's first operand, as the kernel reads it
   if (options.transposed) {
-    p.h = transposed_length(x.sizes[2], p.kh, p.stride_h, p.dilation_h, options.extent[0], p.pad_top, p.pad_bottom);
-    p.w = transposed_length(x.sizes[3], p.kw, p.stride_w, p.dilation_w, options.extent[1], p.pad_left, p.pad_right);
+    std::int64_t below, right;
+    p.h = transposed_length(rows, p.kh, p.stride_h, p.dilation_h, options.extent[0], p.pad_top + p.pad_bottom, below);
+    p.w =
+        transposed_length(columns, p.kw, p.stride_w, p.dilation_w, options.extent[1], p.pad_left + p.pad_right, right);
     if (p.h < 1 || p.w < 1) {
       mismatch(o, names, "the result would be " + std::to_string(p.h) + " x " + std::to_string(p.w) + " pixels");
     }
+    rows += below;
+    columns += right;
+    const std::int64_t extended[4] = {x.sizes[0], x.sizes[1], rows, columns};
+    check_bytes(o, names, extended, element);
   }
   bool dense;
   p.layout = memory_layout(x, options.layout, element, dense);
   if (const char* reason = complete(p)) mismatch(o, names, reason);
-  if (!forward && (p.oh != x.sizes[2] || p.ow != x.sizes[3])) {
+  if (!forward && (p.oh != rows || p.ow != columns)) {
     mismatch(o, names,
              "an input of " + std::to_string(p.h) + " x " + std::to_string(p.w) + " pixels has outputs of " +
                  std::to_string(p.oh) + " x " + std::to_string(p.ow));
   }
+  if (rows != x.sizes[2] || columns != x.sizes[3]) dense = false;
   const std::int64_t channels = result_channels(p);
   if (o.bias && (o.bias.ndim() != 1 || o.bias.shape()[0] != channels)) {
     raise(PyExc_ValueError, "bias has shape " + shape_text(o.bias) + ", w of shape " + shape_text(o.w) + " needs (" +
@@ -311,15 +311,21 @@ std::int64_t reserve(Plan& plan, std::int64_t bytes) {
   return offset;
 }
 
-// `wanted`: how the kernel reads or writes it.
-void bring_tensor(Plan& plan, Bring& bring, const ArrayArgument& array, Layout declared, Layout wanted) {
+// `wanted`: how the kernel reads or writes it; `rows` and `columns`: how many it reads, where that is more than the array
+// has.
+void bring_tensor(Plan& plan, Bring& bring, const ArrayArgument& array, Layout declared, Layout wanted,
+                  std::int64_t rows = 0, std::int64_t columns = 0) {
   const int element = element_bytes(plan.problem.dtype);
   bring.tensor = geometry(array, declared);
-  bring.copied = array.misaligned() || !is_dense(bring.tensor, wanted, element);
+  const std::int64_t* own = bring.tensor.sizes;
+  const std::int64_t sizes[4] = {own[0], own[1], std::max(own[2], rows), std::max(own[3], columns)};
+  const bool extended = sizes[2] != own[2] || sizes[3] != own[3];
+  bring.copied = extended || array.misaligned() || !is_dense(bring.tensor, wanted, element);
   if (!bring.copied) return;
-  dense_strides(bring.tensor.sizes, wanted, element, bring.dense);
   std::int64_t bytes = element;
-  for (const std::int64_t size : bring.tensor.sizes) bytes = checked_product(bytes, size);
+  for (const std::int64_t size : sizes) bytes = checked_product(bytes, size);
+  dense_strides(sizes, wanted, element, bring.dense);
+  bring.zeroed = extended ? bytes : 0;
   bring.offset = reserve(plan, bytes);
 }
 
@@ -454,7 +460,11 @@ std::shared_ptr<const Plan> make_plan(const Operands& operands, const Options& o
   plan->kernel->packing(plan->problem, plan->parameters, &plan->packing);
 
   const Layout layout = plan->problem.layout;
-  if (!dense || operands.x.misaligned()) bring_tensor(*plan, plan->x, operands.x, options.layout, layout);
+  if (!dense || operands.x.misaligned()) {
+    const bool transposed = options.transposed;
+    bring_tensor(*plan, plan->x, operands.x, options.layout, layout, transposed ? plan->problem.oh : 0,
+                 transposed ? plan->problem.ow : 0);
+  }
   if (options.op == Op::weight_grad) {
     bring_tensor(*plan, plan->w, operands.w, options.layout, layout);
     if (operands.out) bring_tensor(*plan, plan->out, operands.out, Layout::nchw, Layout::nchw);

@@ -46,6 +46,7 @@ class Key {
 struct Bring {
   bool copied = false;
   std::int64_t offset = 0;  // in the arena
+  std::int64_t zeroed = 0;  // bytes of the copy, where it is larger than the tensor and holds zeros beyond it
   Geometry tensor;          // as the caller holds it, in N,C,H,W order (O,C,KH,KW; O alone for a bias)
   std::int64_t dense[4];    // byte strides of the copy
 };

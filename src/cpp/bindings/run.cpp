@@ -40,6 +40,7 @@ StridedCopy between(const Bring& bring, int element) {
 // The operand where the kernel can read it.
 const char* brought(const Bring& bring, const char* data, std::byte* arena, int element, int threads) {
   if (!bring.copied) return data;
+  if (bring.zeroed) std::memset(arena + bring.offset, 0, static_cast<std::size_t>(bring.zeroed));
   StridedCopy c = between(bring, element);
   c.from = data;
   c.to = reinterpret_cast<char*>(arena + bring.offset);

@@ -98,9 +98,16 @@ py::object transpose_array(const py::object& object, const py::object& axes, con
   return py::reinterpret_steal<py::object>(result.release());
 }
 
+py::object as_array(const py::object& object, const std::string& name) {
+  const ArrayArgument array(object.ptr(), name.c_str());
+  return py::reinterpret_borrow<py::object>(reinterpret_cast<PyObject*>(array.get()));
+}
+
 }  // namespace
 
 void add_transpose(py::module_& module) {
+  module.def("as_array", as_array, py::arg("object"), py::arg("name"),
+             "What the calls make of an argument: a NumPy array of float32 or float64, or the error that names it.");
   module.def("transpose", transpose_array, py::arg("x"), py::arg("axes"), py::arg("out") = py::none(),
              py::arg("num_threads") = py::none(), "A copy of x with its dimensions in the order of axes.");
 }
