@@ -1,6 +1,7 @@
 #include <pybind11/pybind11.h>
 
 #define CONVKIT_IMPORTS_NUMPY
+#include "bindings/arrays.hpp"
 #include "bindings/calls.hpp"
 #include "bindings/inventory.hpp"
 #include "bindings/numpy_api.hpp"
@@ -23,6 +24,7 @@ PYBIND11_MODULE(_core, module) {
   add_profile(module);
   add_transpose(module);
   try {
+    import_numpy_functions();
     add_conv2d(module.ptr());
     add_transposed(module.ptr());
     add_weight_gradient(module.ptr());

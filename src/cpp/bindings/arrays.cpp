@@ -2,17 +2,65 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <cstring>
 
 namespace convkit::bindings {
 namespace {
 
-// An attribute of an imported module, kept for the life of the process.
-PyObject* imported(const char* module_name, const char* attribute) {
-  const Reference module(checked(PyImport_ImportModule(module_name)));
-  return checked(PyObject_GetAttrString(module.get(), attribute));
+// Set once by import_numpy_functions and kept for the life of the process. Never fetched later: an import runs Python code,
+// which gives up the GIL, and another thread that met a lock on the way to this one would never give it back.
+PyObject* from_dlpack = nullptr;
+PyObject* shares_memory = nullptr;
+
+// There is no masked array before somebody has imported numpy.ma. Null, without an exception, if nobody has.
+Reference masked_array_type() {
+  PyObject* module = PyDict_GetItemString(PyImport_GetModuleDict(), "numpy.ma");  // borrowed
+  if (!module || !PyModule_Check(module)) return Reference();
+  return Reference::borrow(PyDict_GetItemString(PyModule_GetDict(module), "MaskedArray"));
 }
 
 std::string type_name(PyObject* object) { return Py_TYPE(object)->tp_name; }
+
+// Raises the RuntimeError that is set as it is, unless it is NumPy's word for a dtype that it has not, such as bfloat16.
+[[noreturn]] void explain_runtime_error(const char* name) {
+  const Reference error(take_exception());
+  const Reference text(checked(PyObject_Str(error.get())));
+  const char* utf8 = PyUnicode_AsUTF8(text.get());
+  if (!utf8) throw PythonError{};
+  if (!std::strstr(utf8, "nsupported dtype")) {
+    PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(error.get())), error.get());
+    throw PythonError{};
+  }
+  raise_from(PyExc_TypeError,
+             std::string(name) + " has a dtype that NumPy does not know; convkit supports float32 and float64",
+             error.get());
+}
+
+// An array over the memory of another library's tensor. Runs that library's code.
+Reference through_dlpack(PyObject* object, const char* name) {
+  const auto has = [&](const char* method) {
+    return retaking_gil([&] { return PyObject_HasAttrString(object, method); }) != 0;
+  };
+  if (!has("__dlpack__")) {
+    raise(PyExc_TypeError, std::string(name) + " must be a NumPy array, or an object with __dlpack__ on the CPU, not " +
+                               type_name(object));
+  }
+  if (has("__dlpack_device__")) {
+    const Reference device(
+        checked(retaking_gil([&] { return PyObject_CallMethod(object, "__dlpack_device__", nullptr); })));
+    const Reference kind(checked(PySequence_GetItem(device.get(), 0)));
+    const long code = PyLong_AsLong(kind.get());
+    if (code == -1 && PyErr_Occurred()) throw PythonError{};
+    if (code != 1) {
+      raise(PyExc_TypeError, std::string(name) + " is on another device than the CPU (DLPack device type " +
+                                 std::to_string(code) + "): copy it to the CPU first");
+    }
+  }
+  Reference array(retaking_gil([&] { return PyObject_CallOneArg(from_dlpack, object); }));
+  if (array) return array;
+  if (!PyErr_ExceptionMatches(PyExc_RuntimeError)) throw PythonError{};
+  explain_runtime_error(name);
+}
 
 struct Range {
   const char *begin, *end;
@@ -29,6 +77,11 @@ Range touched(const ArrayArgument& array) {
   return range;
 }
 
+// Without a subclass's own ideas of NumPy's functions.
+Reference base_view(const ArrayArgument& array) {
+  return Reference(checked(PyArray_View(array.get(), nullptr, &PyArray_Type)));
+}
+
 bool same_tensor(const ArrayArgument& a, const ArrayArgument& b) {
   return a.data() == b.data() && a.ndim() == b.ndim() && std::equal(a.shape(), a.shape() + a.ndim(), b.shape()) &&
          std::equal(a.strides(), a.strides() + a.ndim(), b.strides());
@@ -38,41 +91,24 @@ bool same_tensor(const ArrayArgument& a, const ArrayArgument& b) {
 
 const char* dtype_name(Dtype dtype) { return dtype == Dtype::f32 ? "float32" : "float64"; }
 
+void import_numpy_functions() {
+  const Reference numpy(checked(PyImport_ImportModule("numpy")));
+  from_dlpack = checked(PyObject_GetAttrString(numpy.get(), "from_dlpack"));
+  shares_memory = checked(PyObject_GetAttrString(numpy.get(), "shares_memory"));
+}
+
 void ArrayArgument::convert(PyObject* object, const char* name) {
   if (PyArray_Check(object)) {
-    static PyObject* const masked_array = imported("numpy.ma", "MaskedArray");
-    const int masked = PyObject_IsInstance(object, masked_array);
-    if (masked < 0) throw PythonError{};
-    if (masked) {
+    const Reference masked = masked_array_type();
+    if (masked && PyType_Check(masked.get()) &&
+        PyType_IsSubtype(Py_TYPE(object), reinterpret_cast<PyTypeObject*>(masked.get()))) {
       raise(PyExc_TypeError, std::string(name) + " is a masked array, whose mask convkit would ignore: pass " + name +
                                  ".filled(value) instead");
     }
     array_ = reinterpret_cast<PyArrayObject*>(object);
     return;
   }
-  if (!PyObject_HasAttrString(object, "__dlpack__")) {
-    raise(PyExc_TypeError, std::string(name) + " must be a NumPy array, or an object with __dlpack__ on the CPU, not " +
-                               type_name(object));
-  }
-  if (PyObject_HasAttrString(object, "__dlpack_device__")) {
-    const Reference device(checked(PyObject_CallMethod(object, "__dlpack_device__", nullptr)));
-    const Reference kind(checked(PySequence_GetItem(device.get(), 0)));
-    const long code = PyLong_AsLong(kind.get());
-    if (code == -1 && PyErr_Occurred()) throw PythonError{};
-    if (code != 1) {
-      raise(PyExc_TypeError, std::string(name) + " is on another device than the CPU (DLPack device type " +
-                                 std::to_string(code) + "): copy it to the CPU first");
-    }
-  }
-  static PyObject* const from_dlpack = imported("numpy", "from_dlpack");
-  owned_ = Reference(PyObject_CallOneArg(from_dlpack, object));
-  if (!owned_) {
-    // NumPy's word for a dtype that it has not, such as bfloat16; what the exporter itself raises is left alone.
-    if (!PyErr_ExceptionMatches(PyExc_RuntimeError)) throw PythonError{};
-    PyErr_Clear();
-    raise(PyExc_TypeError,
-          std::string(name) + " has a dtype that NumPy does not know; convkit supports float32 and float64");
-  }
+  owned_ = through_dlpack(object, name);
   array_ = reinterpret_cast<PyArrayObject*>(owned_.get());
 }
 
@@ -135,10 +171,9 @@ void check_overlap(const ArrayArgument& out, const ArrayArgument& other, const c
   if (a.begin >= b.end || b.begin >= a.end) return;
   if (same_allowed && same_tensor(out, other)) return;
   // Ranges that meet may still interleave without a common element: NumPy solves that exactly, within bounded work.
-  static PyObject* const shares_memory = imported("numpy", "shares_memory");
-  PyObject* arguments[] = {reinterpret_cast<PyObject*>(out.get()), reinterpret_cast<PyObject*>(other.get()), nullptr};
   const Reference bound(checked(PyLong_FromLong(100000)));
-  arguments[2] = bound.get();
+  const Reference first = base_view(out), second = base_view(other);
+  PyObject* arguments[] = {first.get(), second.get(), bound.get()};
   const Reference answer(PyObject_Vectorcall(shares_memory, arguments, 3, nullptr));
   if (!answer) {
     PyErr_Clear();  // too hard to tell: treated as an overlap

@@ -20,6 +20,10 @@ class ArrayArgument {
     } else {
       convert(object, name);
     }
+    check_dtype(name);
+  }
+  // Raises TypeError unless the array is float32 or float64. Python code that ran since may have changed what it is.
+  void check_dtype(const char* name) const {
     const int type = PyArray_TYPE(array_);
     if ((type != NPY_FLOAT && type != NPY_DOUBLE) || !PyArray_ISNOTSWAPPED(array_)) refuse_dtype(array_, name);
   }
@@ -51,6 +55,9 @@ const char* dtype_name(Dtype dtype);
 // "(1, 3, 8, 8)"
 std::string shape_text(const npy_intp* shape, int ndim);
 inline std::string shape_text(const ArrayArgument& array) { return shape_text(array.shape(), array.ndim()); }
+
+// Fetches what is used of NumPy's Python side; called when the module is imported. Throws PythonError.
+void import_numpy_functions();
 
 // Sizes and byte strides of a tensor in N,C,H,W order, whatever the order of the array's own dimensions.
 struct Geometry {

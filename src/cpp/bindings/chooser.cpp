@@ -5,6 +5,7 @@
 
 #include "../cpu/features.hpp"
 #include "../workspace.hpp"
+#include "gil.hpp"
 #include "plan.hpp"
 
 namespace convkit::bindings {
@@ -94,14 +95,14 @@ Reference problem_tuple(const ConvProblem& p) {
 }
 
 ConvProblem problem_from(PyObject* fields) {
-  const Reference sequence(checked(PySequence_Fast(fields, "a problem is a sequence of 23 ints")));
-  if (PySequence_Fast_GET_SIZE(sequence.get()) != problem_fields) {
+  const Reference sequence = sequence_items(fields, "a problem is a sequence of 23 ints");
+  if (PyTuple_GET_SIZE(sequence.get()) != problem_fields) {
     raise(PyExc_ValueError, "a problem has " + std::to_string(problem_fields) + " fields, not " +
-                                std::to_string(PySequence_Fast_GET_SIZE(sequence.get())));
+                                std::to_string(PyTuple_GET_SIZE(sequence.get())));
   }
   std::int64_t v[problem_fields];
   for (int i = 0; i < problem_fields; ++i) {
-    v[i] = parse_integer(PySequence_Fast_GET_ITEM(sequence.get(), i), "a problem's field", 0);
+    v[i] = parse_integer(PyTuple_GET_ITEM(sequence.get(), i), "a problem's field", 0);
   }
   if (v[0] > 2 || v[1] > 1 || v[2] > 1 || v[19] > 2 || v[20] > 1 || v[21] > 1 || v[22] > 1) {
     raise(PyExc_ValueError, "a problem's op, dtype, layout, epilogue or flag is out of range");
@@ -136,16 +137,16 @@ ConvProblem problem_from(PyObject* fields) {
 }
 
 Parameters parameters_from(PyObject* values, const Kernel& kernel) {
-  const Reference sequence(checked(PySequence_Fast(values, "parameters are a sequence of ints")));
+  const Reference sequence = sequence_items(values, "parameters are a sequence of ints");
   const int length = schema_length(kernel);
-  if (PySequence_Fast_GET_SIZE(sequence.get()) != length) {
+  if (PyTuple_GET_SIZE(sequence.get()) != length) {
     raise(PyExc_ValueError, std::string(kernel.name) + " takes " + std::to_string(length) + " parameters, not " +
-                                std::to_string(PySequence_Fast_GET_SIZE(sequence.get())));
+                                std::to_string(PyTuple_GET_SIZE(sequence.get())));
   }
   Parameters parameters{};
   for (int i = 0; i < length; ++i) {
     const ParameterSpec& spec = kernel.schema[i];
-    const std::int32_t value = parse_integer(PySequence_Fast_GET_ITEM(sequence.get(), i), spec.name, spec.least);
+    const std::int32_t value = parse_integer(PyTuple_GET_ITEM(sequence.get(), i), spec.name, spec.least);
     if (value > spec.most) {
       raise(PyExc_ValueError, std::string(spec.name) + " of " + kernel.name + " must be at most " +
                                   std::to_string(spec.most) + ", not " + std::to_string(value));
@@ -174,7 +175,8 @@ Choice choose(const ConvProblem& problem, int threads, const Options& options) {
                               : given_or_none(options.workspace_limit);
   PyObject* arguments[] = {fields.get(), team.get(), algorithm.get(), accuracy.get(), limit.get()};
   const Reference chooser = Reference::borrow(registered_chooser);
-  const Reference answer(checked(PyObject_Vectorcall(chooser.get(), arguments, 5, nullptr)));
+  const Reference answer(
+      checked(retaking_gil([&] { return PyObject_Vectorcall(chooser.get(), arguments, 5, nullptr); })));
   if (!PyTuple_Check(answer.get()) || PyTuple_GET_SIZE(answer.get()) != 3) {
     raise(PyExc_TypeError, "a chooser returns (kernel index, parameters, settle)");
   }

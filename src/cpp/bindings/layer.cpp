@@ -149,9 +149,10 @@ PyObject* layer_new(PyTypeObject* type, PyObject* arguments, PyObject* keywords)
     const Py_ssize_t given = PyTuple_GET_SIZE(arguments), named = keywords ? PyDict_GET_SIZE(keywords) : 0;
     const Reference keyword_names(checked(PyTuple_New(named)));
     std::vector<PyObject*> values(static_cast<std::size_t>(given + named));
+    const Reference own_keywords(keywords ? checked(PyDict_Copy(keywords)) : nullptr);  // keeps what is parsed alive
     for (Py_ssize_t i = 0; i < given; ++i) values[static_cast<std::size_t>(i)] = PyTuple_GET_ITEM(arguments, i);
     PyObject *name, *value;
-    for (Py_ssize_t position = 0, i = 0; named && PyDict_Next(keywords, &position, &name, &value); ++i) {
+    for (Py_ssize_t position = 0, i = 0; named && PyDict_Next(own_keywords.get(), &position, &name, &value); ++i) {
       PyTuple_SET_ITEM(keyword_names.get(), i, Py_NewRef(name));
       values[static_cast<std::size_t>(given + i)] = value;
     }
@@ -242,8 +243,8 @@ PyObject* layer_vectorcall(PyObject* self, PyObject* const* arguments, std::size
     operands.out = optional_array(values[1], "out");
     operands.residual = optional_array(values[2], "residual");
     ++counters().calls;
-    const LayerPlanPointer entry = find_plan(layer, weights, operands, resolve_threads(layer.options));
     check_out_operands(operands, true);
+    const LayerPlanPointer entry = find_plan(layer, weights, operands, resolve_threads(layer.options));
     return run_plan(*entry->plan, operands, layer.options, entry->packed ? entry->packed->block.data() : nullptr,
                     values[1]);
   });

@@ -1,12 +1,57 @@
 #include "layer_weights.hpp"
 
+#include <pthread.h>
+
 #include <algorithm>
 #include <cstring>
 
+#include "gil.hpp"
 #include "outputs.hpp"
 
 namespace convkit::bindings {
 namespace {
+
+constexpr std::int64_t least_bytes_without_gil = std::int64_t{1} << 17;  // as long as giving it up and taking it back
+
+// Who waits for packings that other threads make. One for the process: it is seldom used, and a fork has one lock to hold.
+class Making {
+ public:
+  long forks = 0;  // between this process and the one that loaded the module
+
+  void wait_for(const Packed& packed) {
+    pthread_mutex_lock(&mutex_);
+    while (!packed.ready) pthread_cond_wait(&finished_, &mutex_);
+    pthread_mutex_unlock(&mutex_);
+  }
+  void finish(Packed& packed) {
+    pthread_mutex_lock(&mutex_);
+    packed.ready = true;
+    pthread_cond_broadcast(&finished_);
+    pthread_mutex_unlock(&mutex_);
+  }
+
+  static Making& instance() {
+    static Making* const made = [] {
+      pthread_atfork([] { pthread_mutex_lock(&instance().mutex_); }, [] { pthread_mutex_unlock(&instance().mutex_); },
+                     [] { instance().begin_child(); });
+      return new Making;
+    }();
+    return *made;
+  }
+
+ private:
+  // The waiting threads stayed in the parent.
+  void begin_child() {
+    mutex_ = PTHREAD_MUTEX_INITIALIZER;
+    finished_ = PTHREAD_COND_INITIALIZER;
+    ++forks;
+  }
+
+  pthread_mutex_t mutex_ = PTHREAD_MUTEX_INITIALIZER;
+  pthread_cond_t finished_ = PTHREAD_COND_INITIALIZER;
+};
+
+Making& making() { return Making::instance(); }
 
 // A dense, aligned, read-only copy.
 Reference frozen_copy(const ArrayArgument& array) {
@@ -29,21 +74,38 @@ LayerWeights::LayerWeights(const ArrayArgument& w, const ArrayArgument& bias) : 
   if (bias) bias_ = frozen_copy(bias);
 }
 
+std::shared_ptr<Packed> LayerWeights::find(const Packing& description) {
+  for (auto made = packings_.begin(); made != packings_.end(); ++made) {
+    const Packing& its = (*made)->description;
+    if (its.bytes != description.bytes || std::strncmp(its.id, description.id, sizeof its.id) != 0) continue;
+    if ((*made)->ready || (*made)->made_in == making().forks) return *made;
+    packings_.erase(made);  // its maker was a thread of the parent process
+    break;
+  }
+  return nullptr;
+}
+
 std::shared_ptr<const Packed> LayerWeights::packed_for(const Plan& plan) {
   if (!plan.kernel || plan.packing.id[0] == 0) return nullptr;
-  for (const auto& made : packings_) {
-    if (made->description.bytes == plan.packing.bytes &&
-        std::strncmp(made->description.id, plan.packing.id, sizeof plan.packing.id) == 0) {
-      return made;
+  if (const auto found = find(plan.packing)) {
+    if (!found->ready) {
+      const ReleasedGil released;
+      making().wait_for(*found);
     }
+    return found;
   }
   auto packed = std::make_shared<Packed>();
   packed->description = plan.packing;
   packed->block = Block(plan.packing.bytes);
+  packed->made_in = making().forks;
+  packings_.push_back(packed);
   WeightView view = plan.weights;
   view.data = PyArray_DATA(reinterpret_cast<PyArrayObject*>(w_.get()));
-  plan.kernel->pack(plan.problem, plan.parameters, view, packed->block.data(), plan.threads);
-  packings_.push_back(packed);
+  {
+    const ReleasedGil released(plan.packing.bytes >= least_bytes_without_gil);
+    plan.kernel->pack(plan.problem, plan.parameters, view, packed->block.data(), plan.threads);
+    making().finish(*packed);
+  }
   return packed;
 }
 

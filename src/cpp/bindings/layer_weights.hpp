@@ -1,7 +1,8 @@
 // A layer's weights: a dense copy, and the packings made of it so far. Shared by the layer and the calls that run on them;
-// replaced as a whole by update(). Needs the GIL, which is also the lock under which a packing is made: a lock of its own
-// could be held by another thread at the moment of a fork.
+// replaced as a whole by update(). Needs the GIL, which is the lock of the list. Large packings are made without it, each
+// once: whoever needs one that is being made waits.
 #pragma once
+#include <atomic>
 #include <memory>
 #include <vector>
 
@@ -13,6 +14,8 @@ namespace convkit::bindings {
 struct Packed {
   Packing description;
   Block block;
+  long made_in = 0;  // the process, counted in forks: a child cannot wait for a thread of its parent
+  std::atomic<bool> ready{false};
 };
 
 class LayerWeights {
@@ -22,7 +25,8 @@ class LayerWeights {
 
   PyObject* w() const { return w_.get(); }
   PyObject* bias() const { return bias_.get(); }  // null if there is none
-  // The packing that the plan's kernel reads, made if need be; null where it reads the weights as they are.
+  // The packing that the plan's kernel reads, made if need be; null where it reads the weights as they are. May give up
+  // the GIL.
   std::shared_ptr<const Packed> packed_for(const Plan& plan);
   // Drops packings that no plan holds: those of kernels that lost.
   void prune();
@@ -30,8 +34,11 @@ class LayerWeights {
   std::int64_t packed_bytes() const;
 
  private:
+  // The packing of this description that is made, or being made in this process; null if there is none.
+  std::shared_ptr<Packed> find(const Packing& description);
+
   Reference w_, bias_;
-  std::vector<std::shared_ptr<const Packed>> packings_;
+  std::vector<std::shared_ptr<Packed>> packings_;
 };
 
 }  // namespace convkit::bindings

@@ -5,11 +5,13 @@
 #include <limits>
 #include <string>
 
+#include "gil.hpp"
+
 namespace convkit::bindings {
 namespace {
 
 std::string repr(PyObject* object) {
-  const Reference text(checked(PyObject_Repr(object)));
+  const Reference text(checked(retaking_gil([&] { return PyObject_Repr(object); })));
   const char* utf8 = PyUnicode_AsUTF8(text.get());
   if (!utf8) throw PythonError{};
   return utf8;
@@ -24,14 +26,18 @@ int position_in(PyObject* object, const char* const* names, int count) {
   return -1;
 }
 
-bool is_pair(PyObject* object) {
-  return (PyTuple_Check(object) || PyList_Check(object)) && PySequence_Fast_GET_SIZE(object) == 2;
+// The items of a tuple or a list, as a tuple of its own: an item's __index__ or repr may change the list that it came from.
+// Null for anything else.
+Reference items_of(PyObject* object) {
+  if (PyTuple_Check(object)) return Reference::borrow(object);
+  return PyList_Check(object) ? Reference(checked(PyList_AsTuple(object))) : Reference();
 }
 
-PyObject* item(PyObject* sequence, int i) { return PySequence_Fast_GET_ITEM(sequence, i); }
+Py_ssize_t count(const Reference& items) { return items ? PyTuple_GET_SIZE(items.get()) : 0; }
+PyObject* item(const Reference& items, Py_ssize_t i) { return PyTuple_GET_ITEM(items.get(), i); }
 
 double parse_real(PyObject* object, const char* name) {
-  const double value = PyFloat_AsDouble(object);
+  const double value = retaking_gil([&] { return PyFloat_AsDouble(object); });
   if (value == -1.0 && PyErr_Occurred()) {
     if (!PyErr_ExceptionMatches(PyExc_TypeError)) throw PythonError{};
     PyErr_Clear();
@@ -41,11 +47,20 @@ double parse_real(PyObject* object, const char* name) {
   return value;
 }
 
+constexpr const char* padding_forms =
+    "padding must be an int, a pair, ((top, bottom), (left, right)), 'valid', 'same', 'same_upper' or 'same_lower', "
+    "not ";
 constexpr const char* activation_forms =
     "activation must be None, 'relu', 'relu6', ('clip', lo, hi), 'silu', 'hardswish', 'sigmoid', 'tanh' or "
     "('leaky_relu', slope), not ";
 
 }  // namespace
+
+Reference sequence_items(PyObject* object, const char* expected) {
+  if (PyTuple_Check(object)) return Reference::borrow(object);
+  const Reference items(retaking_gil([&] { return PySequence_Fast(object, expected); }));
+  return items_of(checked(items.get()));
+}
 
 std::int32_t parse_integer(PyObject* object, const char* name, std::int32_t least) {
   long long value;
@@ -53,7 +68,7 @@ std::int32_t parse_integer(PyObject* object, const char* name, std::int32_t leas
   if (PyLong_CheckExact(object)) {
     value = PyLong_AsLongLongAndOverflow(object, &overflow);
   } else {
-    const Reference index(PyNumber_Index(object));
+    const Reference index(retaking_gil([&] { return PyNumber_Index(object); }));
     if (!index) {
       if (!PyErr_ExceptionMatches(PyExc_TypeError)) throw PythonError{};
       PyErr_Clear();
@@ -71,9 +86,11 @@ std::int32_t parse_integer(PyObject* object, const char* name, std::int32_t leas
 void parse_pair(PyObject* object, const char* name, std::int32_t least, std::int32_t out[2]) {
   if (PyLong_CheckExact(object)) {
     out[0] = out[1] = parse_integer(object, name, least);
-  } else if (is_pair(object)) {
-    out[0] = parse_integer(item(object, 0), name, least);
-    out[1] = parse_integer(item(object, 1), name, least);
+    return;
+  }
+  if (const Reference items = items_of(object); count(items) == 2) {
+    out[0] = parse_integer(item(items, 0), name, least);
+    out[1] = parse_integer(item(items, 1), name, least);
   } else if (PyIndex_Check(object)) {
     out[0] = out[1] = parse_integer(object, name, least);
   } else {
@@ -88,28 +105,26 @@ void parse_padding(PyObject* object, Options& options) {
   if (PyUnicode_Check(object)) {
     static constexpr const char* names[] = {"valid", "same", "same_upper", "same_lower"};
     const int which = position_in(object, names, 4);
-    if (which < 0) {
-      raise(PyExc_ValueError,
-            "padding must be an int, a pair, ((top, bottom), (left, right)), 'valid', 'same', "
-            "'same_upper' or 'same_lower', not " +
-                repr(object));
-    }
+    if (which < 0) raise(PyExc_ValueError, padding_forms + repr(object));
     options.padding = static_cast<Padding>(which);  // "valid" is four sides of 0
     std::memset(pads, 0, sizeof options.pads);
-  } else if (is_pair(object) && is_pair(item(object, 0)) && is_pair(item(object, 1))) {
-    parse_pair(item(object, 0), "padding", 0, pads);
-    parse_pair(item(object, 1), "padding", 0, pads + 2);
-  } else if (PyIndex_Check(object) || is_pair(object)) {
-    std::int32_t pair[2];
-    parse_pair(object, "padding", 0, pair);
-    pads[0] = pads[1] = pair[0];
-    pads[2] = pads[3] = pair[1];
-  } else {
-    raise(PyExc_TypeError,
-          "padding must be an int, a pair, ((top, bottom), (left, right)), 'valid', 'same', "
-          "'same_upper' or 'same_lower', not " +
-              repr(object));
+    return;
   }
+  const Reference items = items_of(object);
+  if (count(items) == 2) {
+    const Reference rows = items_of(item(items, 0)), columns = items_of(item(items, 1));
+    if (count(rows) == 2 && count(columns) == 2) {
+      parse_pair(rows.get(), "padding", 0, pads);
+      parse_pair(columns.get(), "padding", 0, pads + 2);
+      return;
+    }
+  } else if (!PyIndex_Check(object)) {
+    raise(PyExc_TypeError, padding_forms + repr(object));
+  }
+  std::int32_t pair[2];
+  parse_pair(items ? items.get() : object, "padding", 0, pair);
+  pads[0] = pads[1] = pair[0];
+  pads[2] = pads[3] = pair[1];
 }
 
 void parse_transposed_padding(PyObject* object, Options& options) {
@@ -143,18 +158,19 @@ void parse_activation(PyObject* object, Options& options) {
     if (which == 1) options.hi = 6;
     return;
   }
-  if (!PyTuple_Check(object) && !PyList_Check(object)) raise(PyExc_TypeError, activation_forms + repr(object));
-  const Py_ssize_t size = PySequence_Fast_GET_SIZE(object);
+  const Reference items = items_of(object);
+  if (!items) raise(PyExc_TypeError, activation_forms + repr(object));
+  const Py_ssize_t size = count(items);
   static constexpr const char* clip[] = {"clip"};
   static constexpr const char* leaky[] = {"leaky_relu"};
-  if (size == 3 && position_in(item(object, 0), clip, 1) == 0) {
+  if (size == 3 && position_in(item(items, 0), clip, 1) == 0) {
     options.activation = Activation::clamp;
-    if (item(object, 1) != Py_None) options.lo = parse_real(item(object, 1), "lo");
-    if (item(object, 2) != Py_None) options.hi = parse_real(item(object, 2), "hi");
+    if (item(items, 1) != Py_None) options.lo = parse_real(item(items, 1), "lo");
+    if (item(items, 2) != Py_None) options.hi = parse_real(item(items, 2), "hi");
     if (options.lo > options.hi) raise(PyExc_ValueError, "lo is above hi in activation " + repr(object));
-  } else if (size == 2 && position_in(item(object, 0), leaky, 1) == 0) {
+  } else if (size == 2 && position_in(item(items, 0), leaky, 1) == 0) {
     options.activation = Activation::leaky_relu;
-    options.lo = parse_real(item(object, 1), "slope");
+    options.lo = parse_real(item(items, 1), "slope");
   } else {
     raise(PyExc_ValueError, activation_forms + repr(object));
   }
@@ -185,7 +201,7 @@ Opaque parse_opaque(PyObject* object) {
 }
 
 Opaque parse_workspace_limit(PyObject* object) {
-  const Reference index(PyNumber_Index(object));
+  const Reference index(retaking_gil([&] { return PyNumber_Index(object); }));
   if (!index) {
     if (!PyErr_ExceptionMatches(PyExc_TypeError)) throw PythonError{};
     PyErr_Clear();

@@ -36,6 +36,10 @@ struct Options {
 };
 
 // The parsers take any object, null standing for "not given", and raise TypeError or ValueError.
+//
+// The items of any sequence as a tuple of its own: an item's __index__ may change what it came from. A TypeError says
+// `expected` of what is no sequence.
+Reference sequence_items(PyObject* object, const char* expected);
 void parse_pair(PyObject* object, const char* name, std::int32_t least, std::int32_t out[2]);
 void parse_padding(PyObject* object, Options& options);
 std::int32_t parse_integer(PyObject* object, const char* name, std::int32_t least);

@@ -75,7 +75,9 @@ struct Names {
 void check_dtypes(const Operands& o, const Names& operands) {
   const ArrayArgument* others[] = {&o.w, &o.bias, &o.residual, &o.out};
   const std::string names[] = {operands.w, "bias", "residual", "out"};
+  o.x.check_dtype(operands.x.c_str());
   for (int i = 0; i < 4; ++i) {
+    if (*others[i]) others[i]->check_dtype(names[i].c_str());
     if (*others[i] && others[i]->dtype() != o.x.dtype()) {
       raise(PyExc_TypeError, operands.x + " has dtype " + dtype_name(o.x.dtype()) + " and " + names[i] + " has dtype " +
                                  dtype_name(others[i]->dtype()) +
@@ -381,6 +383,10 @@ void Key::add(const ArrayArgument& array) {
   for (int i = 0; i < ndim; ++i) add(array.strides()[i]);
 }
 
+void Key::add(const Operands& o) {
+  for (const ArrayArgument* array : {&o.x, &o.w, &o.bias, &o.residual, &o.out}) add(*array);
+}
+
 void Key::add(const Options& o) {
   const auto two = [](std::int32_t a, std::int32_t b) {
     return static_cast<std::int64_t>(a) << 32 | static_cast<std::int64_t>(b);
@@ -452,7 +458,14 @@ std::shared_ptr<const Plan> make_plan(const Operands& operands, const Options& o
   plan->threads = threads;
   if (plan->y_bytes == 0 || PyArray_SIZE(operands.x.get()) == 0) return plan;
 
+  Key described;
+  described.add(operands);
   Choice choice = choose(plan->problem, threads, options);
+  Key chosen_for;
+  chosen_for.add(operands);
+  if (!(described == chosen_for)) {
+    raise(PyExc_RuntimeError, "an array changed its shape, strides or dtype while its convolution was being planned");
+  }
   plan->kernel = choice.kernel;
   plan->parameters = choice.parameters;
   plan->settle = std::move(choice.settle);

@@ -23,6 +23,7 @@ class Key {
  public:
   void add(std::int64_t word) { words_[used_++] = word; }
   void add(const ArrayArgument& array);
+  void add(const Operands& operands);
   void add(const Options& options);
   std::size_t hash() const;
   bool operator==(const Key& other) const {

@@ -5,6 +5,7 @@
 #include "../cpu/fma_peak.hpp"
 #include "../parallel.hpp"
 #include "../workspace.hpp"
+#include "gil.hpp"
 #include "inventory.hpp"
 #include "outputs.hpp"
 #include "run.hpp"
@@ -54,7 +55,7 @@ py::dict build_info() {
 double measure_fma_peak(const std::string& dtype, int threads, double seconds) {
   if (dtype != "float32" && dtype != "float64") throw py::value_error("dtype must be float32 or float64, not " + dtype);
   if (threads < 1) throw py::value_error("threads must be at least 1");
-  const py::gil_scoped_release released;
+  const ReleasedGil released;
   return fma_peak(dtype == "float32" ? Dtype::f32 : Dtype::f64, threads, seconds);
 }
 

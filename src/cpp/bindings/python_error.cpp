@@ -4,6 +4,26 @@
 
 namespace convkit::bindings {
 
+PyObject* take_exception() {
+  PyObject *type, *value, *trace;
+  PyErr_Fetch(&type, &value, &trace);
+  if (!type) return nullptr;
+  PyErr_NormalizeException(&type, &value, &trace);
+  if (trace) PyException_SetTraceback(value, trace);
+  Py_DECREF(type);
+  Py_XDECREF(trace);
+  return value;
+}
+
+void raise_from(PyObject* type, const std::string& text, PyObject* cause) {
+  PyErr_SetString(type, text.c_str());
+  PyObject* error = take_exception();
+  PyException_SetCause(error, Py_NewRef(cause));  // takes the reference
+  PyException_SetContext(error, Py_NewRef(cause));
+  PyErr_Restore(Py_NewRef(reinterpret_cast<PyObject*>(Py_TYPE(error))), error, PyException_GetTraceback(error));
+  throw PythonError{};
+}
+
 void set_python_error() noexcept {
   try {
     throw;

@@ -6,6 +6,8 @@
 #include <stdexcept>
 #include <string>
 
+#include "gil.hpp"
+
 namespace convkit::bindings {
 
 // A Python exception is set and travels up.
@@ -16,11 +18,17 @@ struct PythonError {};
   throw PythonError{};
 }
 
+// The same, with `cause` as the exception's __cause__.
+[[noreturn]] void raise_from(PyObject* type, const std::string& text, PyObject* cause);
+
 // New references, checked.
 inline PyObject* checked(PyObject* object) {
   if (!object) throw PythonError{};
   return object;
 }
+
+// The exception that is set, taken away, as a new reference; null if there is none.
+PyObject* take_exception();
 
 // Owns one reference.
 class Reference {
@@ -61,6 +69,10 @@ Result guarded(Body&& body, Result failure = Result{}) noexcept {
     return body();
   } catch (const PythonError&) {
     return failure;
+#ifdef __GLIBCXX__
+  } catch (const abi::__forced_unwind&) {
+    stay_until_exit();  // Python code that something above called took the GIL in vain
+#endif
   } catch (...) {
     set_python_error();
     return failure;

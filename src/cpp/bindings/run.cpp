@@ -1,25 +1,13 @@
 #include "run.hpp"
 
 #include "../workspace.hpp"
+#include "gil.hpp"
 #include "outputs.hpp"
 #include "profile.hpp"
 #include "strided_copy.hpp"
 
 namespace convkit::bindings {
 namespace {
-
-class ReleasedGil {
- public:
-  explicit ReleasedGil(bool release) : state_(release ? PyEval_SaveThread() : nullptr) {}
-  ~ReleasedGil() {
-    if (state_) PyEval_RestoreThread(state_);
-  }
-  ReleasedGil(const ReleasedGil&) = delete;
-  ReleasedGil& operator=(const ReleasedGil&) = delete;
-
- private:
-  PyThreadState* state_;
-};
 
 // The arena of calls that keep the GIL: no two of them run at once, so they need neither a lock nor a list.
 constexpr std::int64_t largest_kept_arena = std::int64_t{1} << 20;
@@ -118,7 +106,7 @@ PyObject* run_plan(const Plan& plan, const Operands& operands, const Options& op
   if (recorded) record_call(plan, start, end);
   if (plan.settle) {
     const Reference time(checked(PyFloat_FromDouble(std::chrono::duration<double>(end - start).count())));
-    const Reference ignored(checked(PyObject_CallOneArg(plan.settle.get(), time.get())));
+    const Reference ignored(checked(retaking_gil([&] { return PyObject_CallOneArg(plan.settle.get(), time.get()); })));
   }
   return result.release();
 }

@@ -25,14 +25,12 @@ inline void check_out_operands(const Operands& operands, bool own_weights) {
 
 // Finds or makes the plan of a call that brings its own weights, and runs it.
 inline PyObject* run_call(const Operands& operands, const Options& options, PyObject* out_object) {
+  // First, since NumPy may give up the GIL meanwhile: from the key on nobody else may touch the arrays' shapes.
+  check_out_operands(operands, false);
   const int threads = resolve_threads(options);
   Key key;
   key.add(threads | context_token() << 32);
-  key.add(operands.x);
-  key.add(operands.w);
-  key.add(operands.bias);
-  key.add(operands.residual);
-  key.add(operands.out);
+  key.add(operands);
   key.add(options);
   ++counters().calls;
   PlanPointer plan;
@@ -46,7 +44,6 @@ inline PyObject* run_call(const Operands& operands, const Options& options, PyOb
     // What was chosen before a clear_plans() meanwhile must not outlive it.
     if (!plan->settle && generation == plan_generation()) plan_cache().insert(key, plan);
   }
-  check_out_operands(operands, false);
   return run_plan(*plan, operands, options, nullptr, out_object);
 }
 

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "arrays.hpp"
+#include "gil.hpp"
 #include "inventory.hpp"
 #include "options.hpp"
 #include "outputs.hpp"
@@ -21,11 +22,10 @@ constexpr std::int64_t least_bytes_without_gil = std::int64_t{1} << 16;
 
 // Which dimension of x each dimension of the result is.
 std::vector<npy_intp> parse_axes(const py::object& object, int ndim) {
-  const Reference sequence(PySequence_Fast(object.ptr(), "axes must be a sequence of integers"));
-  checked(sequence.get());
+  const Reference sequence = sequence_items(object.ptr(), "axes must be a sequence of integers");
   std::vector<npy_intp> axes, order;
-  for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(sequence.get()); ++i) {
-    PyObject* axis = PySequence_Fast_GET_ITEM(sequence.get(), i);
+  for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(sequence.get()); ++i) {
+    PyObject* axis = PyTuple_GET_ITEM(sequence.get(), i);
     axes.push_back(parse_integer(axis, "axes", std::numeric_limits<std::int32_t>::min()));
     order.push_back(axes.back() < 0 ? axes.back() + ndim : axes.back());
   }
@@ -92,7 +92,7 @@ py::object transpose_array(const py::object& object, const py::object& axes, con
   if (bytes < least_bytes_without_gil) {
     copy(what, 1);
   } else {
-    const py::gil_scoped_release released;
+    const ReleasedGil released;
     copy(what, threads);
   }
   return py::reinterpret_steal<py::object>(result.release());

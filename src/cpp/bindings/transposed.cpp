@@ -42,16 +42,15 @@ const ArgumentNames& argument_names() {
 
 // Takes height and width from input_size, and checks what the arrays tell, too.
 void parse_input_size(PyObject* object, const Operands& operands, Options& options) {
-  const Reference sizes(PySequence_Fast(object, "input_size must be a sequence of ints: the shape of the input"));
-  if (!sizes) throw PythonError{};
-  const Py_ssize_t count = PySequence_Fast_GET_SIZE(sizes.get());
+  const Reference sizes = sequence_items(object, "input_size must be a sequence of ints: the shape of the input");
+  const Py_ssize_t count = PyTuple_GET_SIZE(sizes.get());
   if (count != operands.x.ndim() || (count != 3 && count != 4)) {
     raise(PyExc_ValueError, "input_size must have 4 numbers, or 3 without a batch, as many as grad_output of shape " +
                                 shape_text(operands.x) + " has dimensions; it has " + std::to_string(count));
   }
   npy_intp values[4];
   for (Py_ssize_t i = 0; i < count; ++i) {
-    values[i] = parse_integer(PySequence_Fast_GET_ITEM(sizes.get(), i), "input_size", 0);
+    values[i] = parse_integer(PyTuple_GET_ITEM(sizes.get(), i), "input_size", 0);
   }
   const Py_ssize_t batch = count - 3;
   const bool nchw = options.layout == Layout::nchw;

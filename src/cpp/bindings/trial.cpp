@@ -7,6 +7,7 @@
 #include "../workspace.hpp"
 #include "arrays.hpp"
 #include "chooser.hpp"
+#include "gil.hpp"
 #include "inventory.hpp"
 #include "outputs.hpp"
 
@@ -74,7 +75,7 @@ class Trial {
 
   py::object run() {
     {
-      const py::gil_scoped_release released;
+      const ReleasedGil released;
       if (poison_) {
         // All bytes 0xFF are a NaN in either type.
         std::memset(arguments_.y, 0xFF, static_cast<std::size_t>(y_bytes_));
@@ -91,7 +92,7 @@ class Trial {
 
   double time(int repeats) {
     if (problem_.n == 0) return 0;
-    const py::gil_scoped_release released;
+    const ReleasedGil released;
     const auto start = std::chrono::steady_clock::now();
     for (int i = 0; i < repeats; ++i) kernel_->run(arguments_);
     return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();

@@ -34,15 +34,14 @@ const ArgumentNames& argument_names() {
 
 // Takes the filter's height and width from weight_size, and checks what the arrays tell, too.
 void parse_weight_size(PyObject* object, const Operands& operands, Options& options) {
-  const Reference sizes(PySequence_Fast(object, "weight_size must be a sequence of ints: (O, C/groups, KH, KW)"));
-  if (!sizes) throw PythonError{};
-  const Py_ssize_t count = PySequence_Fast_GET_SIZE(sizes.get());
+  const Reference sizes = sequence_items(object, "weight_size must be a sequence of ints: (O, C/groups, KH, KW)");
+  const Py_ssize_t count = PyTuple_GET_SIZE(sizes.get());
   if (count != 4) {
     raise(PyExc_ValueError, "weight_size must have 4 numbers, (O, C/groups, KH, KW); it has " + std::to_string(count));
   }
   npy_intp values[4];
   for (Py_ssize_t i = 0; i < count; ++i) {
-    values[i] = parse_integer(PySequence_Fast_GET_ITEM(sizes.get(), i), "weight_size", 1);
+    values[i] = parse_integer(PyTuple_GET_ITEM(sizes.get(), i), "weight_size", 1);
   }
   options.extent[0] = static_cast<std::int32_t>(values[2]);
   options.extent[1] = static_cast<std::int32_t>(values[3]);
