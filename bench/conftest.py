@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from convkit import _core, networks
-from convkit.benchmark.contestants import Operands
 from convkit.commands.tune import gradient
+from convkit.contest.contestants import Operands
 from convkit.problem import Problem
+from convkit.tables import aligned
 from convkit.tuner import choose, is_complete, tune_problem
 from convkit.tuner.choosing.selector import UnsupportedAlgorithmError, selector
 
@@ -84,14 +85,15 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     if not swept:
         return
     terminalreporter.section("scaling")
-    terminalreporter.write_line(f"{'threads':>9}{'ms':>12}{'speed-up':>10}{'efficiency':>12}")
+    rows = [("layer", "threads", "ms", "speed-up", "efficiency")]
     for name, teams in swept.items():
-        terminalreporter.write_line(name)
         least = min(teams)
         for threads, seconds in sorted(teams.items()):
             gain = teams[least] / seconds
-            efficiency = 100 * gain * least / threads
-            terminalreporter.write_line(f"{threads:>9}{1e3 * seconds:>12.3f}{gain:>10.2f}{efficiency:>11.0f}%")
+            share = f"{100 * gain * least / threads:.0f}%"
+            rows.append((name if threads == least else "", str(threads), f"{1e3 * seconds:.3f}", f"{gain:.2f}", share))
+    for line in aligned(rows):
+        terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="session")

@@ -24,7 +24,7 @@ import numpy as np
 
 import convkit as ck
 from convkit import networks
-from convkit.benchmark.contestants import Operands
+from convkit.contest.contestants import Operands
 
 # Of a Winograd kernel under "standard": the largest difference from direct summation, relative to the largest result,
 # so that the scale of the operands does not matter.

@@ -23,7 +23,7 @@ import numpy as np
 
 import convkit as ck
 from convkit import _core, networks
-from convkit.benchmark.results import Report
+from convkit.contest.results import Report
 
 CALLS, ROUNDS = 2000, 41
 

@@ -19,8 +19,10 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from convkit.benchmark import plots
-from convkit.benchmark.results import Report, Row, by_layer
+from convkit.contest.results import Report, Row, by_layer
+from convkit.pictures import speed
+from convkit.pictures.style import THEIRS
+from convkit.tables import threads_text
 
 RESULTS = Path(__file__).with_name("results")
 DOCS = Path(__file__).parents[1] / "docs"
@@ -34,10 +36,6 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> 
     rules = ["---" if place < left else "---:" for place in range(len(head))]
     lines = ["| " + " | ".join(row) + " |" for row in (head, rules, *rows)]
     return "\n".join(lines) if len(lines) > 2 else ""
-
-
-def threads_text(count: int) -> str:
-    return "1 thread" if count == 1 else f"{count} threads"
 
 
 def milliseconds(seconds: float) -> str:
@@ -146,7 +144,7 @@ def losses(results: Results) -> str:
 def totals(results: Results) -> str:
     """Milliseconds of whole networks."""
     report = results.forward
-    kinds = ("convkit", *plots.THEIRS)
+    kinds = ("convkit", *THEIRS)
     rows = []
     for network in report.networks():
         for team in report.teams():
@@ -237,7 +235,7 @@ def scaling(results: Results) -> str:
     for network in report.networks():
         for team in report.teams()[1:]:
             cells = []
-            for kind in ("convkit", *list(plots.THEIRS)[:-1]):
+            for kind in ("convkit", *list(THEIRS)[:-1]):
                 times = [
                     next((t for name in report.contestants() if name.startswith(kind)
                           and (t := report.total(report.select(network, size), name)) is not None), None)
@@ -247,7 +245,7 @@ def scaling(results: Results) -> str:
                 cells.append(f"{gain:.2f} ({100 * gain * least / team:.0f}%)" if gain else "-")
             if cells[0] != "-":
                 rows.append((network, str(team), *cells))
-    return table(("convolutions of", "threads", "convkit", *list(plots.THEIRS)[:-1]), rows)
+    return table(("convolutions of", "threads", "convkit", *list(THEIRS)[:-1]), rows)
 
 
 def overhead(results: Results) -> str:
@@ -302,23 +300,23 @@ def pictures(results: Results) -> dict[str, tuple[str, Callable[[], Figure]]]:
     found: dict[str, tuple[str, Callable[[], Figure]]] = {}
     for team in (least, most):
         text = f"Time of whole networks with {threads_text(team)}"
-        found[f"totals-{team}"] = text, partial(plots.totals, only(forward, "", team))
+        found[f"totals-{team}"] = text, partial(speed.totals, only(forward, "", team))
     if len(planar.teams()) > 1:
-        found["scaling"] = "Speed-up by threads", partial(plots.thread_scaling, planar)
+        found["scaling"] = "Speed-up by threads", partial(speed.thread_scaling, planar)
     if planar.select(threads=least):
-        found["roofline"] = "Roofline", partial(plots.roofline, planar, least)
+        found["roofline"] = "Roofline", partial(speed.roofline, planar, least)
     if kernels.rows:
         network, team = kernels.networks()[0], kernels.teams()[0]
         text = f"Error against speed of {network.split()[0]}'s layers"
-        found["error"] = text, partial(plots.error_and_speed, kernels, network, team)
+        found["error"] = text, partial(speed.error_and_speed, kernels, network, team)
     for mark, network in (("vgg19", "VGG-19 NCHW"), ("resnet50", "ResNet-50 NCHW"), ("mobilenet", "MobileNet v2 NHWC")):
         if forward.select(network, least):
             text = f"Speed of {network.rpartition(' ')[0]}'s layers"
-            found[f"layers-{mark}"] = text, partial(plots.layer_bars, forward, network, least)
+            found[f"layers-{mark}"] = text, partial(speed.layer_bars, forward, network, least)
     for mark, network in (("vgg19", "VGG-19"), ("resnet50", "ResNet-50")):
         own = only(forward, f"^{network} N")
         if own.rows:
-            found[f"kernels-{mark}"] = f"Kernels chosen for {network}", partial(plots.kernel_map, own)
+            found[f"kernels-{mark}"] = f"Kernels chosen for {network}", partial(speed.kernel_map, own)
     return found
 
 

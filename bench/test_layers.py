@@ -9,10 +9,10 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 from convkit import _core
-from convkit.benchmark.contestants import convkit_contestant
-from convkit.benchmark.limits import kernel_limit
-from convkit.benchmark.pinning import pinned
-from convkit.benchmark.race import relative_error
+from convkit.contest.contestants import convkit_contestant
+from convkit.contest.limits import kernel_limit
+from convkit.contest.pinning import pinned
+from convkit.contest.turns import relative_error
 
 
 def test_layer(benchmark: Any, layer_case: Any, tuned: Any, operands_of: Any, fma_peak: Any, sweep: Any) -> None:
@@ -50,7 +50,7 @@ def test_layer(benchmark: Any, layer_case: Any, tuned: Any, operands_of: Any, fm
 @pytest.mark.parametrize("size", [7, 14, 28, 56, 112])
 def test_overhead_of_the_suite(benchmark: Any, size: int) -> None:
     """The same kernel in pytest-benchmark's loop and in C++'s own: the difference is what the suite adds."""
-    from convkit.benchmark.contestants import Operands
+    from convkit.contest.contestants import Operands
     from convkit.problem import Problem
     from convkit.tuner import choose
 

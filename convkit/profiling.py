@@ -6,7 +6,7 @@ import contextlib
 import csv
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -14,6 +14,7 @@ from types import TracebackType
 
 from convkit import _core
 from convkit.problem import Problem
+from convkit.tables import aligned
 
 __all__ = ["Record", "profile"]
 
@@ -176,7 +177,7 @@ class profile:  # noqa: N801 - used as ``with convkit.profile()``
         share = f" ({100 * measured / self.seconds:.1f}%)" if self.seconds else ""
         lines = [
             f"{len(self.records)} calls, {1e3 * measured:.3f} of {1e3 * self.seconds:.3f} ms{share}",
-            *_aligned(rows),
+            *aligned(rows, left=(6, 7, 8)),
         ]
         if self.dropped:
             lines.append(f"{self.dropped} calls were not kept")
@@ -188,13 +189,3 @@ class profile:  # noqa: N801 - used as ``with convkit.profile()``
 
     def _origin(self) -> float:
         return min((r.start for r in self.records), default=0.0)
-
-
-def _aligned(rows: Sequence[tuple[str, ...]], numbers: int = 6) -> Iterator[str]:
-    """Columns side by side: the first ones are numbers, aligned to the right."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    for row in rows:
-        cells = (
-            text.rjust(w) if i < numbers else text.ljust(w) for i, (text, w) in enumerate(zip(row, widths, strict=True))
-        )
-        yield "  ".join(cells).rstrip()

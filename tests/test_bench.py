@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from test_cli import run
 
-from convkit.benchmark.contestants import Contestant, Operands, convkit_contestant, peer
-from convkit.benchmark.pinning import cpus_for, pinned
-from convkit.benchmark.race import race, relative_error
-from convkit.benchmark.results import Report, Row
-from convkit.benchmark.training import Pass, training_contestant
+from convkit.contest.contestants import Contestant, Operands, convkit_contestant, peer
+from convkit.contest.pinning import cpus_for, pinned
+from convkit.contest.results import Report, Row
+from convkit.contest.training import Pass, training_contestant
+from convkit.contest.turns import race, relative_error
 from convkit.problem import Problem
 
 PROBLEM = Problem(n=1, c=8, h=10, w=9, o=12, kh=3, kw=3, pad_top=1, pad_bottom=1, bias=True, epilogue="clamp")

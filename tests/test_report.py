@@ -112,10 +112,12 @@ def test_calibration_is_kept_and_used(database: Path) -> None:
 
 def test_the_page_is_self_contained(database: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
+    from convkit.pictures.page import write
+
     for c in (4, 8):
         tune_problem(PROBLEM.replace(c=c), 1, budget=0.05)
     page = tmp_path / "report.html"
-    report.html(page)
+    write(page)
     text = page.read_text()
     assert not re.search(r"(src|href)='(?!data:)", text)
     pictures = re.findall(r"base64,([A-Za-z0-9+/=]+)'", text)

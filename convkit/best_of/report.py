@@ -6,6 +6,8 @@ import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from convkit.tables import aligned
+
 if TYPE_CHECKING:
     from convkit.best_of.selector import BestOf
 
@@ -57,12 +59,17 @@ class BestOfReport:
             state = problem.settled or "exploring"
             where = ", from the database" if problem.from_database else f", lost {1e3 * problem.lost:.3f} ms"
             lines.append(f"{indent}  {problem.key}: {state}{where}")
-            for row in problem.alternatives:
-                time = "" if row.seconds is None else f"{1e3 * row.seconds:.4f} ms"
-                ratio = "" if row.ratio is None else f"{row.ratio:.3f}"
-                lines.append(
-                    f"{indent}    {row.name:24} {time:>14} {ratio:>7} {row.samples:>4}  {row.verdict}".rstrip()
+            rows = [
+                (
+                    row.name,
+                    "" if row.seconds is None else f"{1e3 * row.seconds:.4f} ms",
+                    "" if row.ratio is None else f"{row.ratio:.3f}",
+                    str(row.samples),
+                    row.verdict,
                 )
+                for row in problem.alternatives
+            ]
+            lines += [f"{indent}    {line}" for line in aligned(rows, left=(0, 4))]
         for alternative, children in self.children.items():
             lines.append(f"{indent}  within {alternative}:")
             for child in children:

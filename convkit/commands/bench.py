@@ -11,17 +11,18 @@ import typer
 from rich.progress import track
 from rich.table import Table
 
-from convkit.benchmark import limits
-from convkit.benchmark.contestants import PEERS, Array, Contestant, Operands, convkit_contestant, installed, peer
-from convkit.benchmark.race import race
-from convkit.benchmark.results import Report, Row, by_layer
-from convkit.benchmark.training import Pass, pass_problems, torch_pass, training_contestant
 from convkit.commands import arguments
-from convkit.commands.terminal import console, threads_text
+from convkit.commands.terminal import console
 from convkit.commands.tune import OPS, Job, gradient, tune_all
+from convkit.contest import limits
+from convkit.contest.contestants import PEERS, Array, Contestant, Operands, convkit_contestant, installed, peer
+from convkit.contest.results import Report, Row, by_layer
+from convkit.contest.training import Pass, pass_problems, torch_pass, training_contestant
+from convkit.contest.turns import race
 from convkit.distribution import install_line
 from convkit.networks import Network
 from convkit.problem import LAYOUTS, Problem
+from convkit.tables import threads_text
 
 __all__ = ["bench"]
 
@@ -310,9 +311,9 @@ def _save(report: Report, json: Path | None, csv: Path | None, plot: Path | None
         console.print(f"Table -> {csv}", highlight=False)
     if plot:
         try:
-            from convkit.benchmark import plots
+            from convkit.pictures import speed
         except ModuleNotFoundError as error:
             console.print(f"the plots need {error.name}: {install_line('plot')}", style="red", markup=False)
             raise typer.Exit(1) from None
-        for path in plots.save_all(report, plot):
+        for path in speed.save_all(report, plot):
             console.print(f"Picture -> {path}", highlight=False)

@@ -13,7 +13,8 @@ import typer
 from rich.table import Table
 
 from convkit.commands import arguments
-from convkit.commands.terminal import bytes_text, console, threads_text, time_text
+from convkit.commands.terminal import console
+from convkit.tables import bytes_text, threads_text, time_text
 
 if TYPE_CHECKING:
     from convkit.tuner.evidence.records import Session, Trial

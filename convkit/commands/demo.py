@@ -16,10 +16,11 @@ from rich.progress import track
 from rich.table import Table
 
 from convkit import networks, reference
-from convkit.commands.terminal import console, threads_text
+from convkit.commands.terminal import console
 from convkit.commands.tune import Job, tune_all
 from convkit.distribution import install_line
 from convkit.problem import Problem
+from convkit.tables import threads_text
 
 __all__ = ["LayerRow", "demo"]
 
@@ -63,7 +64,7 @@ def demo(
 ) -> None:
     """Send a photograph through a filter bank and through VGG-19, tuning each layer on the way."""
     try:
-        from convkit.commands import pictures
+        from convkit.pictures import demo as pictures
     except ModuleNotFoundError as error:
         console.print(f"the demo draws with {error.name}: {install_line('cli', 'plot')}", style="red", markup=False)
         raise typer.Exit(1) from None

@@ -50,7 +50,9 @@ def report(
         console.print(reports.text(), highlight=False, markup=False)
     if html is not None:
         try:
-            reports.html(html)
+            from convkit.pictures import page
+
+            page.write(html)
         except ImportError:
             text = f"the page needs matplotlib: {install_line('plot')}"
             console.print(text, style="red", highlight=False, markup=False)

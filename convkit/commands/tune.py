@@ -14,8 +14,9 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from convkit.commands import arguments
-from convkit.commands.terminal import console, threads_text, time_text
+from convkit.commands.terminal import console
 from convkit.problem import DTYPES, LAYOUTS, Problem
+from convkit.tables import threads_text, time_text
 
 if TYPE_CHECKING:
     from convkit.tuner import Choice

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from convkit.problem import Problem
+from convkit.tables import aligned
 from convkit.tuner.choosing.ranking import Ranked
 from convkit.tuner.choosing.selector import Constraints, Selector, selector
 from convkit.tuner.evidence.tiers import FileTier
@@ -54,29 +55,15 @@ def static_table(layers: Sequence[LayerTimes]) -> str:
     if not layers:
         return "none of these layers was measured; convkit tune begins"
     families = sorted({family for layer in layers for family in layer.families})
-    width = max(12, *map(len, families)) + 1
-    head = (
-        f"{'layer':24} {'x':>3} "
-        + "".join(f"{family:>{width}}" for family in families)
-        + f"{'selector':>{width}}  choice"
-    )
-    lines = [head]
-    for layer in layers:
-        cells = "".join(
-            f"{1e3 * layer.families[family]:{width}.3f}" if family in layer.families else f"{'-':>{width}}"
-            for family in families
-        )
-        lines.append(f"{layer.name:24} {layer.count:3} {cells}{1e3 * layer.seconds:{width}.3f}  {layer.chosen}")
-    totals = {family: total(layers, family) for family in families}
+    totals = [total(layers, family) for family in families]
     own = sum(layer.count * layer.seconds for layer in layers)
-    lines.append(
-        f"{'total':24} {'':3} " + "".join(f"{1e3 * totals[f]:{width}.3f}" for f in families) + f"{1e3 * own:{width}.3f}"
-    )
-    lines.append(
-        f"{'over the selector':24} {'':3} " + "".join(f"{totals[f] / own:{width}.3f}" for f in families)
-        + f"{1.0:{width}.3f}"
-    )  # fmt: skip
-    return "\n".join(lines)
+    rows = [("layer", "x", *families, "selector", "choice")]
+    for layer in layers:
+        cells = (f"{1e3 * layer.families[f]:.3f}" if f in layer.families else "-" for f in families)
+        rows.append((layer.name, str(layer.count), *cells, f"{1e3 * layer.seconds:.3f}", layer.chosen))
+    rows.append(("total", "", *(f"{1e3 * seconds:.3f}" for seconds in (*totals, own))))
+    rows.append(("over the selector", "", *(f"{seconds / own:.3f}" for seconds in (*totals, own))))
+    return "\n".join(aligned(rows, left=(0, len(families) + 3)))
 
 
 def total(layers: Sequence[LayerTimes], family: str) -> float:

@@ -1,16 +1,15 @@
-"""What the databases know, as text and as one self-contained page: who wins where, how sure, and what it was worth."""
+"""What the databases know, as text: who wins where, how sure, and what it was worth."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
 from collections.abc import Iterable
-from pathlib import Path
 
 from convkit.problem import Problem
 from convkit.tuner.choosing.selector import Selector, selector
 from convkit.tuner.evidence.records import BEST_OF
-from convkit.tuner.report.regret import Regret, regrets, summary
+from convkit.tuner.report.regret import regrets, summary
 
 
 def measured_problems(choosing: Selector | None = None) -> list[tuple[Problem, int]]:
@@ -76,39 +75,6 @@ def text(choosing: Selector | None = None) -> str:
         summary(regrets(choosing, measured)),
     ]
     return "\n".join(lines)
-
-
-def html(path: Path | str, choosing: Selector | None = None) -> None:
-    """Write one self-contained page with plots (needs matplotlib).
-
-    Parameters
-    ----------
-    path : Path or str
-        The file; it is replaced.
-    """
-    import html as markup
-
-    from convkit.tuner.report.plots import figures
-
-    choosing = choosing or selector()
-    measured = measured_problems(choosing)
-    found: list[Regret] = regrets(choosing, measured)
-    parts = [
-        "<!doctype html><html lang='en'><meta charset='utf-8'><title>convkit: tuning report</title>",
-        "<style>body{font:15px/1.5 sans-serif;max-width:72em;margin:2em auto;padding:0 1em}"
-        "pre{background:#f4f4f4;padding:1em;overflow:auto}img{max-width:100%}</style>",
-        f"<h1>convkit: tuning report</h1><pre>{markup.escape(text(choosing))}</pre>",
-    ]
-    for title, explanation, picture in figures(choosing, measured, found):
-        parts.append(
-            f"<h2>{markup.escape(title)}</h2><p>{markup.escape(explanation)}</p>"
-            f"<img alt='{markup.escape(title)}' src='data:image/png;base64,{picture}'>"
-        )
-    parts.append("<h2>Choices</h2><pre>")
-    parts += [markup.escape(f"{choosing.choose(problem, threads)}  {problem} with {threads} threads\n")
-              for problem, threads in measured]  # fmt: skip
-    parts.append("</pre></html>")
-    Path(path).write_text("".join(parts), encoding="utf-8")
 
 
 def _ranked(choosing: Selector, problem: Problem, threads: int) -> bool:

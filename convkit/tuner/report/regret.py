@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from convkit.problem import Problem
+from convkit.tables import aligned
 from convkit.tuner.choosing.ranking import Ranked
 from convkit.tuner.choosing.selector import Constraints, Selector
 from convkit.tuner.inventory import Candidate
@@ -80,12 +81,12 @@ def quantile(values: Iterable[float], share: float) -> float:
 def summary(found: Iterable[Regret]) -> str:
     """A table of medians and 95th percentiles, and the worst problems."""
     rows = list(found)
-    lines = [f"{'regret':24} {'problems':>8} {'median':>8} {'95%':>8} {'worst':>8}"]
-    for name in ("model", "neighbour"):
+    table = [("regret", "problems", "median", "95%", "worst")]
+    for name, title in (("model", "cost model"), ("neighbour", "neighbours, left out")):
         values = [value for row in rows if (value := getattr(row, name)) is not None]
-        title = "cost model" if name == "model" else "neighbours, left out"
-        cells = [f"{100 * quantile(values, share):7.1f}%" for share in (0.5, 0.95, 1.0)]
-        lines.append(f"{title:24} {len(values):8} {' '.join(cells)}")
+        cells = [f"{100 * quantile(values, share):.1f}%" for share in (0.5, 0.95, 1.0)]
+        table.append((title, str(len(values)), cells[0], cells[1], cells[2]))
+    lines = aligned(table)
     worst = sorted((row for row in rows if row.model), key=lambda row: -(row.model or 0.0))[:10]
     if worst:
         lines.append("largest regret of the cost model:")

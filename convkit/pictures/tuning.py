@@ -5,15 +5,19 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
 
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from convkit.pictures.style import FAMILIES
 from convkit.problem import Problem
 from convkit.tuner.choosing.selector import Selector
 from convkit.tuner.measuring.online import online
 from convkit.tuner.report.regret import Regret
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+__all__ = ["figures"]
 
 Measured = Sequence[tuple[Problem, int]]
 Picture = tuple[str, str, str]
@@ -49,8 +53,6 @@ def figures(choosing: Selector, measured: Measured, found: Sequence[Regret]) -> 
 
 
 def _each(title: str, explanation: str, draw: Callable[[Axes], bool]) -> Iterator[Picture]:
-    from matplotlib.figure import Figure
-
     # A Figure without pyplot needs no display and leaves the user's backend alone.
     figure = Figure(figsize=(9, 4.5), layout="constrained")
     if not draw(figure.add_subplot()):
@@ -74,21 +76,16 @@ def _map_of_winners(axes: Axes, choosing: Selector, measured: Measured) -> bool:
     grid = [[float("nan")] * len(heights) for _ in channels]
     for c, h, family in chosen:
         grid[channels.index(c)][heights.index(h)] = families.index(family)
-    from matplotlib import colormaps
-    from matplotlib.colors import ListedColormap
-    from matplotlib.patches import Patch
-
-    colours: Any = colormaps["tab10"]
     axes.imshow(
         grid, aspect="auto", origin="lower", vmin=-0.5, vmax=len(families) - 0.5,
-        cmap=ListedColormap([colours(i % 10) for i in range(len(families))]),
+        cmap=ListedColormap([FAMILIES[i % len(FAMILIES)] for i in range(len(families))]),
     )  # fmt: skip
     axes.set_xticks(range(len(heights)), [str(h) for h in heights])
     axes.set_yticks(range(len(channels)), [str(c) for c in channels])
     axes.set_xlabel("H")
     axes.set_ylabel("C")
     axes.legend(
-        handles=[Patch(color=colours(i % 10), label=family) for i, family in enumerate(families)],
+        handles=[Patch(color=FAMILIES[i % len(FAMILIES)], label=family) for i, family in enumerate(families)],
         loc="center left",
         bbox_to_anchor=(1, 0.5),
     )

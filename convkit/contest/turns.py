@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from convkit.benchmark.contestants import Array, Contestant
+from convkit.contest.contestants import Array, Contestant
 
 __all__ = ["Timing", "race", "relative_error", "wait_for_idle"]
 

@@ -12,33 +12,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from convkit.benchmark.results import Report, Row, by_layer
+from convkit.contest.results import Report, Row, by_layer
+from convkit.pictures.style import FAMILIES, INK, LIMIT, OURS, QUIET, THEIRS, frame
 from convkit.problem import Problem
+from convkit.tables import threads_text
 
 __all__ = ["error_and_speed", "kernel_map", "layer_bars", "roofline", "save_all", "thread_scaling", "totals"]
-
-INK, QUIET, GRID, LIMIT = "#1f2933", "#7b8794", "#e4e7eb", "#c8553d"
-# convkit's own contestants are blues, the others keep one colour each in every picture.
-OURS = ("#2f6fb0", "#7fb2e5", "#123c69", "#a9c9ea", "#4b8bbe", "#5b7fa6", "#8fa8c4", "#24527a")
-THEIRS = {
-    "PyTorch": "#e07b39",
-    "ONNX Runtime": "#6b9e5b",
-    "OpenVINO": "#8d6bb0",
-    "ncnn": "#d4ac2b",
-    "NumPy": "#c9ced6",
-}
-FAMILIES = (
-    "#2f6fb0",
-    "#e07b39",
-    "#6b9e5b",
-    "#8d6bb0",
-    "#d4ac2b",
-    "#c8553d",
-    "#4fa3a5",
-    "#9c6644",
-    "#b56592",
-    "#7b8794",
-)
 
 
 def save_all(report: Report, path: Path) -> list[Path]:
@@ -80,19 +59,6 @@ def _colours(names: Iterable[str]) -> dict[str, str]:
     }
 
 
-def _frame(axes: Axes, title: str, subtitle: str, grid: str = "y") -> None:
-    if title:
-        axes.set_title(title, fontsize=14, color=INK, loc="left", pad=26)
-        axes.text(0.0, 1.02, subtitle, transform=axes.transAxes, fontsize=9.5, color=QUIET)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis=grid, color=GRID, linewidth=0.8)  # type: ignore[arg-type]
-    axes.set_axisbelow(True)
-
-
-def _threads(count: int) -> str:
-    return "1 thread" if count == 1 else f"{count} threads"
-
-
 def _subtitle(report: Report, *parts: str) -> str:
     return ", ".join((*parts, "float32", report.machine["cpu"]))
 
@@ -108,9 +74,9 @@ def layer_bars(report: Report, network: str, threads: int) -> Figure:
     shared = figure.subplots(lines, 1, sharey=True, squeeze=False).flat
     for line, axes in enumerate(shared):
         _bars(axes, layers[line * along : (line + 1) * along], along, names, 2 * report.fma_peak[threads] / 1e9)
-    _frame(shared[0], f"{network}: speed of each layer", _subtitle(report, _threads(threads)))
+    frame(shared[0], f"{network}: speed of each layer", _subtitle(report, threads_text(threads)))
     for axes in shared[1:]:
-        _frame(axes, "", "")
+        frame(axes, "", "")
     handles, labels = shared[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=5, frameon=False, fontsize=9)
     figure.supylabel("GFLOP/s, as direct summation counts", color=INK, fontsize=10)
@@ -145,7 +111,7 @@ def totals(report: Report) -> Figure:
             found = [(name, report.total(rows, name)) for name in report.contestants()]
             ranked = sorted(((name, total) for name, total in found if total is not None), key=lambda pair: pair[1])
             if ranked:
-                bars.append((f"{network}, {_threads(team)}", ranked))
+                bars.append((f"{network}, {threads_text(team)}", ranked))
     colours = _colours(report.contestants())
     columns = 1 if len(bars) < 4 else 2
     lines = max(1, -(-len(bars) // columns))
@@ -166,7 +132,7 @@ def totals(report: Report) -> Figure:
         axes.set_xlim(0, 1.3 * max(values))
         axes.set_xlabel("ms for all convolutions", color=INK)
         axes.tick_params(axis="y", length=0)
-        _frame(axes, title, _subtitle(report), grid="x")
+        frame(axes, title, _subtitle(report), grid="x")
     return figure
 
 
@@ -194,7 +160,7 @@ def roofline(report: Report, threads: int) -> Figure:
         axis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("operations per byte that must be moved (input, weights, output once)", color=INK)
     axes.set_ylabel("GFLOP/s, as direct summation counts", color=INK)
-    _frame(axes, "Roofline", _subtitle(report, _threads(threads)), grid="both")
+    frame(axes, "Roofline", _subtitle(report, threads_text(threads)), grid="both")
     figure.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=9)
     return figure
 
@@ -218,8 +184,8 @@ def thread_scaling(report: Report) -> Figure:
         axes.plot(teams, [team / teams[0] for team in teams], color=QUIET, linestyle="--", linewidth=1, label="linear")
         axes.set_xticks(teams)
         axes.set_xlabel("threads", color=INK)
-        axes.set_ylabel(f"speed-up over {_threads(teams[0])}", color=INK)
-        _frame(axes, network, _subtitle(report))
+        axes.set_ylabel(f"speed-up over {threads_text(teams[0])}", color=INK)
+        frame(axes, network, _subtitle(report))
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     return figure
@@ -248,7 +214,7 @@ def error_and_speed(report: Report, network: str, threads: int) -> Figure:
     axes.set_xscale("log")
     axes.set_xlabel("RMS error relative to the RMS of the result", color=INK)
     axes.set_ylabel("speed relative to the fastest direct kernel", color=INK)
-    _frame(axes, f"{network}: error against speed", _subtitle(report, _threads(threads)), grid="both")
+    frame(axes, f"{network}: error against speed", _subtitle(report, threads_text(threads)), grid="both")
     figure.legend(loc="outside lower center", ncols=6, frameon=False, fontsize=9)
     return figure
 
@@ -271,7 +237,9 @@ def kernel_map(report: Report) -> Figure:
         axes.text(x, y, f"{family}  {1e3 * row.median:.3g} ms", ha="center", va="center", fontsize=8, color="white")
     axes.set_xlim(-0.5, len(columns) - 0.5)
     axes.set_ylim(len(layers) - 0.5, -0.5)
-    axes.set_xticks(range(len(columns)), [f"{network}\n{_threads(team)}" for network, team in columns], fontsize=8.5)
+    axes.set_xticks(
+        range(len(columns)), [f"{network}\n{threads_text(team)}" for network, team in columns], fontsize=8.5
+    )
     axes.set_yticks(range(len(layers)), layers, fontsize=8.5)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from convkit.benchmark.contestants import Array, Contestant, Operands, Part, in_layout
+from convkit.contest.contestants import Array, Contestant, Operands, Part, in_layout
 from convkit.problem import Problem
 from convkit.training.pipeline import PIPELINES
 

@@ -11,7 +11,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from convkit.commands.terminal import threads_text
+from convkit.pictures.style import GRID, INK, LIMIT, OURS, QUIET, THEIRS
+from convkit.tables import threads_text
 
 if TYPE_CHECKING:
     from convkit.commands.demo import LayerRow
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 __all__ = ["contact_sheet", "layer_chart", "load_photo", "square"]
 
 Array = NDArray[Any]
-INK, QUIET, OURS, THEIRS, LIMIT = "#1f2933", "#7b8794", "#2f6fb0", "#c9ced6", "#c8553d"
 
 
 def load_photo(path: Path | None) -> Array:
@@ -81,8 +81,8 @@ def layer_chart(rows: Sequence[LayerRow], peak: float, team: int, cpu: str, path
     place = np.arange(len(rows))
     ours = np.array([row.flops_rate for row in rows]) / 1e9
     theirs = np.array([row.numpy_flops_rate for row in rows]) / 1e9
-    axes.barh(place - 0.2, ours, 0.4, color=OURS, label="convkit, the kernel that was chosen")
-    axes.barh(place + 0.2, theirs, 0.4, color=THEIRS, label="NumPy, im2col and matrix product")
+    axes.barh(place - 0.2, ours, 0.4, color=OURS[0], label="convkit, the kernel that was chosen")
+    axes.barh(place + 0.2, theirs, 0.4, color=THEIRS["NumPy"], label="NumPy, im2col and matrix product")
     axes.axvline(peak / 1e9, color=LIMIT, linewidth=1.5, label=f"measured FMA peak, {peak / 1e9:.0f} GFLOP/s")
     right = max(float(ours.max()), peak / 1e9)
     for y, row, speed in zip(place, rows, ours, strict=True):
@@ -121,7 +121,7 @@ def layer_chart(rows: Sequence[LayerRow], peak: float, team: int, cpu: str, path
     )
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
-    axes.grid(axis="x", color="#e4e7eb", linewidth=0.8)
+    axes.grid(axis="x", color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=10)
     figure.savefig(path, dpi=130)

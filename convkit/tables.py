@@ -1,0 +1,57 @@
+"""How figures are written for people: times, sizes, teams, and tables of them as plain text."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+__all__ = ["aligned", "bytes_text", "threads_text", "time_text"]
+
+
+def aligned(rows: Sequence[Sequence[str]], left: Collection[int] = (0,)) -> list[str]:
+    """Columns side by side, a line for each row: text aligned to the left, numbers to the right.
+
+    Parameters
+    ----------
+    rows : sequence of rows of cells
+        The head among them; a row may end early.
+    left : collection of int
+        Columns that hold text.
+
+    Examples
+    --------
+    >>> aligned([("layer", "ms"), ("conv1_1", "0.125"), ("fc", "12.5")])
+    ['layer       ms', 'conv1_1  0.125', 'fc        12.5']
+    """
+    columns = max(map(len, rows), default=0)
+    widths = [max(len(row[column]) for row in rows if column < len(row)) for column in range(columns)]
+    return [
+        "  ".join(
+            cell.ljust(width) if column in left else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=False))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def time_text(seconds: float | None) -> str:
+    """A time with three digits and its unit."""
+    if seconds is None:
+        return "-"
+    for factor, unit in ((1.0, "s"), (1e3, "ms")):
+        if seconds * factor >= 1.0:
+            return f"{seconds * factor:#.3g} {unit}".replace(". ", " ")
+    return f"{seconds * 1e6:#.3g} µs".replace(". ", " ")
+
+
+def bytes_text(size: float) -> str:
+    """A size in bytes with a binary unit."""
+    for unit in ("B", "KiB", "MiB"):
+        if size < 1024:
+            return f"{size:.3g} {unit}"
+        size /= 1024
+    return f"{size:.3g} GiB"
+
+
+def threads_text(count: int) -> str:
+    """A team size with its noun."""
+    return "1 thread" if count == 1 else f"{count} threads"
