@@ -23,6 +23,7 @@ except ImportError as _error:
 from convkit import grad
 from convkit.functional import clear_workspaces, conv2d, conv_transpose2d, nchw_to_nhwc, nhwc_to_nchw, transpose
 from convkit.layers import Conv2d, ConvTranspose2d
+from convkit.tuner.locks import planning as _planning
 
 if TYPE_CHECKING:
     from convkit.best_of import BestOf
@@ -71,9 +72,10 @@ def __getattr__(name: str) -> Any:
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
+    with _planning:
+        from importlib import import_module
 
-    value = getattr(import_module(f"{__name__}.{home}"), name)
+        value = getattr(import_module(f"{__name__}.{home}"), name)
     globals()[name] = value
     return value
 

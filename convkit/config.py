@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+from convkit.tuner.locks import planning
+
 _VARIABLES = (
     "CONVKIT_ISA", "CONVKIT_DB", "CONVKIT_MODE", "CONVKIT_ACCURACY", "CONVKIT_NUM_THREADS", "CONVKIT_VERBOSE",
     "OMP_NUM_THREADS", "OMP_PROC_BIND", "OMP_WAIT_POLICY",
@@ -17,6 +19,11 @@ def show_config() -> None:
 
 def config_text() -> str:
     """What `show_config` prints."""
+    with planning:
+        return _config_text()
+
+
+def _config_text() -> str:
     import numpy as np
 
     from convkit import _core

@@ -7,6 +7,7 @@ from typing import Any
 
 from convkit import _core
 from convkit._core import conv2d, conv_transpose2d
+from convkit.tuner.locks import planning
 
 __all__ = ["clear_workspaces", "conv2d", "conv_transpose2d", "nchw_to_nhwc", "nhwc_to_nchw", "transpose"]
 
@@ -119,9 +120,10 @@ def _choose(
     problem: tuple[int, ...], threads: int, algorithm: Any, accuracy: Any, workspace_limit: Any
 ) -> _core.Chosen:
     """Stand in for the tuner's chooser until the first call needs it."""
-    from convkit.tuner.modes import chooser
+    with planning:
+        from convkit.tuner.modes import chooser
 
-    _core.set_chooser(chooser)
+        _core.set_chooser(chooser)
     return chooser(problem, threads, algorithm, accuracy, workspace_limit)
 
 

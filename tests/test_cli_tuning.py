@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 from test_cli import run
+from test_database import filled, held
 from test_modes import CONVOLVE
 from test_modes import run as run_code
 
 from convkit.problem import Problem
 from convkit.tuner import choose, tune_problem
 from convkit.tuner.evidence.database import Database
+from convkit.tuner.measuring.tune import recorder
 from convkit.tuner.report.page import missed_problems
 
 PROBLEM = Problem(n=1, c=4, h=8, w=8, o=4, kh=3, kw=3)
@@ -47,6 +49,18 @@ def test_two_databases_are_compared(database: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     Database(other).merge(database)
     assert "1 choices equal" in run("report", "--against", str(other))
+
+
+def test_tune_says_what_a_lock_cost(database: Path, tmp_path: Path) -> None:
+    shapes = tmp_path / "shapes"
+    shapes.write_text(str(PROBLEM))
+    filled(database)
+    with held(database, "exclusive"):
+        # As if it had waited for it before.
+        recorder()._waited_in_vain = True
+        told = run("tune", "--shapes", str(shapes), "--threads", "1", "--per-shape", "20ms", code=1)
+    assert "1 measured" in told
+    assert "the database could not be written" in told
 
 
 def test_tune_again_and_from_a_log(database: Path, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import io
 import multiprocessing
 import os
@@ -13,7 +15,10 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -22,8 +27,8 @@ from stand_ins import MACHINE, context_of
 
 from convkit.problem import Problem
 from convkit.tuner.evidence.database import Database, DatabaseError, move_aside
-from convkit.tuner.evidence.paths import paths
-from convkit.tuner.evidence.recorder import Recorder
+from convkit.tuner.evidence.paths import is_default, paths
+from convkit.tuner.evidence.recorder import CALL_WAIT, Recorder
 from convkit.tuner.evidence.records import RecordError, Session, Trial, from_line, to_line
 from convkit.tuner.evidence.tiers import FileTier, MemoryTier
 from convkit.tuner.notices import forget_notices
@@ -183,7 +188,7 @@ def record(path: Path) -> tuple[Recorder, MemoryTier]:
     memory = MemoryTier()
     recorder = Recorder(path, memory)
     session = make_session(50)
-    recorder.add(session, make_trial(session))
+    recorder.record(session, [make_trial(session)])
     return recorder, memory
 
 
@@ -315,19 +320,74 @@ def test_a_locked_file_is_skipped_by_readers(tmp_path: Path, log: pytest.LogCapt
     assert len(log.records) == 1
 
 
-def test_a_written_trial_waits_for_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("convkit.tuner.evidence.database.WRITE_WAIT", 0.01)
+def test_what_a_lock_kept_out_of_the_file_is_written_with_the_next(tmp_path: Path) -> None:
     path = filled(tmp_path / "trials").path
     holder = sqlite3.connect(path, isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
-    recorder, _ = record(path)
+    recorder = Recorder(path, MemoryTier())
+    session = make_session(50)
+    recorder.record(session, [make_trial(session)], lock_wait=0.01)
     assert recorder.pending == 1
     holder.execute("ROLLBACK")
     holder.close()
     session = make_session(51)
-    recorder.add(session, make_trial(session))
+    recorder.record(session, [make_trial(session)])
     assert recorder.pending == 0
     assert Database(path).counts()["trials"] == 8
+
+
+@pytest.mark.parametrize("lock", ["exclusive", "immediate", "directory"])
+def test_a_process_waits_for_a_lock_once_and_not_long(
+    tmp_path: Path, log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, lock: str
+) -> None:
+    path = filled(tmp_path / "trials").path
+    slept = [0.0]
+    tries: list[float] = []
+    write = Database._writing
+
+    def counted(self: Database) -> Any:
+        tries.append(self._write_wait)
+        slept[0] += self._write_wait
+        return write(self)
+
+    monkeypatch.setattr(Database, "_writing", counted)
+    clock = SimpleNamespace(monotonic=lambda: slept[0], sleep=lambda seconds: slept.__setitem__(0, slept[0] + seconds))
+    monkeypatch.setattr("convkit.tuner.evidence.recorder.time", clock)
+    with held(path, lock):
+        recorder = Recorder(path, MemoryTier())
+        for number in range(1, 9):
+            session = make_session(100 + number)
+            recorder.record(session, [make_trial(session)])
+        assert recorder.pending == 8
+        assert CALL_WAIT <= slept[0] <= 2
+        assert tries[-7:] == [0.0] * 7
+        assert [r.getMessage() for r in log.records if "locked by another process" not in r.getMessage()] == []
+        assert len(log.records) == 1
+    recorder.flush()
+    assert recorder.pending == 0
+
+
+@pytest.mark.parametrize("lock", ["exclusive", "directory"])
+def test_a_command_that_finds_a_lock_says_so(tmp_path: Path, lock: str) -> None:
+    path = filled(tmp_path / "trials").path
+    other = filled(tmp_path / "other", 9).path
+    with held(path, lock), pytest.raises(DatabaseError, match="locked by another process"):
+        Database(path, write_wait=0.1).merge(other)
+
+
+@contextlib.contextmanager
+def held(path: Path, lock: str) -> Iterator[None]:
+    """Hold a lock that writers need, as another process would."""
+    if lock == "directory":
+        handle = os.open(path.parent, os.O_RDONLY)
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+        os.close(handle)
+        return
+    holder = sqlite3.connect(path, isolation_level=None)
+    holder.execute(f"BEGIN {lock}")
+    yield
+    holder.close()
 
 
 def test_a_full_disk_costs_the_memory_only(tmp_path: Path) -> None:
@@ -341,20 +401,24 @@ def test_a_full_disk_costs_the_memory_only(tmp_path: Path) -> None:
         memory = MemoryTier()
         recorder = Recorder(path, memory)
         session = make_session(1)
-        recorder.add(session, make_trial(session, 0))
+        recorder.record(session, [make_trial(session, 0)])
         resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size, resource.RLIM_INFINITY))
         for number in range(1, 40):
-            recorder.add(session, make_trial(session, number))
+            recorder.record(session, [make_trial(session, number)])
         assert recorder.pending > 0
         assert len(memory.evidence(str(PROBLEM), context_of(1))) == 40
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         session = make_session(2)
-        recorder.add(session, make_trial(session, 0))
+        recorder.record(session, [make_trial(session, 0)])
         assert recorder.pending == 0
         assert Database(path).verify() == []
         assert Database(path).counts()["trials"] == 41
     """
     subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True)
+
+
+def _raise_no_home(*_: object, **__: object) -> str:
+    raise RuntimeError("could not determine the home directory")
 
 
 def test_paths(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -370,6 +434,15 @@ def test_paths(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_DATA_HOME", "relative/path")
     monkeypatch.setenv("HOME", "relative")
     assert os.path.isabs(paths().user or os.sep)
+    # Somebody without a home: platformdirs before 4.12 returned what begins with "~", later ones raise.
+    monkeypatch.setattr("platformdirs.user_data_dir", lambda *_, **__: "~/.local/share/convkit")
+    assert paths().user is None
+    monkeypatch.setattr("platformdirs.user_data_dir", _raise_no_home)
+    assert paths().user is None
+    assert "set HOME, XDG_DATA_HOME or CONVKIT_DB" in paths().reason
+    assert not is_default(tmp_path)
+    monkeypatch.undo()
+    monkeypatch.delenv("CONVKIT_DB", raising=False)
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     assert paths().user == f"{tmp_path}/convkit/trials-v1.sqlite"
 
@@ -378,7 +451,7 @@ def _write_many(path: Path, number: int, count: int) -> None:
     recorder = Recorder(path, MemoryTier())
     session = make_session(number + 1)
     for i in range(count):
-        recorder.add(session, make_trial(session, i))
+        recorder.record(session, [make_trial(session, i)], lock_wait=60)
     assert recorder.pending == 0
 
 

@@ -13,27 +13,28 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_database import UNUSABLE, filled
+from test_database import UNUSABLE, filled, held
 
 import convkit as ck
 from convkit import _core
 from convkit.problem import Problem
 from convkit.tuner import NotMeasuredError, choose, explain_problem, is_complete, tune_problem
 from convkit.tuner.measuring import race
-from convkit.tuner.modes import parse_budget, settings
+from convkit.tuner.modes import MODES, parse_budget, settings
 
 X = np.random.default_rng(0).standard_normal((1, 4, 10, 10), np.float32)
 W = np.random.default_rng(1).standard_normal((6, 4, 3, 3), np.float32)
 PROBLEM = Problem.from_call(X, W, padding=1)
 
 
-def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def run(code: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """A fresh process: its standard output, and its standard error, where the log goes."""
     return subprocess.run(
-        [sys.executable, "-W", "error", "-c", textwrap.dedent(code)],
+        [sys.executable, "-W", "error", "-c", textwrap.dedent(code), *arguments],
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
+        timeout=100,
         check=False,
     )
 
@@ -51,6 +52,26 @@ CONVOLVE = """
     )
     np.testing.assert_allclose(y, reference, rtol=1e-4)
 """
+
+
+@pytest.mark.parametrize("lock", ["exclusive", "directory"])
+def test_a_locked_database_holds_no_convolution(tmp_path: Path, lock: str) -> None:
+    path = filled(tmp_path / "trials").path
+    code = textwrap.dedent(CONVOLVE) + textwrap.dedent("""
+        for mode in ("replay", "off", "online", "tune"):
+            for height in range(3, 9):
+                with ck.tuning(mode=mode, budget="10ms"):
+                    ck.conv2d(x[:, :, :height], w)
+        best = ck.BestOf("either", [("one", lambda a: a), ("other", lambda a: a + 0)], store=True)
+        for _ in range(40):
+            best(x)
+        assert best.settled(x)
+    """)
+    with held(path, lock):
+        result = run(code, CONVKIT_DB=str(path))
+    assert result.returncode == 0, result.stderr
+    assert len(result.stderr.strip().splitlines()) <= 2
+    assert "locked by another process" in result.stderr
 
 
 def test_replay_times_nothing_and_makes_no_file(database: Path) -> None:
@@ -92,7 +113,7 @@ def test_tune_problem_stores_and_completes(database: Path) -> None:
     choice = tune_problem(PROBLEM, 1, budget=0.5, progress=lambda *step: steps.append(step))
     assert choice.tier == "user"
     assert choice.measured
-    assert steps[-1][0] == len(explain_problem(PROBLEM, 1).rows)
+    assert steps[-1][0] == sum(row.measured for row in explain_problem(PROBLEM, 1).rows)
     assert {row.verdict for row in explain_problem(PROBLEM, 1).rows if row.verdict == "chosen"}
     assert is_complete(PROBLEM, 1) is not choice.stale
     assert database.exists()
@@ -178,6 +199,64 @@ def test_no_home_fails_a_convolution(tmp_path: Path) -> None:
         result = run(CONVOLVE, HOME=home, XDG_DATA_HOME="", CONVKIT_MODE="tune")
         assert result.returncode == 0, result.stderr
         assert len(result.stderr.strip().splitlines()) <= 1
+
+
+HOMELESS = """
+    import os, sys
+    for name in ("HOME", "XDG_DATA_HOME", "CONVKIT_DB"):
+        os.environ.pop(name, None)
+    if sys.argv[1:] == ["setuid"]:
+        import convkit as ck, numpy as np, numpy.testing, logging, io, contextlib
+        # The interpreter's own files may be this user's alone: what is needed is imported before.
+        with ck.tuning(mode="tune", budget=0.01):
+            ck.conv2d(np.ones((1, 2, 9, 9)), np.ones((3, 2, 3, 3)))
+        with ck.tuning(mode="online"):
+            ck.conv2d(np.ones((1, 2, 9, 9)), np.ones((3, 2, 3, 3)))
+        with contextlib.redirect_stdout(io.StringIO()):
+            ck.show_config()
+        os.setuid(54321)
+        ck.reload()
+    else:
+        os.getuid = lambda: 54321
+"""
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("how", ["setuid", "unknown"])
+def test_a_user_without_home_or_name_convolves(mode: str, how: str) -> None:
+    if how == "setuid" and os.geteuid():
+        pytest.skip("becoming another user needs root")
+    code = textwrap.dedent(HOMELESS) + textwrap.dedent(CONVOLVE if mode != "require" else "")
+    result = run(code + "\nck.show_config()" * (mode != "require"), how, CONVKIT_MODE=mode)
+    assert result.returncode == 0, result.stderr
+    notices = result.stderr.strip().splitlines()
+    assert len(notices) == (mode == "tune")
+    assert all("memory only" in line and "set HOME" in line for line in notices)
+    assert mode == "require" or "there is no absolute home directory" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "text"),
+    [
+        (["db", "path"], 0, "set HOME"),
+        (["db", "ls"], 1, "set HOME"),
+        (["info"], 0, "set HOME"),
+        (["explain", "forward-float32-NCHW-n1c4h9w9-o4k3x3-s1x1-p0,0,0,0-d1x1-g1-none-cold"], 0, "memory only"),
+    ],
+)
+def test_commands_of_a_user_without_home_say_what_to_do(arguments: list[str], status: int, text: str) -> None:
+    pytest.importorskip("typer")
+    code = (
+        textwrap.dedent(HOMELESS)
+        + f"""
+sys.argv[1:] = {arguments}
+from convkit.cli import main
+main()
+"""
+    )
+    result = run(code, "unknown")
+    assert result.returncode == status, result.stdout + result.stderr
+    assert text in " ".join(result.stdout.split())
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
@@ -282,12 +361,11 @@ def test_a_child_finds_no_lock_held(database: Path) -> None:
         warnings.simplefilter("ignore")  # newer Pythons warn about forking with threads, which is the point here
         from convkit.problem import Problem
         from convkit.tuner import tune_problem, choose
-        from convkit.tuner.choosing.selector import selector
         problem = Problem(n=1, c=4, h=10, w=10, o=6, kh=3, kw=3)
         held, release = threading.Event(), threading.Event()
         def hold():
-            from convkit.tuner.measuring.tune import _racing, recorder
-            with _racing, selector()._lock, selector().memory._lock, recorder()._lock:
+            from convkit.tuner.measuring.tune import _racing
+            with _racing:
                 held.set()
                 release.wait()
         thread = threading.Thread(target=hold)

@@ -38,7 +38,7 @@ def trial(own: Session, family: str, ratio: float, **changes: object) -> Trial:
 def memory_of(*pairs: tuple[Session, Trial]) -> MemoryTier:
     memory = MemoryTier()
     for own, one in pairs:
-        memory.add(own, one)
+        memory.add(own, [one])
     return memory
 
 
@@ -296,7 +296,7 @@ def test_evidence_is_read_once() -> None:
     memory = memory_of((own, trial(own, "gemm", 1.0)))
     selector = selector_over(CORE, memory)
     assert selector.choose(PROBLEM, 1).family == "gemm"
-    memory.add(own, trial(own, "winograd", 0.5))
+    memory.add(own, [trial(own, "winograd", 0.5)])
     assert selector.choose(PROBLEM, 1).family == "gemm"
     selector.forget(PROBLEM)
     assert selector.choose(PROBLEM, 1).family == "winograd"

@@ -16,9 +16,10 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from convkit.tuner.locks import ForkSafeLock
+from convkit.tuner.locks import ForkSafeLock, planning
 from convkit.tuner.measuring.nested import Sample, current_sample, disturb
 from convkit.tuner.measuring.rounds import Rounds
+from convkit.tuner.notices import notice_once
 
 if TYPE_CHECKING:
     from convkit.best_of.report import BestOfReport
@@ -164,8 +165,8 @@ class BestOf:
 
     def report(self) -> BestOfReport:
         """What was tried and found: a tree with its nested selectors, as text, rich or JSON."""
-        from convkit.best_of.report import report_on
-
+        with planning:
+            from convkit.best_of.report import report_on
         return report_on(self)
 
     def to_json(self) -> str:
@@ -183,14 +184,14 @@ class BestOf:
         return (self._threads(), *(size if _hashable(size) else repr(size) for size in sizes))
 
     def _problem(self, key: Hashable) -> _Problem:
-        with self._lock:
-            problem = self._problems.get(key)
-            if problem is None:
-                threads = key[0] if isinstance(key, tuple) and isinstance(key[0], int) else 1
-                problem = _Problem(key, threads, Rounds(self.alternatives, rounds=self._rounds))
-                self._problems[key] = problem
-                if self._store:
-                    self._load(problem)
+        problem = self._problems.get(key)
+        if problem is None:
+            threads = key[0] if isinstance(key, tuple) and isinstance(key[0], int) else 1
+            fresh = _Problem(key, threads, Rounds(self.alternatives, rounds=self._rounds))
+            if self._store:
+                self._load(fresh)
+            with self._lock:
+                problem = self._problems.setdefault(key, fresh)
                 self._note_settled(problem)
         outer = current_sample.get()
         if outer is not None:
@@ -220,6 +221,7 @@ class BestOf:
                 for failure in raised:
                     self._drop(problem, *failure)
                 self._finish(problem, index, round_number, seconds, sample)
+            self._tell(problem)
             return result
 
     def _next(self, problem: _Problem, tried: set[int]) -> tuple[int | None, int]:
@@ -255,14 +257,9 @@ class BestOf:
         return result, seconds, sample
 
     def _drop(self, problem: _Problem, index: int, round_number: int, error: Exception) -> None:
-        from convkit.tuner.notices import notice_once
-
         label = self.alternatives[index]
         problem.failures[label] = f"{type(error).__name__}: {error}"[:400]
         problem.rounds.drop(index, round_number, problem.failures[label])
-        notice_once(
-            f"best of {self.name} {label}", f"BestOf {self.name}: {label} was dropped: {problem.failures[label]}"
-        )
         self._note_settled(problem)
 
     def _finish(self, problem: _Problem, index: int, round_number: int, seconds: float, sample: Sample) -> None:
@@ -274,20 +271,31 @@ class BestOf:
 
     def _note_settled(self, problem: _Problem) -> None:
         winner = problem.rounds.winner
-        if winner is None:
-            return
-        if self.stage_count == 1:
+        if winner is not None and self.stage_count == 1:
             self._settled[problem.key] = self._stages[winner][1][0]
-        if self._store and not problem.stored and not problem.from_database:
-            problem.stored = True
-            from convkit.best_of.store import save
 
-            save(self.name, repr(problem.key), problem.threads, problem.rounds)
+    def _tell(self, problem: _Problem) -> None:
+        """Log who was dropped and store what was settled; the lock must be free, for both may wait."""
+        with self._lock:
+            winner = problem.rounds.winner
+            known = problem.stored or problem.from_database or not self._store
+            settled = winner is not None and not known and bool(problem.rounds.arms[winner].samples)
+            problem.stored |= settled
+            outcomes = problem.rounds.results() if settled else []
+        for label, failure in list(problem.failures.items()):
+            notice_once(f"best of {self.name} {label}", f"BestOf {self.name}: {label} was dropped: {failure}")
+        if settled:
+            key = repr(problem.key)
+            with planning:
+                from convkit.best_of.store import save
+            save(self.name, key, problem.threads, self.alternatives, outcomes)
 
     def _load(self, problem: _Problem) -> None:
-        from convkit.best_of.store import load
+        key = repr(problem.key)
+        with planning:
+            from convkit.best_of.store import load
 
-        winner = load(self.name, repr(problem.key), problem.threads, self.alternatives)
+            winner = load(self.name, key, problem.threads, self.alternatives)
         if winner is not None:
             problem.rounds.winner = winner
             problem.from_database = True
@@ -352,6 +360,7 @@ class Pipeline:
             sample.disturbed = self._disturbed
             with owner._lock:
                 owner._finish(self._problem, self._index, self._round, self._seconds, sample)
+            owner._tell(self._problem)
         return result
 
 

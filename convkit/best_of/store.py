@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 
 from convkit.tuner import machine
 from convkit.tuner.evidence.records import BEST_OF, Session, Trial
-from convkit.tuner.measuring.rounds import Rounds
+from convkit.tuner.locks import planning
+from convkit.tuner.measuring.rounds import Outcome
 
 
 def problem_text(name: str, key: str) -> str:
@@ -20,41 +21,26 @@ def problem_text(name: str, key: str) -> str:
     return text if len(text) <= 400 else f"{text[:300]}-{hashlib.sha256(text.encode()).hexdigest()}"
 
 
-def save(name: str, key: str, threads: int, rounds: Rounds) -> None:
+def save(name: str, key: str, threads: int, alternatives: Sequence[str], outcomes: Sequence[Outcome]) -> None:
     """Write what a problem has settled on."""
     from convkit.best_of.selector import slug
-    from convkit.tuner.measuring.tune import recorder
 
-    winner = rounds.winner
-    if winner is None or not rounds.arms[winner].samples:
-        return
     here = machine.context(threads)
+    with planning:
+        from convkit.tuner.measuring.tune import recorder
+
+        writer, versions = recorder(), machine.versions()
     session = Session(
         uuid.uuid4().hex, str(here.machine), here.machine.isa, threads, here.affinity,
-        f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%f}Z", versions=machine.versions(), policy={"operands": "real calls"},
+        f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%f}Z", versions=versions, policy={"operands": "real calls"},
     )  # fmt: skip
-    for index, arm in enumerate(rounds.arms):
-        ratio, low, high = rounds.figures(index, winner) or (None, None, None)
-        status = "failed" if arm.failed else "raced out" if arm.out else "complete"
-        if not arm.samples and not arm.failed:
-            continue
-        recorder().add(
-            session,
-            Trial(
-                session.uuid,
-                problem_text(name, key),
-                slug(arm.name),
-                0,
-                (),
-                status,
-                len(arm.counted),
-                arm.median,
-                ratio,
-                low,
-                high,
-                reason=arm.out[:400],
-            ),
-        )
+    text = problem_text(name, key)
+    trials = [
+        Trial(session.uuid, text, slug(alternatives[o.number]), 0, (), o.status, o.n, o.median, o.ratio, o.low, o.high,
+              reason=o.reason)
+        for o in outcomes
+    ]  # fmt: skip
+    writer.record(session, trials)
 
 
 def load(name: str, key: str, threads: int, alternatives: Sequence[str]) -> int | None:

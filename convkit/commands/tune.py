@@ -107,8 +107,22 @@ def tune(
         return
     tally = tune_all(jobs, arguments.duration(budget) if budget else None, each=each, again=not resume)
     console.print(tally.text())
+    _report_unwritten()
     if tally.pending:
         raise typer.Exit(130)
+
+
+def _report_unwritten() -> None:
+    """Exit status 1 if the database was locked all the time; the log says by what."""
+    from convkit.tuner.measuring.tune import recorder
+
+    writer = recorder()
+    writer.flush()
+    if writer.pending:
+        console.print(
+            f"{writer.pending} trials are lost: the database could not be written", style="red", highlight=False
+        )
+        raise typer.Exit(1)
 
 
 def _listed(stale: bool, from_misses: Path | None) -> list[Job]:

@@ -15,6 +15,7 @@ from convkit._core import conv2d, conv2d_input, conv2d_weight
 from convkit.grad import conv2d_bias
 from convkit.problem import Problem
 from convkit.training.columns import Columns
+from convkit.tuner.locks import ForkSafeLock, planning
 
 if TYPE_CHECKING:
     from convkit.best_of.selector import BestOf, Pipeline
@@ -128,7 +129,7 @@ class TrainingConv2d:
         self._begin_anew()
 
     def _begin_anew(self) -> None:
-        self._busy = threading.Lock()
+        self._busy = ForkSafeLock()
         self._pending: tuple[_Pass, Pipeline | None] | None = None
         self._problems: dict[tuple[int, ...], Problem] = {}
         self._columns = Columns(self._geometry["layout"])
@@ -251,8 +252,8 @@ class TrainingConv2d:
             raise UnsupportedAlgorithmError(f"the pipeline 'columns' does not take {problem}: {no_columns}")
         if no_columns or self.algorithm is not None:
             return self._pipeline or "kernels", None
-        from convkit.tuner.modes import settings
-
+        with planning:
+            from convkit.tuner.modes import settings
         now = settings()
         if now.mode == "off":
             return "kernels", None
@@ -308,12 +309,13 @@ _DEFAULTS: dict[str, Any] = {
     "stride": 1, "padding": 0, "dilation": 1, "groups": 1, "layout": "NCHW", "input_gradient": True,
 }  # fmt: skip
 _selectors: dict[int | None, BestOf] = {}
-_selectors_lock = threading.Lock()
+_selectors_lock = ForkSafeLock()
 
 
 def _selector(num_threads: int | None) -> BestOf:
     """The one selector of pipelines for a thread count: plans share what was measured."""
-    from convkit.best_of.selector import BestOf
+    with planning:
+        from convkit.best_of.selector import BestOf
 
     with _selectors_lock:
         if num_threads not in _selectors:
@@ -342,15 +344,15 @@ def _array(value: Any) -> Any:
 
 
 class _Alone:
-    """Holds a plan for one call; a call that overlaps is an error, not a wait."""
+    """Holds a plan for one call; a call that overlaps is an error, not a wait, in whatever thread."""
 
     __slots__ = ("_lock",)
 
-    def __init__(self, lock: Any) -> None:
+    def __init__(self, lock: ForkSafeLock) -> None:
         self._lock = lock
 
     def __enter__(self) -> None:
-        if not self._lock.acquire(blocking=False):
+        if self._lock.held or not self._lock.acquire(blocking=False):
             raise RuntimeError("this TrainingConv2d is running in another thread; use one for each thread")
 
     def __exit__(self, *exception: object) -> None:

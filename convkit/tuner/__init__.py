@@ -43,6 +43,9 @@ def __getattr__(name: str) -> Any:
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
+    from convkit.tuner.locks import planning
 
-    return getattr(import_module(home), name)
+    with planning:
+        from importlib import import_module
+
+        return getattr(import_module(home), name)

@@ -1,40 +1,103 @@
-"""Locks that a forked child finds open, whichever thread of its parent held them."""
+"""Locks and fork: one that a fork waits for, and others that a forked child finds open."""
 
 from __future__ import annotations
 
 import os
-import threading
 import weakref
+from _thread import RLock, get_ident
+from collections import deque
+from collections.abc import Callable
 from types import TracebackType
+from typing import Any
+
+# A fork goes ahead without the lock after this long: whoever holds it may be waiting for the forking thread.
+_LONGEST_FORK_WAIT = 10.0
 
 
-class ForkSafeLock:
-    """A re-entrant lock; in a child after fork it is free.
+_CLock: Any = RLock
 
-    What it guards may then be half changed: every holder must leave its data usable at any moment.
+
+class _Lock(_CLock):  # type: ignore[misc] # `with` takes and releases it in C: Ctrl-C never comes in between
+    @property
+    def held(self) -> bool:
+        """True in the thread that holds it."""
+        owned: bool = self._is_owned()
+        return owned
+
+    def renew(self) -> None:
+        """Make it free, whichever thread that exists no more holds it."""
+        self._at_fork_reinit()
+
+
+class PlanningLock(_Lock):
+    """Held while the package imports a module or opens a file within somebody's call: a fork waits for it.
+
+    A child has only the thread that forked, and nobody frees in it what another thread held: the lock of a module that
+    was being imported, a mutex inside SQLite. So all of that happens under this lock, one thread at a time, and
+    `os.fork` takes it first. Two rules keep that free of deadlocks. Nothing that takes long, that waits for another
+    lock of the package or that runs code of the user's (a log handler, a candidate) happens under it. And nobody waits
+    for it while holding a lock that is also taken under it.
     """
 
-    __slots__ = ("__weakref__", "_lock")
-
     def __init__(self) -> None:
-        self._lock = threading.RLock()
-        _all.add(self)
-
-    def __enter__(self) -> None:
-        self._lock.acquire()
+        self._tasks: deque[Callable[[], None]] = deque()
+        self._forking: dict[int, bool] = {}
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._lock.release()
+        self.release()
+        self._run()
+
+    def later(self, task: Callable[[], None]) -> None:
+        """Run a task as soon as this thread does not hold the lock: now, or at the end of its block."""
+        self._tasks.append(task)
+        self._run()
+
+    def _run(self) -> None:
+        while self._tasks and not self.held:
+            try:
+                task = self._tasks.popleft()
+            except IndexError:
+                return
+            task()
+
+    def _before_fork(self) -> None:
+        self._forking[get_ident()] = self.acquire(timeout=_LONGEST_FORK_WAIT)
+
+    def _after_fork(self) -> None:
+        if self._forking.pop(get_ident(), False):
+            self.release()
+
+    def _after_fork_in_child(self) -> None:
+        if self._forking.pop(get_ident(), False):
+            self.release()
+        else:
+            self.renew()
+        self._forking.clear()
+
+
+class ForkSafeLock(_Lock):
+    """A re-entrant lock; in a child after fork it is free, unless the forking thread itself held it.
+
+    What it guards may then be half changed: every holder must leave its data usable at any moment.
+    """
+
+    def __init__(self) -> None:
+        _all.add(self)
 
 
 _all: weakref.WeakSet[ForkSafeLock] = weakref.WeakSet()
+planning = PlanningLock()
 
 
-def _renew() -> None:
+def _renew_all() -> None:
     for lock in list(_all):
-        lock._lock = threading.RLock()
+        if not lock.held:
+            lock.renew()
 
 
-os.register_at_fork(after_in_child=_renew)
+os.register_at_fork(
+    before=planning._before_fork, after_in_parent=planning._after_fork, after_in_child=planning._after_fork_in_child
+)
+os.register_at_fork(after_in_child=_renew_all)

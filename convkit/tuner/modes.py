@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ from typing import Any, NamedTuple
 from convkit.problem import Problem
 from convkit.tuner.accuracy import Accuracy, parse_accuracy
 from convkit.tuner.choosing.selector import Choice, Constraints, reset, selector
-from convkit.tuner.locks import ForkSafeLock
+from convkit.tuner.locks import planning
 from convkit.tuner.measuring.nested import disturb
 from convkit.tuner.notices import narrate
 
@@ -51,7 +52,6 @@ class _State:
         self.spent = 0.0
 
 
-_lock = ForkSafeLock()
 _tokens: dict[Settings, int] = {}
 _states: dict[int, _State] = {}
 _tried: set[tuple[Problem, int]] = set()
@@ -126,7 +126,7 @@ class tuning:  # noqa: N801 - used as ``with convkit.tuning(...)``
             outer.budget if self._budget is None else self._budget,
             outer.accuracy if self._accuracy is None else self._accuracy,
         )
-        with _lock:
+        with planning:
             token = _tokens.setdefault(inner, len(_tokens) + 1)
             state = _states.setdefault(token, _State(inner))
             if not state.entered:
@@ -145,7 +145,7 @@ class tuning:  # noqa: N801 - used as ``with convkit.tuning(...)``
 
         previous, token = self._outer.pop()
         _core.set_context(previous)
-        with _lock:
+        with planning:
             _states[token].entered -= 1
             _core.context_left()
 
@@ -157,21 +157,25 @@ def chooser(
     # Whatever is being timed around this call also pays for the miss.
     disturb()
     problem = Problem.from_core(problem_tuple)
-    choosing = selector()
     now = settings()
     mode = now.mode
     accuracy = now.accuracy if accuracy is None else accuracy
-    if algorithm is None and problem.multiply_adds:
-        if mode == "off":
-            return _plan(
-                choosing.model_choice(problem, threads, accuracy=accuracy, workspace_limit=workspace_limit), mode
+    free = algorithm is None and problem.multiply_adds > 0
+    # In a signal handler that interrupted a choice, measuring could wait for threads that wait for that choice to end.
+    may_measure = free and not planning.held
+    if mode == "tune" and may_measure:
+        _tune_unless_known(problem, threads)
+    with planning:
+        choosing = selector()
+        if mode == "off" and free:
+            choice = choosing.model_choice(problem, threads, accuracy=accuracy, workspace_limit=workspace_limit)
+        else:
+            choice = choosing.choose(
+                problem, threads, algorithm=algorithm, accuracy=accuracy, workspace_limit=workspace_limit
             )
-        if mode == "tune":
-            _tune_unless_known(problem, threads)
-    choice = choosing.choose(problem, threads, algorithm=algorithm, accuracy=accuracy, workspace_limit=workspace_limit)
-    if mode == "online" and algorithm is None and problem.multiply_adds and choice.tier != "user":
+    if mode == "online" and may_measure and choice.tier != "user":
         return _explore(problem, threads, accuracy, workspace_limit) or _plan(choice, mode)
-    if mode == "require" and algorithm is None and problem.multiply_adds and choice.tier not in _MEASURED_TIERS:
+    if mode == "require" and free and choice.tier not in _MEASURED_TIERS:
         raise NotMeasuredError(
             f"mode is require and no database knows {problem} with {threads} threads; run convkit tune"
         )
@@ -192,14 +196,16 @@ def _explained(choice: Choice) -> str:
 
 def _explore(problem: Problem, threads: int, accuracy: Any, workspace_limit: Any) -> Chosen | None:
     """The next candidate of the online mode; None where the budget is spent or none is right."""
-    from convkit.tuner.measuring.online import online
-    from convkit.tuner.measuring.tune import recorder
-
     state = _state()
     if _budget_left(state) == 0:
         return None
-    constraints = Constraints.of_call(selector().inventory, problem, accuracy, workspace_limit)
-    turn = online.next(selector(), recorder(), problem, threads, constraints)
+    with planning:
+        from convkit.tuner.measuring.online import online
+        from convkit.tuner.measuring.tune import recorder
+
+        constraints = Constraints.of_call(selector().inventory, problem, accuracy, workspace_limit)
+        writer = recorder()
+    turn = online.next(selector(), writer, problem, threads, constraints)
     if turn is None:
         return None
     candidate, settle = turn
@@ -222,24 +228,22 @@ def _budget_left(state: _State | None) -> float | None:
 
 def _tune_unless_known(problem: Problem, threads: int) -> None:
     """Measure at first sight, once a process: what a short budget left out is not tried again at each call."""
-    import time
-
-    from convkit.tuner.measuring.tune import tune_problem
-
     state = _state()
     left = _budget_left(state)
     if left == 0:
         return
-    with _lock:
+    with planning:
         if (problem, threads) in _tried:
             return
         _tried.add((problem, threads))
-    # What a busy machine has measured is measured again by `convkit tune`, not in somebody's call.
-    if selector().tried(problem, threads):
-        return
+        # What a busy machine has measured is measured again by `convkit tune`, not in somebody's call.
+        if selector().tried(problem, threads):
+            return
+        from convkit.tuner.evidence.recorder import CALL_WAIT
+        from convkit.tuner.measuring.tune import tune_problem
     begin = time.perf_counter()
     try:
-        tune_problem(problem, threads, at_most=left)
+        tune_problem(problem, threads, at_most=left, lock_wait=CALL_WAIT)
     finally:
         if state is not None:
             state.spent += time.perf_counter() - begin
@@ -250,12 +254,12 @@ def reload() -> None:
     from convkit import _core
     from convkit.tuner.notices import forget_notices
 
-    reset()
-    forget_notices()
+    with planning:
+        reset()
+        forget_notices()
+        _tried.clear()
     if "convkit.tuner.measuring.online" in sys.modules:
         from convkit.tuner.measuring.online import online
 
         online.clear()
-    with _lock:
-        _tried.clear()
     _core.clear_plans()

@@ -5,21 +5,20 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from convkit.tuner.locks import ForkSafeLock
+from convkit.tuner.locks import planning
 
-_lock = ForkSafeLock()
 _told: set[str] = set()
 
 
 def notice_once(cause: str, text: str) -> None:
     """Log `text` as a warning of the "convkit" logger, unless `cause` was told before in this process."""
-    with _lock:
+    with planning:
         if cause in _told:
             return
         _told.add(cause)
-    import logging
-
-    logging.getLogger("convkit").warning("%s", text)
+        import logging
+    # Handlers are the user's code.
+    planning.later(lambda: logging.getLogger("convkit").warning("%s", text))
 
 
 def verbosity() -> int:
@@ -34,17 +33,23 @@ def narrate(level: int, text: Callable[[], str]) -> None:
     """Log a text as information where CONVKIT_VERBOSE asks for this level; to stderr where nobody listens."""
     if verbosity() < level:
         return
-    import logging
+    with planning:
+        import logging
 
-    logger = logging.getLogger("convkit")
-    if not logger.hasHandlers():
-        logger.addHandler(logging.StreamHandler())
-    if logger.getEffectiveLevel() > logging.INFO:
-        logger.setLevel(logging.INFO)
-    logger.info("%s", text())
+        told = text()
+
+    def tell() -> None:
+        logger = logging.getLogger("convkit")
+        if not logger.hasHandlers():
+            logger.addHandler(logging.StreamHandler())
+        if logger.getEffectiveLevel() > logging.INFO:
+            logger.setLevel(logging.INFO)
+        logger.info("%s", told)
+
+    planning.later(tell)
 
 
 def forget_notices() -> None:
     """Let every cause be told again: `convkit.reload` and tests."""
-    with _lock:
+    with planning:
         _told.clear()

@@ -10,6 +10,7 @@ from convkit.problem import Layout, Op, Problem
 from convkit.tuner.choosing.neighbours import Neighbour
 from convkit.tuner.choosing.ranking import Ranked
 from convkit.tuner.choosing.selector import Choice, Constraints, Selector, TierAnswer, selector
+from convkit.tuner.locks import planning
 
 _COLUMNS = ("", "kernel", "parameters", "ms", "how", "ratio", "error", "workspace", "verdict")
 
@@ -200,7 +201,13 @@ def explain_problem(
         from convkit import _core
 
         threads = _core.default_threads()
-    choosing = choosing or selector()
+    with planning:
+        return _explain(problem, threads, accuracy, workspace_limit, algorithm, choosing or selector())
+
+
+def _explain(
+    problem: Problem, threads: int, accuracy: Any, workspace_limit: Any, algorithm: Any, choosing: Selector
+) -> Explanation:
     constraints = Constraints.of_call(choosing.inventory, problem, accuracy, workspace_limit)
     choice = choosing.choose(problem, threads, algorithm=algorithm, accuracy=accuracy, workspace_limit=workspace_limit)
     answers = choosing.answers(problem, threads)

@@ -12,7 +12,7 @@ from convkit.tuner.choosing.cost_model import Constants, default_constants, pred
 from convkit.tuner.choosing.ranking import Ranked, Ranking, rank
 from convkit.tuner.evidence.tiers import Evidence, MemoryTier, Tier
 from convkit.tuner.inventory import Candidate, Inventory, Kernel, core_inventory
-from convkit.tuner.locks import ForkSafeLock
+from convkit.tuner.locks import planning
 from convkit.tuner.machine import Context, context
 
 if TYPE_CHECKING:
@@ -122,7 +122,6 @@ class Selector:
         self.memory = memory or MemoryTier()
         self.constants = constants or default_constants()
         self.context_of = context_of
-        self._lock = ForkSafeLock()
         self._answers: dict[tuple[Problem, Context], list[TierAnswer]] = {}
         self._neighbours: dict[tuple[Problem, Context], list[Neighbour]] = {}
 
@@ -170,24 +169,24 @@ class Selector:
         """What every tier knows of the problem, in order of asking; read once and then kept."""
         here = self.context_of(threads)
         key = problem, here
-        known = self._answers.get(key)
-        if known is None:
-            known = [self._ask(tier, problem, here) for tier in self.tiers] if problem.multiply_adds else []
-            if not self.tiers and problem.multiply_adds:
-                known = [self._ask(self.memory, problem, here)]
-            with self._lock:
-                known = self._answers.setdefault(key, known)
+        with planning:
+            known = self._answers.get(key)
+            if known is None:
+                known = [self._ask(tier, problem, here) for tier in self.tiers] if problem.multiply_adds else []
+                if not self.tiers and problem.multiply_adds:
+                    known = [self._ask(self.memory, problem, here)]
+                self._answers[key] = known
         return known
 
     def neighbours(self, problem: Problem, threads: int) -> list[Neighbour]:
         """The nearest measured problems of the same kind, nearest first; found once and then kept."""
         here = self.context_of(threads)
-        known = self._neighbours.get((problem, here))
-        if known is None:
-            measured = self._measured_problems(here) if problem.multiply_adds else set()
-            known = self._nearest(problem, threads, measured) if measured else []
-            with self._lock:
-                known = self._neighbours.setdefault((problem, here), known)
+        with planning:
+            known = self._neighbours.get((problem, here))
+            if known is None:
+                measured = self._measured_problems(here) if problem.multiply_adds else set()
+                known = self._nearest(problem, threads, measured) if measured else []
+                self._neighbours[problem, here] = known
         return known
 
     def _nearest(self, problem: Problem, threads: int, measured: set[tuple[str, int]]) -> list[Neighbour]:
@@ -208,7 +207,8 @@ class Selector:
         near = self.neighbours(problem, threads)
         if not near:
             return []
-        from convkit.tuner.choosing.neighbours import estimates
+        with planning:
+            from convkit.tuner.choosing.neighbours import estimates
 
         kernels = {kernel.name: kernel for kernel in self.inventory.competitors(problem)}
 
@@ -224,7 +224,7 @@ class Selector:
 
     def forget(self, problem: Problem) -> None:
         """Ask the tiers again for this problem: it was measured."""
-        with self._lock:
+        with planning:
             for key in [key for key in self._answers if key[0] == problem]:
                 del self._answers[key]
             for key in [key for key in self._neighbours if key[0] == problem]:
@@ -266,7 +266,8 @@ class Selector:
         """All that the user's tier has under a problem's text."""
         here = self.context_of(threads)
         tiers = self.tiers or (self.memory,)
-        return [pair for tier in tiers if tier.name == "user" for pair in self._evidence(tier, problem, here)]
+        with planning:
+            return [pair for tier in tiers if tier.name == "user" for pair in self._evidence(tier, problem, here)]
 
     def _evidence(self, tier: Tier, problem: str, here: Context) -> Evidence:
         evidence = tier.evidence(problem, here)
@@ -366,7 +367,6 @@ class Selector:
         )
 
 
-_lock = ForkSafeLock()
 _selector: Selector | None = None
 
 
@@ -374,7 +374,7 @@ def selector() -> Selector:
     """The selector of this process."""
     global _selector
     if _selector is None:
-        with _lock:
+        with planning:
             if _selector is None:
                 _selector = _default_selector()
     return _selector
@@ -386,7 +386,7 @@ def _default_selector() -> Selector:
     from convkit.tuner.evidence.tiers import FileTier
 
     found = paths()
-    memory = MemoryTier()
+    memory = MemoryTier(f"memory only: {found.reason}" if found.user is None else "measured in this process")
     tiers: list[Tier] = [memory if found.user is None else FileTier("user", found.user, exact=True)]
     tiers += [FileTier("site", path, exact=False) for path in found.sites]
     tiers.append(ShippedTier())
@@ -406,7 +406,7 @@ def _stored_constants(user: str | None) -> Constants | None:
 def reset() -> None:
     """Forget everything that was read; the next choice asks anew."""
     global _selector
-    with _lock:
+    with planning:
         _selector = None
 
 

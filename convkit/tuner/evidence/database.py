@@ -11,6 +11,7 @@ import contextlib
 import os
 import sqlite3
 import stat
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,11 +90,17 @@ class Database:
         Absolute path.
     owned : bool
         The file must belong to this user and not be writable by everyone (the user tier). Site files may be root's.
+    read_wait, write_wait : float
+        Seconds to wait for other processes at most.
     """
 
-    def __init__(self, path: Path, *, owned: bool = True) -> None:
+    def __init__(
+        self, path: Path, *, owned: bool = True, read_wait: float = READ_WAIT, write_wait: float = WRITE_WAIT
+    ) -> None:
         self.path = Path(path).absolute()
         self.owned = owned
+        self._read_wait = read_wait
+        self._write_wait = write_wait
 
     # Reading
 
@@ -264,21 +271,25 @@ class Database:
 
     def _reader(self) -> sqlite3.Connection:
         try:
-            return self._connect("ro", READ_WAIT)
+            return self._connect("ro", self._read_wait)
         except sqlite3.OperationalError:
             # A writer that was killed left a journal that only a writing connection may roll back.
             if not self.owned or not _has_journal(self.path) or not os.access(self.path, os.W_OK):
                 raise
-            return self._connect("rw", READ_WAIT)
+            return self._connect("rw", self._read_wait)
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
+        deadline = time.monotonic() + self._write_wait
         _create(self.path)
-        with _directory_lock(self.path.parent, exclusive=False), _translated(self.path):
+        with _directory_lock(self.path.parent, deadline), _translated(self.path):
             inspect_file(self.path, self.owned, for_writing=True)
-            with contextlib.closing(self._connect("rw", WRITE_WAIT, empty=True)) as connection:
+            left = max(0.0, deadline - time.monotonic())
+            with contextlib.closing(self._connect("rw", left, empty=True)) as connection:
                 connection.execute("PRAGMA journal_mode=TRUNCATE")
                 connection.execute("PRAGMA synchronous=FULL")
+                # Each statement would wait as long again.
+                _limit_wait(connection, deadline)
                 connection.execute("BEGIN IMMEDIATE")
                 try:
                     if not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
@@ -287,6 +298,7 @@ class Database:
                         for statement in _SCHEMA:
                             connection.execute(statement)
                     yield connection
+                    _limit_wait(connection, deadline)
                     connection.execute("COMMIT")
                 finally:
                     if connection.in_transaction:
@@ -368,7 +380,7 @@ def move_aside(path: Path) -> Path | None:
     from datetime import UTC, datetime
 
     try:
-        with _directory_lock(path.parent, exclusive=True):
+        with _directory_lock(path.parent):
             # Another process may have moved it and begun a new one in the meantime.
             if not _is_damaged(path):
                 return None
@@ -438,9 +450,19 @@ def _lines(stream: TextIO) -> Iterator[str]:
             yield line
 
 
+def _limit_wait(connection: sqlite3.Connection, deadline: float) -> None:
+    connection.execute(f"PRAGMA busy_timeout={max(0, round(1000 * (deadline - time.monotonic())))}")
+
+
 @contextlib.contextmanager
-def _directory_lock(directory: Path, *, exclusive: bool) -> Iterator[None]:
-    """Writers share it, whoever moves a damaged file aside holds it alone: a lock that needs no file of its own."""
+def _directory_lock(directory: Path, shared_until: float | None = None) -> Iterator[None]:
+    """Writers share it, whoever moves a damaged file aside holds it alone: a lock that needs no file of its own.
+
+    Parameters
+    ----------
+    shared_until : float, optional
+        On the monotonic clock, how long to wait for a share. Otherwise the lock is to be had alone, now.
+    """
     import fcntl
 
     try:
@@ -448,14 +470,19 @@ def _directory_lock(directory: Path, *, exclusive: bool) -> Iterator[None]:
     except OSError as error:
         raise DatabaseError("unwritable", f"{directory}: {error.strerror}") from None
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB if exclusive else fcntl.LOCK_SH)
-        except BlockingIOError:
-            raise DatabaseError("busy", f"{directory} is in use") from None
-        except OSError:
-            # Some network file systems have no flock; then nothing is ever moved aside there.
-            if exclusive:
-                raise DatabaseError("unwritable", f"{directory} does not support locks") from None
+        while True:
+            try:
+                fcntl.flock(handle, (fcntl.LOCK_EX if shared_until is None else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if shared_until is None or time.monotonic() >= shared_until:
+                    raise DatabaseError("busy", f"{directory} is locked by another process") from None
+                time.sleep(0.005)
+                continue
+            except OSError:
+                # Some network file systems have no flock; then nothing is ever moved aside there.
+                if shared_until is None:
+                    raise DatabaseError("unwritable", f"{directory} does not support locks") from None
+            break
         yield
     finally:
         os.close(handle)
@@ -466,7 +493,9 @@ def _translated(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        raise DatabaseError(_cause(error), f"{path}: {error}") from error
+        cause = _cause(error)
+        what = f"{path} is locked by another process" if cause == "busy" else f"{path}: {error}"
+        raise DatabaseError(cause, what) from error
     except (OverflowError, UnicodeError) as error:
         raise DatabaseError("damaged", f"{path}: {error}") from error
 

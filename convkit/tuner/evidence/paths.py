@@ -52,15 +52,23 @@ def paths() -> Paths:
 
     site = platformdirs.PlatformDirs("convkit", appauthor=False, multipath=True).site_data_dir
     sites = [os.path.join(part, FILE_NAME) for part in site.split(os.pathsep) if os.path.isabs(part)]
-    user = platformdirs.user_data_dir("convkit", appauthor=False)
-    if not os.path.isabs(user):
+    user = _default()
+    if user is None:
         return Paths(None, sites, "there is no absolute home directory; set HOME, XDG_DATA_HOME or CONVKIT_DB")
-    return Paths(os.path.join(user, FILE_NAME), sites)
+    return Paths(user, sites)
 
 
 def is_default(path: Path) -> bool:
     """True for the file in the user data directory, which is convkit's own by its place."""
+    return os.fspath(path) == _default()
+
+
+def _default() -> str | None:
+    """The file in the user data directory; None for somebody without a home, as there are in containers."""
     import platformdirs
 
-    user = platformdirs.user_data_dir("convkit", appauthor=False)
-    return os.path.isabs(user) and os.fspath(path) == os.path.join(user, FILE_NAME)
+    try:
+        user = platformdirs.user_data_dir("convkit", appauthor=False)
+    except RuntimeError:  # platformdirs before 4.12 returned what begins with "~"
+        return None
+    return os.path.join(user, FILE_NAME) if os.path.isabs(user) else None

@@ -1,19 +1,24 @@
-"""Writes trials to the user's database as they are made. Trouble with the file never costs a result."""
+"""Writes what was measured to the user's database, a session at a time. Trouble with the file never costs a result."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import time
+from collections.abc import Sequence
+from pathlib import Path
 
+from convkit.tuner.evidence.database import Database, DatabaseError, move_aside
 from convkit.tuner.evidence.records import Session, Trial
 from convkit.tuner.evidence.tiers import MemoryTier
-from convkit.tuner.locks import ForkSafeLock
+from convkit.tuner.locks import planning
 from convkit.tuner.notices import notice_once
 
-if TYPE_CHECKING:
-    from pathlib import Path
+# Seconds for which a caller's convolution waits for another process at most, and those of a command.
+CALL_WAIT = 1.0
+COMMAND_WAIT = 20.0
+_TRY_WAIT = 0.05
 
 _FIXES = {
-    "busy": "another process holds it; what was measured is kept and written with the next trial",
+    "busy": "what was measured is kept and written with the next trial, if the database is free then",
     "damaged": "it was left where it is; remove it or set CONVKIT_DB",
     "foreign": "set CONVKIT_DB to another path",
     "future": "set CONVKIT_DB to another path or use the newer convkit",
@@ -24,7 +29,7 @@ _FIXES = {
 
 
 class Recorder:
-    """Remembers trials in this process and appends them to the user's file, one transaction each.
+    """Remembers trials in this process and appends them to the user's file, one transaction for each session.
 
     Parameters
     ----------
@@ -38,56 +43,65 @@ class Recorder:
         self._path = path
         self._memory = memory
         self._why_none = why_none
-        self._lock = ForkSafeLock()
-        self._pending: list[tuple[Session, Trial]] = []
-        self._marks: list[Session] = []
+        self._pending: list[tuple[Session, Sequence[Trial]]] = []
+        self._waited_in_vain = False
 
     @property
     def pending(self) -> int:
         """Trials that are not in the file yet."""
-        return len(self._pending)
+        return sum(len(trials) for _, trials in self._pending)
 
-    def add(self, session: Session, trial: Trial) -> None:
-        """Remember a trial and try to write it, with any that could not be written before."""
-        self._memory.add(session, trial)
-        if self._path is None:
-            notice_once("no database", f"tuning results are kept in memory only: {self._why_none}")
-            return
-        with self._lock:
-            self._pending.append((session, trial))
-            self._flush()
+    def record(self, session: Session, trials: Sequence[Trial], lock_wait: float = CALL_WAIT) -> None:
+        """Remember the trials of a session and try to write them, with any that could not be written before.
 
-    def mark_contended(self, session: Session) -> None:
-        """Mark a session whose trials were added before; the mark is only ever set, never cleared."""
-        self._memory.mark_contended(session)
-        with self._lock:
-            self._pending = [(session if s.uuid == session.uuid else s, trial) for s, trial in self._pending]
-            if self._path is not None:
-                self._marks.append(session)
-                self._flush()
+        Parameters
+        ----------
+        lock_wait : float
+            Seconds to wait for other processes at most. Once that was in vain, this process never waits again.
+        """
+        with planning:
+            if not trials:
+                return
+            self._memory.add(session, trials)
+            if self._path is None:
+                notice_once("no database", f"tuning results are kept in memory only: {self._why_none}")
+                return
+            self._pending.append((session, trials))
+        self.flush(lock_wait)
 
-    def _flush(self) -> None:
-        from convkit.tuner.evidence.database import Database, DatabaseError, move_aside
+    def flush(self, lock_wait: float = CALL_WAIT) -> None:
+        """Write what is not in the file yet."""
+        deadline = time.monotonic() + (0.0 if self._waited_in_vain else lock_wait)
+        while True:
+            # In short tries, so that neither other threads' calls nor a fork wait along.
+            with planning:
+                error = self._try()
+                busy = error is not None and error.cause == "busy"
+                if not busy or time.monotonic() >= deadline:
+                    self._waited_in_vain |= busy
+                    if error is not None:
+                        text = f"tuning results are kept in memory only: {error}; {_FIXES[error.cause]}"
+                        notice_once(f"write {self._path}", text)
+                    return
+            time.sleep(0.01)
 
+    def _try(self) -> DatabaseError | None:
         path = self._path
         if path is None:
-            return
+            return None
+        wait = 0.0 if self._waited_in_vain else _TRY_WAIT
+        database = Database(path, write_wait=wait)
         for attempt in range(2):
             try:
                 while self._pending:
-                    session, trial = self._pending[0]
-                    Database(path).append(session, [trial])
+                    database.append(*self._pending[0])
                     self._pending.pop(0)
-                while self._marks:
-                    Database(path).append(self._marks[0], ())
-                    self._marks.pop(0)
-                return
+                return None
             except DatabaseError as error:
                 if attempt == 0 and error.cause == "damaged":
                     moved = move_aside(path)
                     if moved is not None:
                         notice_once(f"moved {path}", f"the damaged tuning database was moved to {moved}")
                         continue
-                fix = _FIXES[error.cause]
-                notice_once(f"write {path}", f"tuning results are kept in memory only: {error}; {fix}")
-                return
+                return error
+        raise AssertionError

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from convkit.tuner.locks import ForkSafeLock
+from convkit.tuner.locks import planning
 from convkit.tuner.machine import Context, MachineClass
 from convkit.tuner.notices import notice_once
 
@@ -45,6 +45,7 @@ class FileTier:
         self._exact = exact
         self._last_row: int | None = None
         self._trouble = ""
+        self._busy = False
 
     def evidence(self, problem: str, context: Context) -> Evidence:
         """Trials of a problem, given by its text, that count in this context."""
@@ -71,22 +72,27 @@ class FileTier:
         if not os.path.lexists(self._path):
             self._trouble = f"no file {self._path}"
             return otherwise
-        from pathlib import Path
+        with planning:
+            from pathlib import Path
 
-        from convkit.tuner.evidence.database import Database, DatabaseError
+            from convkit.tuner.evidence.database import READ_WAIT, Database, DatabaseError
 
-        database = Database(Path(self._path), owned=self._exact)
-        try:
-            if self._last_row is None:
-                self._last_row = database.last_row()
-            answer = question(database, self._last_row)
-        except DatabaseError as error:
-            self._trouble = str(error)
-            if error.cause != "absent":
-                notice_once(f"read {self._path}", f"tuning database skipped: {error}")
-            return otherwise
-        self._trouble = ""
-        return answer
+            # Once is enough: what is locked is mostly locked for long.
+            wait = 0.0 if self._busy else READ_WAIT
+            database = Database(Path(self._path), owned=self._exact, read_wait=wait)
+            try:
+                if self._last_row is None:
+                    self._last_row = database.last_row()
+                answer = question(database, self._last_row)
+            except DatabaseError as error:
+                self._trouble = str(error)
+                self._busy = error.cause == "busy"
+                if error.cause != "absent":
+                    notice_once(f"read {self._path}", f"tuning database skipped: {error}")
+                return otherwise
+            self._trouble = ""
+            self._busy = False
+            return answer
 
 
 class MemoryTier:
@@ -94,36 +100,31 @@ class MemoryTier:
 
     name = "user"
 
-    def __init__(self) -> None:
-        self._lock = ForkSafeLock()
+    def __init__(self, why: str = "measured in this process") -> None:
+        self._why = why
         self._pairs: dict[str, Evidence] = {}
 
-    def add(self, session: Session, trial: Trial) -> None:
-        """Remember one trial."""
-        with self._lock:
-            self._pairs.setdefault(trial.problem, []).append((session, trial))
-
-    def mark_contended(self, session: Session) -> None:
-        """Replace a session by its marked copy."""
-        with self._lock:
-            for pairs in self._pairs.values():
-                pairs[:] = [(session if known.uuid == session.uuid else known, trial) for known, trial in pairs]
+    def add(self, session: Session, trials: Iterable[Trial]) -> None:
+        """Remember trials of a session."""
+        with planning:
+            for trial in trials:
+                self._pairs.setdefault(trial.problem, []).append((session, trial))
 
     def evidence(self, problem: str, context: Context) -> Evidence:
         """Trials of a problem, given by its text, that count in this context."""
-        with self._lock:
+        with planning:
             pairs = list(self._pairs.get(problem, ()))
         return [pair for pair in pairs if counts_here(pair[0], context, exact=True)]
 
     def problems(self, context: Context) -> list[tuple[str, int]]:
         """Problems measured in this process, as (text, threads)."""
-        with self._lock:
+        with planning:
             found = {(text, session.threads) for text, pairs in self._pairs.items() for session, _ in pairs}
         return sorted(found)
 
     def outcome(self) -> str:
         """What `explain` says of it."""
-        return "measured in this process"
+        return self._why
 
 
 def machine_counts(machine: str, here: MachineClass, exact: bool) -> bool:

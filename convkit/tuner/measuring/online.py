@@ -17,8 +17,8 @@ from convkit.tuner.choosing.selector import Constraints, Selector
 from convkit.tuner.evidence.recorder import Recorder
 from convkit.tuner.evidence.records import Session, Trial, anchor_text
 from convkit.tuner.inventory import Candidate
-from convkit.tuner.locks import ForkSafeLock
-from convkit.tuner.measuring.rounds import Rounds
+from convkit.tuner.locks import ForkSafeLock, planning
+from convkit.tuner.measuring.rounds import Outcome, Rounds
 from convkit.tuner.measuring.workbench import Bench, Workbench
 
 # Kernels and parameters predicted much slower than the best are not tried on somebody's real work.
@@ -90,9 +90,12 @@ class OnlineProblem:
         def settle(seconds: float) -> None:
             with self._lock:
                 self._rounds.add(index, round_number, seconds)
-                if self._rounds.settled and not self._written:
-                    self._written = True
-                    self._write()
+                winner = self._rounds.winner
+                if winner is None or self._written:
+                    return
+                self._written = True
+                outcomes = self._rounds.results()
+            self._write(self._candidates[winner], outcomes)
 
         return candidate, settle
 
@@ -149,32 +152,28 @@ class OnlineProblem:
             self._bench = None
         return True
 
-    def _write(self) -> None:
-        winner = self._rounds.winner
-        if winner is None:
-            return
+    def _write(self, best: Candidate, outcomes: list[Outcome]) -> None:
         here = self._selector.context_of(self.threads)
-        best = self._candidates[winner]
+        with planning:
+            versions, facts = machine.versions(), machine.facts()
         session = Session(
             uuid.uuid4().hex, str(here.machine), here.machine.isa, self.threads, here.affinity,
             f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%f}Z", anchor_text(best.kernel.name, best.parameters),
-            versions=machine.versions(), facts=machine.facts(), policy={"operands": "real calls"},
+            versions=versions, facts=facts, policy={"operands": "real calls"},
         )  # fmt: skip
-        for index, arm in enumerate(self._rounds.arms):
-            candidate = self._candidates[index]
-            if not arm.samples and not arm.failed:
-                continue
-            ratio, low, high = self._rounds.figures(index, winner) or (None, None, None)
-            trial = Trial(
+        trials = []
+        for outcome in outcomes:
+            candidate = self._candidates[outcome.number]
+            trials.append(Trial(
                 session.uuid, str(self.problem), candidate.kernel.name, candidate.kernel.revision,
-                candidate.parameters, "failed" if arm.failed else "raced out" if arm.out else "complete",
-                len(arm.counted), arm.median, ratio, low, high, self._errors.get(index),
-                self._selector.inventory.workspace(candidate, self.problem, self.threads), arm.out[:400],
-            )  # fmt: skip
-            if self._recorder is None:
-                self._selector.memory.add(session, trial)
-            else:
-                self._recorder.add(session, trial)
+                candidate.parameters, outcome.status, outcome.n, outcome.median, outcome.ratio, outcome.low,
+                outcome.high, self._errors.get(outcome.number),
+                self._selector.inventory.workspace(candidate, self.problem, self.threads), outcome.reason,
+            ))  # fmt: skip
+        if self._recorder is None:
+            self._selector.memory.add(session, trials)
+        else:
+            self._recorder.record(session, trials)
         self._selector.forget(self.problem)
 
 

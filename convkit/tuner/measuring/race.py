@@ -153,8 +153,6 @@ class Race:
         Called with each `Result` as soon as it is final.
     threads : int
         Team size of the candidates.
-    anchor : callable
-        Called once with the candidate that the ratios refer to, before the first record.
     """
 
     def __init__(
@@ -163,7 +161,6 @@ class Race:
         *,
         budget: float,
         record: Callable[[Result], None],
-        anchor: Callable[[Candidate], None] = lambda candidate: None,
         policy: Policy | None = None,
         guard: ContentionGuard | None = None,
         clock: Callable[[], float] = time.perf_counter,
@@ -175,7 +172,6 @@ class Race:
         self._threads = threads
         self._budget = budget
         self._record = record
-        self._tell_anchor = anchor
         self._policy = policy or Policy()
         self._guard = guard or ContentionGuard()
         self._clock = clock
@@ -185,6 +181,11 @@ class Race:
         self._final = 0
         self._total = 0
         self._deferred: list[Result] = []
+
+    @property
+    def anchor(self) -> Candidate | None:
+        """The candidate that the ratios refer to; None where nothing was timed."""
+        return None if self._anchor is None else self._anchor.candidate
 
     def run(self, candidates: Sequence[Candidate]) -> None:
         """Race. Every result goes to `record`; on KeyboardInterrupt those with enough samples do, and it propagates."""
@@ -267,7 +268,6 @@ class Race:
         now = 0.0
         if entrants:
             self._anchor = min(entrants, key=lambda entrant: entrant.first)
-            self._tell_anchor(self._anchor.candidate)
             # First times compare candidates; errors of the ratios add up in them. What is recorded are seconds.
             now = self._anchor.first
             if now <= _LONG_RUN:

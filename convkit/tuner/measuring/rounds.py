@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import random
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from convkit.tuner.choosing.intervals import median, median_interval
 
@@ -45,6 +46,19 @@ class Arm:
     def median(self) -> float | None:
         """Median seconds, None where it never finished."""
         return median(self.counted) if self.samples else None
+
+
+class Outcome(NamedTuple):
+    """An alternative, by number, at the end, as `records.Trial` stores it: ratios are those to the winner."""
+
+    number: int
+    status: str
+    n: int
+    median: float | None
+    ratio: float | None
+    low: float | None
+    high: float | None
+    reason: str
 
 
 class Rounds:
@@ -139,6 +153,16 @@ class Rounds:
         own, other = self.arms[index].samples, self.arms[anchor].samples
         common = sorted(own[r] / other[r] for r in own if r in other and (r or len(own) == 1))
         return (median(common), *median_interval(common)) if common else None
+
+    def results(self) -> list[Outcome]:
+        """What is known of each alternative that ran or failed, relative to the winner."""
+        found = []
+        for index, arm in enumerate(self.arms):
+            if self.winner is not None and (arm.samples or arm.failed):
+                ratio, low, high = self.figures(index, self.winner) or (None, None, None)
+                status = "failed" if arm.failed else "raced out" if arm.out else "complete"
+                found.append(Outcome(index, status, len(arm.counted), arm.median, ratio, low, high, arm.out[:400]))
+        return found
 
     def _best(self) -> int:
         alive = self.alive

@@ -1,4 +1,4 @@
-"""Measure one problem now: the race over its candidates, and its trials to the database as they are made."""
+"""Measure one problem now: the race over its candidates, then its trials to the database as one session."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import math
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,18 +13,18 @@ from convkit.problem import Problem
 from convkit.tuner import machine
 from convkit.tuner.choosing.ranking import Ranking
 from convkit.tuner.choosing.selector import Choice, Selector, selector
-from convkit.tuner.evidence.recorder import Recorder
+from convkit.tuner.evidence.paths import paths
+from convkit.tuner.evidence.recorder import COMMAND_WAIT, Recorder
 from convkit.tuner.evidence.records import Session, Trial, anchor_text
 from convkit.tuner.evidence.tiers import MemoryTier
 from convkit.tuner.inventory import Candidate
-from convkit.tuner.locks import ForkSafeLock
+from convkit.tuner.locks import ForkSafeLock, planning
 from convkit.tuner.measuring.contention import ContentionGuard
 from convkit.tuner.measuring.race import Policy, Progress, Race, Result
 from convkit.tuner.measuring.workbench import Bench, Workbench
 
 # Two races in one process would time each other.
 _racing = ForkSafeLock()
-_recorder_lock = ForkSafeLock()
 _recorders: dict[MemoryTier, Recorder] = {}
 
 
@@ -38,6 +37,7 @@ def tune_problem(
     progress: Progress | None = None,
     store: bool = True,
     seed: int = 0,
+    lock_wait: float = COMMAND_WAIT,
 ) -> Choice:
     """Measure the candidates of a problem and return the choice that results.
 
@@ -56,13 +56,16 @@ def tune_problem(
         Append the trials to the user's database; otherwise they are known to this process only.
     seed : int
         Of the operands and of the order of candidates.
+    lock_wait : float
+        Seconds to wait at most where another process holds the database; then the trials are kept in memory.
 
     Raises
     ------
     KeyboardInterrupt
         Between two samples; what was measured until then is stored.
     """
-    tuner = Tuner(selector(), recorder() if store else None)
+    with planning:
+        tuner = Tuner(selector(), recorder() if store else None, lock_wait=lock_wait)
     if budget is None and at_most is not None:
         budget = min(tuner.default_budget(problem, threads), at_most)
     return tuner.tune(problem, threads, budget=budget, progress=progress, seed=seed)
@@ -70,10 +73,8 @@ def tune_problem(
 
 def recorder() -> Recorder:
     """The recorder of this process's selector."""
-    from convkit.tuner.evidence.paths import paths
-
-    memory = selector().memory
-    with _recorder_lock:
+    with planning:
+        memory = selector().memory
         found = _recorders.get(memory)
         if found is None:
             where = paths()
@@ -104,6 +105,7 @@ class Tuner:
         policy: Policy | None = None,
         clock: Callable[[], float] = time.perf_counter,
         facts: Callable[[], tuple[dict[str, str], dict[str, object]]] | None = None,
+        lock_wait: float = COMMAND_WAIT,
     ) -> None:
         self._selector = selector
         self._recorder = recorder or Recorder(None, selector.memory)
@@ -112,6 +114,7 @@ class Tuner:
         self._guard = guard
         self._policy = policy or Policy()
         self._clock = clock
+        self._lock_wait = lock_wait
         self._facts = facts or (lambda: (machine.versions(), machine.facts()))
 
     def tune(
@@ -161,43 +164,39 @@ class Tuner:
         return max(min(max(1000 * once, 1.0), 2.0), min(300 * once, 4.0), min(80 * once, 10.0))
 
     def _race(self, problem: Problem, threads: int, budget: float | None, progress: Progress | None, seed: int) -> None:
-        candidates: Sequence[Candidate] = self.entrants(problem, threads)
-        if not candidates:
-            return
-        seconds = self.default_budget(problem, threads) if budget is None else budget
-        here = self._selector.context_of(threads)
-        versions, facts = self._facts()
-        session = Session(
-            uuid.uuid4().hex, str(here.machine), here.machine.isa, threads, here.affinity,
-            f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%f}Z", versions=versions, facts=facts,
-            policy=self._policy.record(seconds),
-        )  # fmt: skip
+        with planning:
+            candidates: Sequence[Candidate] = self.entrants(problem, threads)
+            if not candidates:
+                return
+            seconds = self.default_budget(problem, threads) if budget is None else budget
+            here = self._selector.context_of(threads)
+            versions, facts = self._facts()
+        started = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%f}Z"
         guard = self._guard()
-
-        def anchored(candidate: Candidate) -> None:
-            nonlocal session
-            session = replace(session, anchor=anchor_text(candidate.kernel.name, candidate.parameters))
-
-        def record(result: Result) -> None:
-            self._add(session, _trial(session, problem, result))
-
+        results: list[Result] = []
         race = Race(
-            self._bench(problem, threads, seed), budget=seconds, record=record, anchor=anchored, policy=self._policy,
+            self._bench(problem, threads, seed), budget=seconds, record=results.append, policy=self._policy,
             guard=guard, seed=seed, progress=progress, threads=threads, clock=self._clock,
         )  # fmt: skip
         try:
             race.run(candidates)
         finally:
             reason = guard.reason()
-            if reason is not None:
-                marked = replace(session, contended=True, facts={**facts, "contention": reason})
-                self._recorder.mark_contended(marked)
+            anchor = race.anchor
+            session = Session(
+                uuid.uuid4().hex, str(here.machine), here.machine.isa, threads, here.affinity, started,
+                "" if anchor is None else anchor_text(anchor.kernel.name, anchor.parameters),
+                contended=reason is not None, versions=versions,
+                facts=facts if reason is None else {**facts, "contention": reason},
+                policy=self._policy.record(seconds),
+            )  # fmt: skip
+            self._keep(session, [_trial(session, problem, result) for result in results])
 
-    def _add(self, session: Session, trial: Trial) -> None:
+    def _keep(self, session: Session, trials: list[Trial]) -> None:
         if self._quiet:
-            self._selector.memory.add(session, trial)
+            self._selector.memory.add(session, trials)
         else:
-            self._recorder.add(session, trial)
+            self._recorder.record(session, trials, self._lock_wait)
 
 
 def _spread(sets: list[Candidate]) -> list[Candidate]:

@@ -10,6 +10,7 @@ import zlib
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.random  # NumPy loads it at first use, which would be while a kernel is being measured
 import numpy.typing as npt
 
 from convkit.problem import Problem
