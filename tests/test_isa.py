@@ -20,7 +20,7 @@ import pytest
 
 from convkit import _core
 
-ISAS = ("portable", "avx2", "avx512")
+ISAS = tuple(_core.build_info()["isas"])  # the most preferred last
 ROOT = Path(__file__).parents[1]
 
 FORCED = """

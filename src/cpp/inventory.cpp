@@ -6,48 +6,26 @@
 
 namespace convkit {
 
-namespace portable {
-#define CONVKIT_ALGORITHM(name) extern const KernelTable name##_table;
-#include "algorithms/registry.def"
-#undef CONVKIT_ALGORITHM
-}  // namespace portable
-namespace avx2 {
-#define CONVKIT_ALGORITHM(name) extern const KernelTable name##_table;
-#include "algorithms/registry.def"
-#undef CONVKIT_ALGORITHM
-}  // namespace avx2
-namespace avx512 {
-#define CONVKIT_ALGORITHM(name) extern const KernelTable name##_table;
-#include "algorithms/registry.def"
-#undef CONVKIT_ALGORITHM
-}  // namespace avx512
+#define CONVKIT_ISA_ENTRY(name, bytes, features, flags) \
+  namespace name {                                      \
+  extern const KernelTable* const kernel_tables[];      \
+  }
+#include "isa/built.def"
+#undef CONVKIT_ISA_ENTRY
 
 namespace {
 
 std::vector<const Kernel*> list_kernels() {
-  const KernelTable* const tables[isa_count][32] = {
-      {
-#define CONVKIT_ALGORITHM(name) &portable::name##_table,
-#include "algorithms/registry.def"
-#undef CONVKIT_ALGORITHM
-      },
-      {
-#define CONVKIT_ALGORITHM(name) &avx2::name##_table,
-#include "algorithms/registry.def"
-#undef CONVKIT_ALGORITHM
-      },
-      {
-#define CONVKIT_ALGORITHM(name) &avx512::name##_table,
-#include "algorithms/registry.def"
-#undef CONVKIT_ALGORITHM
-      },
+  const KernelTable* const* const tables_of[isa_count] = {
+#define CONVKIT_ISA_ENTRY(name, bytes, features, flags) name::kernel_tables,
+#include "isa/built.def"
+#undef CONVKIT_ISA_ENTRY
   };
   std::vector<const Kernel*> list;
   for (int isa = isa_count - 1; isa >= 0; --isa) {
-    if (!usable(static_cast<Isa>(isa)) || isa > static_cast<int>(active_isa())) continue;
-    for (const KernelTable* table : tables[isa]) {
-      if (!table) break;
-      for (int i = 0; i < table->count; ++i) list.push_back(table->kernels + i);
+    if (!allowed(static_cast<Isa>(isa))) continue;
+    for (const KernelTable* const* table = tables_of[isa]; *table; ++table) {
+      for (int i = 0; i < (*table)->count; ++i) list.push_back((*table)->kernels + i);
     }
   }
   return list;

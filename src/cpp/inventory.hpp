@@ -9,8 +9,17 @@
 
 namespace convkit {
 
-enum class Isa : std::int32_t { portable = 0, avx2 = 1, avx512 = 2 };
-inline constexpr int isa_count = 3;
+// The instruction sets that are built, the most preferred last.
+enum class Isa : std::int32_t {
+#define CONVKIT_ISA_ENTRY(name, bytes, features, flags) name,
+#include "isa/built.def"
+#undef CONVKIT_ISA_ENTRY
+};
+#define CONVKIT_ISA_ENTRY(name, bytes, features, flags) +1
+inline constexpr int isa_count = 0
+#include "isa/built.def"
+    ;
+#undef CONVKIT_ISA_ENTRY
 
 // The machine as cost functions and defaults see it. Bytes.
 struct Machine {

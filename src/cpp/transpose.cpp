@@ -4,11 +4,11 @@
 
 namespace convkit {
 
-#define CONVKIT_ISA_ENTRY(isa, level)                                   \
+#define CONVKIT_ISA_ENTRY(isa, bytes, features, flags)                  \
   namespace isa {                                                       \
   void transpose(const PlaneTranspose& what, bool stream, int threads); \
   }
-#include "isa/isa.def"
+#include "isa/built.def"
 #undef CONVKIT_ISA_ENTRY
 
 namespace {
@@ -16,8 +16,8 @@ namespace {
 using Transpose = void (*)(const PlaneTranspose&, bool, int);
 
 constexpr Transpose transpose_of[isa_count] = {
-#define CONVKIT_ISA_ENTRY(isa, level) isa::transpose,
-#include "isa/isa.def"
+#define CONVKIT_ISA_ENTRY(isa, bytes, features, flags) isa::transpose,
+#include "isa/built.def"
 #undef CONVKIT_ISA_ENTRY
 };
 

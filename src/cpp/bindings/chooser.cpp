@@ -19,10 +19,7 @@ int contexts_entered = 0;
 double predicted_cycles(const Kernel& kernel, const ConvProblem& problem, const Parameters& parameters, int threads) {
   Cost cost{};
   kernel.cost(problem, parameters, machine(), threads, &cost);
-  const double lanes = (kernel.isa == Isa::avx512 ? 64.0
-                        : kernel.isa == Isa::avx2 ? 32.0
-                                                  : 16.0) /
-                       element_bytes(problem.dtype);
+  const double lanes = static_cast<double>(isa_entry(kernel.isa).vector_bytes) / element_bytes(problem.dtype);
   const double work = cost.fmas / (lanes * (cost.efficiency > 0 ? cost.efficiency : 1)) + cost.vector_ops +
                       cost.bytes_l2 / 32 + cost.bytes_l3 / 16 + cost.bytes_dram / 8;
   return work * cost.imbalance / threads + 2000.0 * cost.barriers;

@@ -119,8 +119,8 @@ std::int64_t workspace_bytes(int index, const py::object& problem, const py::obj
 
 py::list usable_isas() {
   py::list names;
-  for (const Isa isa : {Isa::avx512, Isa::avx2, Isa::portable}) {
-    if (usable(isa)) names.append(isa_name(isa));
+  for (int i = isa_count - 1; i >= 0; --i) {
+    if (usable(static_cast<Isa>(i))) names.append(isa_name(static_cast<Isa>(i)));
   }
   return names;
 }

@@ -47,7 +47,7 @@ py::dict build_info() {
   facts["threads"] = "OpenMP";
 #endif
   py::list isas;
-  for (const Isa isa : {Isa::portable, Isa::avx2, Isa::avx512}) isas.append(isa_name(isa));
+  for (int i = 0; i < isa_count; ++i) isas.append(isa_name(static_cast<Isa>(i)));
   facts["isas"] = isas;
   return facts;
 }

@@ -4,6 +4,7 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <initializer_list>
 #include <stdexcept>
 
 namespace convkit {
@@ -28,21 +29,41 @@ std::uint64_t extended_control_register() {
   return (static_cast<std::uint64_t>(high) << 32) | low;
 }
 
-// The x86-64 psABI's micro-architecture levels.
-int architecture_level() {
+Features read_features() {
   const Registers basic = cpuid(1), structured = cpuid(7), extended = cpuid(0x80000001u);
-  const bool v2 = bit(basic.ecx, 0) && bit(basic.ecx, 9) && bit(basic.ecx, 13) && bit(basic.ecx, 19) &&
-                  bit(basic.ecx, 20) && bit(basic.ecx, 23) && bit(extended.ecx, 0);
-  if (!v2) return 1;
-  const std::uint64_t state = bit(basic.ecx, 27) ? extended_control_register() : 0;
-  const bool v3 = (state & 0x6) == 0x6 && bit(basic.ecx, 28) && bit(basic.ecx, 12) && bit(basic.ecx, 22) &&
-                  bit(basic.ecx, 29) && bit(structured.ebx, 5) && bit(structured.ebx, 3) && bit(structured.ebx, 8) &&
-                  bit(extended.ecx, 5);
-  if (!v3) return 2;
-  const bool v4 = (state & 0xe0) == 0xe0 && bit(structured.ebx, 16) && bit(structured.ebx, 17) &&
-                  bit(structured.ebx, 28) && bit(structured.ebx, 30) && bit(structured.ebx, 31);
-  return v4 ? 4 : 3;
+  const std::uint64_t saved = bit(basic.ecx, 27) ? extended_control_register() : 0;  // registers that a switch keeps
+  const bool wide = (saved & 0x6) == 0x6, widest = wide && (saved & 0xe0) == 0xe0;
+  const struct {
+    Feature feature;
+    bool there;
+  } all[] = {
+      {cmpxchg16b, bit(basic.ecx, 13)},
+      {lahf, bit(extended.ecx, 0)},
+      {popcnt, bit(basic.ecx, 23)},
+      {sse3, bit(basic.ecx, 0)},
+      {ssse3, bit(basic.ecx, 9)},
+      {sse4_1, bit(basic.ecx, 19)},
+      {sse4_2, bit(basic.ecx, 20)},
+      {avx, wide && bit(basic.ecx, 28)},
+      {avx2, wide && bit(structured.ebx, 5)},
+      {bmi1, bit(structured.ebx, 3)},
+      {bmi2, bit(structured.ebx, 8)},
+      {f16c, wide && bit(basic.ecx, 29)},
+      {fma, wide && bit(basic.ecx, 12)},
+      {lzcnt, bit(extended.ecx, 5)},
+      {movbe, bit(basic.ecx, 22)},
+      {avx512f, widest && bit(structured.ebx, 16)},
+      {avx512bw, widest && bit(structured.ebx, 30)},
+      {avx512cd, widest && bit(structured.ebx, 28)},
+      {avx512dq, widest && bit(structured.ebx, 17)},
+      {avx512vl, widest && bit(structured.ebx, 31)},
+  };
+  Features features = 0;
+  for (const auto& one : all) features |= one.there ? one.feature : 0;
+  return features;
 }
+
+bool includes(Features features, Features needed) { return (needed & ~features) == 0; }
 
 // Deterministic cache parameters: leaf 4 (Intel) or 0x8000001d (AMD).
 Machine read_caches(const std::string& vendor) {
@@ -106,20 +127,17 @@ Cpu read_cpu() {
     cpu.model += ((basic.eax >> 16) & 15u) << 4;
   }
   cpu.stepping = basic.eax & 15u;
-  cpu.level = architecture_level();
+  cpu.features = read_features();
+  cpu.level = 1;
+  for (const Features needed : {x86_64_v2, x86_64_v3, x86_64_v4}) cpu.level += includes(cpu.features, needed);
   cpu.machine = read_caches(cpu.vendor);
   cpu.machine.wide_units = wide_units(cpu);
   return cpu;
 }
 
-struct IsaEntry {
-  const char* name;
-  const char* level;  // "" or "-v3": the suffix of -march=x86-64
-};
-
 constexpr IsaEntry isa_entries[isa_count] = {
-#define CONVKIT_ISA_ENTRY(name, level) {#name, #level},
-#include "isa/isa.def"
+#define CONVKIT_ISA_ENTRY(name, bytes, features, flags) {#name, bytes, features},
+#include "isa/built.def"
 #undef CONVKIT_ISA_ENTRY
 };
 
@@ -134,11 +152,10 @@ Isa choose_isa() {
     }
     throw std::invalid_argument("CONVKIT_ISA=" + std::string(forced) + " cannot be used: this CPU runs " + allowed);
   }
-  int best = 0;
-  for (int i = 0; i < isa_count; ++i) {
-    if (usable(static_cast<Isa>(i))) best = i;
+  for (int i = isa_count - 1; i >= 0; --i) {
+    if (usable(static_cast<Isa>(i))) return static_cast<Isa>(i);
   }
-  return static_cast<Isa>(best);
+  throw std::invalid_argument("this CPU has none of the instruction sets that convkit was built for");
 }
 
 }  // namespace
@@ -148,16 +165,15 @@ const Cpu& cpu() {
   return instance;
 }
 
-const char* isa_name(Isa isa) { return isa_entries[static_cast<int>(isa)].name; }
+const IsaEntry& isa_entry(Isa isa) { return isa_entries[static_cast<int>(isa)]; }
 
-bool usable(Isa isa) {
-  const char* level = isa_entries[static_cast<int>(isa)].level;
-  return *level == '\0' || cpu().level >= std::atoi(level + 2);
-}
+bool usable(Isa isa) { return includes(cpu().features, isa_entry(isa).features); }
 
 Isa active_isa() {
   static const Isa isa = choose_isa();
   return isa;
 }
+
+bool allowed(Isa isa) { return usable(isa) && includes(isa_entry(active_isa()).features, isa_entry(isa).features); }
 
 }  // namespace convkit

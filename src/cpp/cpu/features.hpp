@@ -7,20 +7,59 @@
 
 namespace convkit {
 
+// What code may need of a CPU, as a set: what the x86-64 psABI's micro-architecture levels are made of.
+using Features = std::uint32_t;
+enum Feature : Features {
+  cmpxchg16b = 1u << 0,
+  lahf = 1u << 1,
+  popcnt = 1u << 2,
+  sse3 = 1u << 3,
+  ssse3 = 1u << 4,
+  sse4_1 = 1u << 5,
+  sse4_2 = 1u << 6,
+  avx = 1u << 7,
+  avx2 = 1u << 8,
+  bmi1 = 1u << 9,
+  bmi2 = 1u << 10,
+  f16c = 1u << 11,
+  fma = 1u << 12,
+  lzcnt = 1u << 13,
+  movbe = 1u << 14,
+  avx512f = 1u << 15,
+  avx512bw = 1u << 16,
+  avx512cd = 1u << 17,
+  avx512dq = 1u << 18,
+  avx512vl = 1u << 19,
+};
+inline constexpr Features x86_64 = 0;
+inline constexpr Features x86_64_v2 = x86_64 | cmpxchg16b | lahf | popcnt | sse3 | ssse3 | sse4_1 | sse4_2;
+inline constexpr Features x86_64_v3 = x86_64_v2 | avx | avx2 | bmi1 | bmi2 | f16c | fma | lzcnt | movbe;
+inline constexpr Features x86_64_v4 = x86_64_v3 | avx512f | avx512bw | avx512cd | avx512dq | avx512vl;
+
 struct Cpu {
   std::string vendor, brand;
   int family, model, stepping;
-  int level;  // x86-64 micro-architecture level, 1..4, that the CPU, the hypervisor and the operating system offer
+  Features features;  // that the CPU, the hypervisor and the operating system offer
+  int level;          // the highest x86-64 micro-architecture level whose features are all there, 1..4
   Machine machine;
 };
 
 const Cpu& cpu();
 
-const char* isa_name(Isa isa);
+// A line of isa/isa.def.
+struct IsaEntry {
+  const char* name;
+  int vector_bytes;
+  Features features;
+};
+const IsaEntry& isa_entry(Isa isa);
+inline const char* isa_name(Isa isa) { return isa_entry(isa).name; }
 // True if this CPU can run code compiled for the ISA.
 bool usable(Isa isa);
-// The ISA in force: the best usable one, or the one that CONVKIT_ISA forces.
+// The ISA in force: the most preferred usable one, or the one that CONVKIT_ISA forces.
 // Throws std::invalid_argument if CONVKIT_ISA names none or an unusable one.
 Isa active_isa();
+// True if kernels of this ISA may run beside those of the ISA in force: they need no feature that it does not.
+bool allowed(Isa isa);
 
 }  // namespace convkit

@@ -9,11 +9,11 @@
 
 namespace convkit {
 
-#define CONVKIT_ISA_ENTRY(isa, level)                 \
-  namespace isa {                                     \
-  double fma_chains(Dtype dtype, std::int64_t steps); \
+#define CONVKIT_ISA_ENTRY(isa, bytes, features, flags) \
+  namespace isa {                                      \
+  double fma_chains(Dtype dtype, std::int64_t steps);  \
   }
-#include "isa/isa.def"
+#include "isa/built.def"
 #undef CONVKIT_ISA_ENTRY
 
 namespace {
@@ -22,8 +22,8 @@ using Clock = std::chrono::steady_clock;
 using Chains = double (*)(Dtype, std::int64_t);
 
 constexpr Chains chains_of[isa_count] = {
-#define CONVKIT_ISA_ENTRY(isa, level) isa::fma_chains,
-#include "isa/isa.def"
+#define CONVKIT_ISA_ENTRY(isa, bytes, features, flags) isa::fma_chains,
+#include "isa/built.def"
 #undef CONVKIT_ISA_ENTRY
 };
 
