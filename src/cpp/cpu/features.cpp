@@ -34,32 +34,34 @@ Features read_features() {
   const std::uint64_t saved = bit(basic.ecx, 27) ? extended_control_register() : 0;  // registers that a switch keeps
   const bool wide = (saved & 0x6) == 0x6, widest = wide && (saved & 0xe0) == 0xe0;
   const struct {
-    Feature feature;
+    Features bit;
     bool there;
   } all[] = {
-      {cmpxchg16b, bit(basic.ecx, 13)},
-      {lahf, bit(extended.ecx, 0)},
-      {popcnt, bit(basic.ecx, 23)},
-      {sse3, bit(basic.ecx, 0)},
-      {ssse3, bit(basic.ecx, 9)},
-      {sse4_1, bit(basic.ecx, 19)},
-      {sse4_2, bit(basic.ecx, 20)},
-      {avx, wide && bit(basic.ecx, 28)},
-      {avx2, wide && bit(structured.ebx, 5)},
-      {bmi1, bit(structured.ebx, 3)},
-      {bmi2, bit(structured.ebx, 8)},
-      {f16c, wide && bit(basic.ecx, 29)},
-      {fma, wide && bit(basic.ecx, 12)},
-      {lzcnt, bit(extended.ecx, 5)},
-      {movbe, bit(basic.ecx, 22)},
-      {avx512f, widest && bit(structured.ebx, 16)},
-      {avx512bw, widest && bit(structured.ebx, 30)},
-      {avx512cd, widest && bit(structured.ebx, 28)},
-      {avx512dq, widest && bit(structured.ebx, 17)},
-      {avx512vl, widest && bit(structured.ebx, 31)},
+      {feature::cmpxchg16b, bit(basic.ecx, 13)},
+      {feature::lahf, bit(extended.ecx, 0)},
+      {feature::popcnt, bit(basic.ecx, 23)},
+      {feature::sse3, bit(basic.ecx, 0)},
+      {feature::ssse3, bit(basic.ecx, 9)},
+      {feature::sse4_1, bit(basic.ecx, 19)},
+      {feature::sse4_2, bit(basic.ecx, 20)},
+      {feature::avx, wide && bit(basic.ecx, 28)},
+      {feature::avx2, wide && bit(structured.ebx, 5)},
+      {feature::bmi1, bit(structured.ebx, 3)},
+      {feature::bmi2, bit(structured.ebx, 8)},
+      {feature::f16c, wide && bit(basic.ecx, 29)},
+      {feature::fma, wide && bit(basic.ecx, 12)},
+      {feature::lzcnt, bit(extended.ecx, 5)},
+      {feature::movbe, bit(basic.ecx, 22)},
+      {feature::avx512f, widest && bit(structured.ebx, 16)},
+      {feature::avx512bw, widest && bit(structured.ebx, 30)},
+      {feature::avx512cd, widest && bit(structured.ebx, 28)},
+      {feature::avx512dq, widest && bit(structured.ebx, 17)},
+      {feature::avx512vl, widest && bit(structured.ebx, 31)},
   };
   Features features = 0;
-  for (const auto& one : all) features |= one.there ? one.feature : 0;
+  for (const auto& one : all) {
+    if (one.there) features |= one.bit;
+  }
   return features;
 }
 

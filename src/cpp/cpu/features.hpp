@@ -9,6 +9,7 @@ namespace convkit {
 
 // What code may need of a CPU, as a set: what the x86-64 psABI's micro-architecture levels are made of.
 using Features = std::uint32_t;
+namespace feature {  // apart from the namespaces of kernels, which are called alike
 enum Feature : Features {
   cmpxchg16b = 1u << 0,
   lahf = 1u << 1,
@@ -31,10 +32,14 @@ enum Feature : Features {
   avx512dq = 1u << 18,
   avx512vl = 1u << 19,
 };
+}  // namespace feature
 inline constexpr Features x86_64 = 0;
-inline constexpr Features x86_64_v2 = x86_64 | cmpxchg16b | lahf | popcnt | sse3 | ssse3 | sse4_1 | sse4_2;
-inline constexpr Features x86_64_v3 = x86_64_v2 | avx | avx2 | bmi1 | bmi2 | f16c | fma | lzcnt | movbe;
-inline constexpr Features x86_64_v4 = x86_64_v3 | avx512f | avx512bw | avx512cd | avx512dq | avx512vl;
+inline constexpr Features x86_64_v2 = x86_64 | feature::cmpxchg16b | feature::lahf | feature::popcnt | feature::sse3 |
+                                      feature::ssse3 | feature::sse4_1 | feature::sse4_2;
+inline constexpr Features x86_64_v3 = x86_64_v2 | feature::avx | feature::avx2 | feature::bmi1 | feature::bmi2 |
+                                      feature::f16c | feature::fma | feature::lzcnt | feature::movbe;
+inline constexpr Features x86_64_v4 =
+    x86_64_v3 | feature::avx512f | feature::avx512bw | feature::avx512cd | feature::avx512dq | feature::avx512vl;
 
 struct Cpu {
   std::string vendor, brand;
