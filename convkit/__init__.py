@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 try:
     from convkit import _core
@@ -21,16 +21,25 @@ except ImportError as _error:
     ) from _error
 
 from convkit import grad
-from convkit.functional import clear_workspaces, conv2d, conv_transpose2d, nchw_to_nhwc, nhwc_to_nchw, transpose
-from convkit.layers import Conv2d, ConvTranspose2d
+from convkit.functional import (
+    Conv2d,
+    ConvTranspose2d,
+    clear_workspaces,
+    conv2d,
+    conv_transpose2d,
+    nchw_to_nhwc,
+    nhwc_to_nchw,
+    transpose,
+)
 from convkit.tuner.locks import planning as _planning
 
 if TYPE_CHECKING:
+    from convkit import networks, reference
     from convkit.best_of import BestOf
     from convkit.config import show_config
     from convkit.profiling import profile
     from convkit.training import TrainingConv2d
-    from convkit.tuner import UnsupportedAlgorithmError, explain, reload, tuning
+    from convkit.tuner import NotMeasuredError, UnsupportedAlgorithmError, explain, reload, tuning
 
 __version__: str = _core.build_info()["version"]
 
@@ -38,6 +47,7 @@ __all__ = [
     "BestOf",
     "Conv2d",
     "ConvTranspose2d",
+    "NotMeasuredError",
     "TrainingConv2d",
     "UnsupportedAlgorithmError",
     "__version__",
@@ -47,8 +57,10 @@ __all__ = [
     "explain",
     "grad",
     "nchw_to_nhwc",
+    "networks",
     "nhwc_to_nchw",
     "profile",
+    "reference",
     "reload",
     "show_config",
     "transpose",
@@ -58,26 +70,31 @@ __all__ = [
 # Imported when they are first needed: importing the package costs next to nothing beside importing NumPy.
 _HOMES = {
     "BestOf": "best_of",
+    "NotMeasuredError": "tuner",
     "TrainingConv2d": "training",
     "UnsupportedAlgorithmError": "tuner",
     "explain": "tuner",
+    "networks": "",
     "profile": "profiling",
+    "reference": "",
     "reload": "tuner",
     "show_config": "config",
     "tuning": "tuner",
 }
 
 
-def __getattr__(name: str) -> Any:
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    with _planning:
-        from importlib import import_module
+if not TYPE_CHECKING:  # a type checker knows every name there is
 
-        value = getattr(import_module(f"{__name__}.{home}"), name)
-    globals()[name] = value
-    return value
+    def __getattr__(name: str) -> object:
+        home = _HOMES.get(name)
+        if home is None:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        with _planning:
+            from importlib import import_module
+
+            value = getattr(import_module(f"{__name__}.{home}"), name) if home else import_module(f"{__name__}.{name}")
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

@@ -1,124 +1,208 @@
 """The compiled core: see src/cpp/bindings."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias, overload
 
-import numpy as np
 from numpy.typing import NDArray
 
-_Array: TypeAlias = NDArray[np.float32] | NDArray[np.float64]
-_ArrayLike: TypeAlias = Any  # an array, or an object with __dlpack__
-_Pair: TypeAlias = int | tuple[int, int]
-_Padding: TypeAlias = (
-    _Pair | tuple[tuple[int, int], tuple[int, int]] | Literal["valid", "same", "same_upper", "same_lower"]
+from convkit.typing import (
+    Accuracy,
+    Activation,
+    Algorithm,
+    Array,
+    FloatT,
+    Layout,
+    Padding,
+    Pair,
+    Shape,
+    Sides,
+    SupportsDLPack,
 )
-_Activation: TypeAlias = (
-    Literal["relu", "relu6", "silu", "hardswish", "sigmoid", "tanh"]
-    | tuple[Literal["clip"], float | None, float | None]
-    | tuple[Literal["leaky_relu"], float]
-    | None
-)
-_Layout: TypeAlias = Literal["NCHW", "NHWC"]
 
 Problem: TypeAlias = tuple[int, ...]
 Settle: TypeAlias = Callable[[float], object]
 Chosen: TypeAlias = tuple[int, tuple[int, ...], Settle | None]
-Chooser: TypeAlias = Callable[[Problem, int, Any, Any, Any], Chosen]
+# The last three are what the caller gave as algorithm, accuracy and workspace_limit, unchecked.
+Chooser: TypeAlias = Callable[[Problem, int, object, object, object], Chosen]
 
+@overload
 def conv2d(
-    x: _ArrayLike,
-    w: _ArrayLike,
-    bias: _ArrayLike | None = None,
-    stride: _Pair = 1,
-    padding: _Padding = 0,
-    dilation: _Pair = 1,
+    x: NDArray[FloatT],
+    w: NDArray[FloatT],
+    bias: NDArray[FloatT] | None = None,
+    stride: Pair = 1,
+    padding: Padding = 0,
+    dilation: Pair = 1,
     groups: int = 1,
     *,
-    layout: _Layout = "NCHW",
-    activation: _Activation = None,
-    residual: _ArrayLike | None = None,
-    out: _ArrayLike | None = None,
-    algorithm: Any = None,
+    layout: Layout = "NCHW",
+    activation: Activation | None = None,
+    residual: NDArray[FloatT] | None = None,
+    out: NDArray[FloatT] | None = None,
+    algorithm: Algorithm | None = None,
     num_threads: int | None = None,
-    accuracy: Literal["strict", "standard", "fast"] | float | None = None,
+    accuracy: Accuracy | None = None,
     workspace_limit: int | None = None,
-) -> Any: ...
+) -> NDArray[FloatT]: ...
+@overload
+def conv2d(
+    x: SupportsDLPack,
+    w: SupportsDLPack,
+    bias: SupportsDLPack | None = None,
+    stride: Pair = 1,
+    padding: Padding = 0,
+    dilation: Pair = 1,
+    groups: int = 1,
+    *,
+    layout: Layout = "NCHW",
+    activation: Activation | None = None,
+    residual: SupportsDLPack | None = None,
+    out: SupportsDLPack | None = None,
+    algorithm: Algorithm | None = None,
+    num_threads: int | None = None,
+    accuracy: Accuracy | None = None,
+    workspace_limit: int | None = None,
+) -> NDArray[Any]: ...
+@overload
 def conv2d_input(
-    input_size: Sequence[int],
-    weight: _ArrayLike,
-    grad_output: _ArrayLike,
-    stride: _Pair = 1,
-    padding: _Padding = 0,
-    dilation: _Pair = 1,
+    input_size: Shape,
+    weight: NDArray[FloatT],
+    grad_output: NDArray[FloatT],
+    stride: Pair = 1,
+    padding: Padding = 0,
+    dilation: Pair = 1,
     groups: int = 1,
     *,
-    layout: _Layout = "NCHW",
-    out: _ArrayLike | None = None,
-    algorithm: Any = None,
+    layout: Layout = "NCHW",
+    out: NDArray[FloatT] | None = None,
+    algorithm: Algorithm | None = None,
     num_threads: int | None = None,
-    accuracy: Literal["strict", "standard", "fast"] | float | None = None,
+    accuracy: Accuracy | None = None,
     workspace_limit: int | None = None,
-) -> Any: ...
+) -> NDArray[FloatT]: ...
+@overload
+def conv2d_input(
+    input_size: Shape,
+    weight: SupportsDLPack,
+    grad_output: SupportsDLPack,
+    stride: Pair = 1,
+    padding: Padding = 0,
+    dilation: Pair = 1,
+    groups: int = 1,
+    *,
+    layout: Layout = "NCHW",
+    out: SupportsDLPack | None = None,
+    algorithm: Algorithm | None = None,
+    num_threads: int | None = None,
+    accuracy: Accuracy | None = None,
+    workspace_limit: int | None = None,
+) -> NDArray[Any]: ...
+@overload
 def conv2d_weight(
-    input: _ArrayLike,
-    weight_size: Sequence[int],
-    grad_output: _ArrayLike,
-    stride: _Pair = 1,
-    padding: _Padding = 0,
-    dilation: _Pair = 1,
+    input: NDArray[FloatT],
+    weight_size: Shape,
+    grad_output: NDArray[FloatT],
+    stride: Pair = 1,
+    padding: Padding = 0,
+    dilation: Pair = 1,
     groups: int = 1,
     *,
-    layout: _Layout = "NCHW",
-    out: _ArrayLike | None = None,
-    algorithm: Any = None,
+    layout: Layout = "NCHW",
+    out: NDArray[FloatT] | None = None,
+    algorithm: Algorithm | None = None,
     num_threads: int | None = None,
-    accuracy: Literal["strict", "standard", "fast"] | float | None = None,
+    accuracy: Accuracy | None = None,
     workspace_limit: int | None = None,
-) -> Any: ...
+) -> NDArray[FloatT]: ...
+@overload
+def conv2d_weight(
+    input: SupportsDLPack,
+    weight_size: Shape,
+    grad_output: SupportsDLPack,
+    stride: Pair = 1,
+    padding: Padding = 0,
+    dilation: Pair = 1,
+    groups: int = 1,
+    *,
+    layout: Layout = "NCHW",
+    out: SupportsDLPack | None = None,
+    algorithm: Algorithm | None = None,
+    num_threads: int | None = None,
+    accuracy: Accuracy | None = None,
+    workspace_limit: int | None = None,
+) -> NDArray[Any]: ...
+@overload
 def conv_transpose2d(
-    x: _ArrayLike,
-    w: _ArrayLike,
-    bias: _ArrayLike | None = None,
-    stride: _Pair = 1,
-    padding: _Pair | tuple[tuple[int, int], tuple[int, int]] = 0,
-    output_padding: _Pair = 0,
+    x: NDArray[FloatT],
+    w: NDArray[FloatT],
+    bias: NDArray[FloatT] | None = None,
+    stride: Pair = 1,
+    padding: Sides = 0,
+    output_padding: Pair = 0,
     groups: int = 1,
-    dilation: _Pair = 1,
+    dilation: Pair = 1,
     *,
-    layout: _Layout = "NCHW",
-    activation: _Activation = None,
-    residual: _ArrayLike | None = None,
-    out: _ArrayLike | None = None,
-    algorithm: Any = None,
+    layout: Layout = "NCHW",
+    activation: Activation | None = None,
+    residual: NDArray[FloatT] | None = None,
+    out: NDArray[FloatT] | None = None,
+    algorithm: Algorithm | None = None,
     num_threads: int | None = None,
-    accuracy: Literal["strict", "standard", "fast"] | float | None = None,
+    accuracy: Accuracy | None = None,
     workspace_limit: int | None = None,
-) -> Any: ...
+) -> NDArray[FloatT]: ...
+@overload
+def conv_transpose2d(
+    x: SupportsDLPack,
+    w: SupportsDLPack,
+    bias: SupportsDLPack | None = None,
+    stride: Pair = 1,
+    padding: Sides = 0,
+    output_padding: Pair = 0,
+    groups: int = 1,
+    dilation: Pair = 1,
+    *,
+    layout: Layout = "NCHW",
+    activation: Activation | None = None,
+    residual: SupportsDLPack | None = None,
+    out: SupportsDLPack | None = None,
+    algorithm: Algorithm | None = None,
+    num_threads: int | None = None,
+    accuracy: Accuracy | None = None,
+    workspace_limit: int | None = None,
+) -> NDArray[Any]: ...
 
 class Conv2d:
     def __new__(
         cls,
-        w: _ArrayLike,
-        bias: _ArrayLike | None = None,
-        stride: _Pair = 1,
-        padding: _Padding = 0,
-        dilation: _Pair = 1,
+        w: SupportsDLPack,
+        bias: SupportsDLPack | None = None,
+        stride: Pair = 1,
+        padding: Padding = 0,
+        dilation: Pair = 1,
         groups: int = 1,
         *,
-        layout: _Layout = "NCHW",
-        activation: _Activation = None,
-        algorithm: Any = None,
+        layout: Layout = "NCHW",
+        activation: Activation | None = None,
+        algorithm: Algorithm | None = None,
         num_threads: int | None = None,
-        accuracy: Literal["strict", "standard", "fast"] | float | None = None,
+        accuracy: Accuracy | None = None,
         workspace_limit: int | None = None,
     ) -> Conv2d: ...
-    def __call__(self, x: _ArrayLike, out: _ArrayLike | None = None, residual: _ArrayLike | None = None) -> Any: ...
-    def update(self, w: _ArrayLike, bias: _ArrayLike | None = None) -> None: ...
-    def __getnewargs_ex__(self) -> tuple[tuple[_Array, _Array | None], dict[str, Any]]: ...
+    @overload
+    def __call__(
+        self, x: NDArray[FloatT], out: NDArray[FloatT] | None = None, residual: NDArray[FloatT] | None = None
+    ) -> NDArray[FloatT]: ...
+    @overload
+    def __call__(
+        self, x: SupportsDLPack, out: SupportsDLPack | None = None, residual: SupportsDLPack | None = None
+    ) -> NDArray[Any]: ...
+    def update(self, w: SupportsDLPack, bias: SupportsDLPack | None = None) -> None: ...
+    def __getnewargs_ex__(self) -> tuple[tuple[Array, Array | None], dict[str, Any]]: ...
     @property
-    def weight(self) -> Any: ...
+    def weight(self) -> Array: ...
     @property
-    def bias(self) -> Any: ...
+    def bias(self) -> Array | None: ...
     @property
     def nbytes(self) -> int: ...
     @property
@@ -127,28 +211,35 @@ class Conv2d:
 class ConvTranspose2d:
     def __new__(
         cls,
-        w: _ArrayLike,
-        bias: _ArrayLike | None = None,
-        stride: _Pair = 1,
-        padding: _Pair | tuple[tuple[int, int], tuple[int, int]] = 0,
-        output_padding: _Pair = 0,
+        w: SupportsDLPack,
+        bias: SupportsDLPack | None = None,
+        stride: Pair = 1,
+        padding: Sides = 0,
+        output_padding: Pair = 0,
         groups: int = 1,
-        dilation: _Pair = 1,
+        dilation: Pair = 1,
         *,
-        layout: _Layout = "NCHW",
-        activation: _Activation = None,
-        algorithm: Any = None,
+        layout: Layout = "NCHW",
+        activation: Activation | None = None,
+        algorithm: Algorithm | None = None,
         num_threads: int | None = None,
-        accuracy: Literal["strict", "standard", "fast"] | float | None = None,
+        accuracy: Accuracy | None = None,
         workspace_limit: int | None = None,
     ) -> ConvTranspose2d: ...
-    def __call__(self, x: _ArrayLike, out: _ArrayLike | None = None, residual: _ArrayLike | None = None) -> Any: ...
-    def update(self, w: _ArrayLike, bias: _ArrayLike | None = None) -> None: ...
-    def __getnewargs_ex__(self) -> tuple[tuple[_Array, _Array | None], dict[str, Any]]: ...
+    @overload
+    def __call__(
+        self, x: NDArray[FloatT], out: NDArray[FloatT] | None = None, residual: NDArray[FloatT] | None = None
+    ) -> NDArray[FloatT]: ...
+    @overload
+    def __call__(
+        self, x: SupportsDLPack, out: SupportsDLPack | None = None, residual: SupportsDLPack | None = None
+    ) -> NDArray[Any]: ...
+    def update(self, w: SupportsDLPack, bias: SupportsDLPack | None = None) -> None: ...
+    def __getnewargs_ex__(self) -> tuple[tuple[Array, Array | None], dict[str, Any]]: ...
     @property
-    def weight(self) -> Any: ...
+    def weight(self) -> Array: ...
     @property
-    def bias(self) -> Any: ...
+    def bias(self) -> Array | None: ...
     @property
     def nbytes(self) -> int: ...
     @property
@@ -161,42 +252,50 @@ class Trial:
         parameters: Sequence[int],
         problem: Problem,
         threads: int,
-        x: NDArray[Any],
-        w: NDArray[Any],
-        bias: NDArray[Any] | None = None,
-        residual: NDArray[Any] | None = None,
+        x: Array,
+        w: Array,
+        bias: Array | None = None,
+        residual: Array | None = None,
         lo: float = ...,
         hi: float = ...,
         activation: str = "none",
         poison: bool = False,
     ) -> None: ...
-    def run(self) -> NDArray[Any]: ...
+    def run(self) -> Array: ...
     def time(self, repeats: int) -> float: ...
     @property
-    def y(self) -> NDArray[Any]: ...
+    def y(self) -> Array: ...
 
 def problem_of(
-    x: _ArrayLike,
-    w: _ArrayLike,
-    bias: _ArrayLike | None = None,
-    stride: _Pair = 1,
-    padding: _Padding = 0,
-    dilation: _Pair = 1,
+    x: SupportsDLPack,
+    w: SupportsDLPack,
+    bias: SupportsDLPack | None = None,
+    stride: Pair = 1,
+    padding: Padding = 0,
+    dilation: Pair = 1,
     groups: int = 1,
     *,
-    layout: _Layout = "NCHW",
-    activation: _Activation = None,
-    residual: _ArrayLike | None = None,
-    out: _ArrayLike | None = None,
-    algorithm: Any = None,
+    layout: Layout = "NCHW",
+    activation: Activation | None = None,
+    residual: SupportsDLPack | None = None,
+    out: SupportsDLPack | None = None,
+    algorithm: Algorithm | None = None,
     num_threads: int | None = None,
-    accuracy: Any = None,
+    accuracy: Accuracy | None = None,
     workspace_limit: int | None = None,
 ) -> tuple[Problem, int]: ...
-def as_array(object: _ArrayLike, name: str) -> _Array: ...
+@overload
+def as_array(object: NDArray[FloatT], name: str) -> NDArray[FloatT]: ...
+@overload
+def as_array(object: SupportsDLPack, name: str) -> NDArray[Any]: ...
+@overload
 def transpose(
-    x: _ArrayLike, axes: Sequence[int], out: _ArrayLike | None = None, num_threads: int | None = None
-) -> Any: ...
+    x: NDArray[FloatT], axes: Shape, out: NDArray[FloatT] | None = None, num_threads: int | None = None
+) -> NDArray[FloatT]: ...
+@overload
+def transpose(
+    x: SupportsDLPack, axes: Shape, out: SupportsDLPack | None = None, num_threads: int | None = None
+) -> NDArray[Any]: ...
 def set_chooser(chooser: Chooser | None, /) -> None: ...
 def set_context(token: int, /) -> None: ...
 def context() -> int: ...

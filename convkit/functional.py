@@ -1,15 +1,22 @@
-"""The calls users make: `conv2d`, `conv_transpose2d`, transposes, and what belongs to the process that it runs in."""
+"""The calls users make: convolutions, convolutions that own their weights, transposes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
 from convkit import _core
-from convkit._core import conv2d, conv_transpose2d
+from convkit._core import Conv2d, ConvTranspose2d, conv2d, conv_transpose2d
 from convkit.tuner.locks import planning
 
-__all__ = ["clear_workspaces", "conv2d", "conv_transpose2d", "nchw_to_nhwc", "nhwc_to_nchw", "transpose"]
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from convkit.typing import FloatT, Shape, SupportsDLPack
+
+__all__ = [
+    "Conv2d", "ConvTranspose2d", "clear_workspaces", "conv2d", "conv_transpose2d", "nchw_to_nhwc", "nhwc_to_nchw",
+    "transpose",
+]  # fmt: skip
 
 
 def clear_workspaces() -> None:
@@ -21,7 +28,17 @@ def clear_workspaces() -> None:
     _core.clear_workspaces()
 
 
-def transpose(x: Any, axes: Sequence[int], out: Any = None, *, num_threads: int | None = None) -> Any:
+@overload
+def transpose(
+    x: NDArray[FloatT], axes: Shape, out: NDArray[FloatT] | None = None, *, num_threads: int | None = None
+) -> NDArray[FloatT]: ...
+@overload
+def transpose(
+    x: SupportsDLPack, axes: Shape, out: SupportsDLPack | None = None, *, num_threads: int | None = None
+) -> NDArray[Any]: ...
+def transpose(
+    x: SupportsDLPack, axes: Shape, out: SupportsDLPack | None = None, *, num_threads: int | None = None
+) -> NDArray[Any]:
     """Write out `x` with its dimensions in another order.
 
     What ``np.ascontiguousarray(x.transpose(axes))`` gives, at the speed of a plain copy: blocks are transposed in
@@ -60,19 +77,30 @@ def transpose(x: Any, axes: Sequence[int], out: Any = None, *, num_threads: int 
     return _core.transpose(x, axes, out, num_threads)
 
 
-def nchw_to_nhwc(x: Any, out: Any = None, *, num_threads: int | None = None) -> Any:
+@overload
+def nchw_to_nhwc(
+    x: NDArray[FloatT], out: NDArray[FloatT] | None = None, *, num_threads: int | None = None
+) -> NDArray[FloatT]: ...
+@overload
+def nchw_to_nhwc(
+    x: SupportsDLPack, out: SupportsDLPack | None = None, *, num_threads: int | None = None
+) -> NDArray[Any]: ...
+def nchw_to_nhwc(
+    x: SupportsDLPack, out: SupportsDLPack | None = None, *, num_threads: int | None = None
+) -> NDArray[Any]:
     """Reorder images from (N, C, H, W), or (C, H, W), to channels last.
 
     Parameters
     ----------
     x : array_like of float32 or float64
         Three or four dimensions.
-    out, num_threads
+    out, num_threads : optional
         As in `transpose`.
 
     Returns
     -------
-    ndarray of shape (N, H, W, C) or (H, W, C)
+    ndarray
+        Of shape (N, H, W, C) or (H, W, C).
 
     Examples
     --------
@@ -84,19 +112,30 @@ def nchw_to_nhwc(x: Any, out: Any = None, *, num_threads: int | None = None) -> 
     return transpose(x, (1, 2, 0) if _is_one_image(x) else (0, 2, 3, 1), out, num_threads=num_threads)
 
 
-def nhwc_to_nchw(x: Any, out: Any = None, *, num_threads: int | None = None) -> Any:
+@overload
+def nhwc_to_nchw(
+    x: NDArray[FloatT], out: NDArray[FloatT] | None = None, *, num_threads: int | None = None
+) -> NDArray[FloatT]: ...
+@overload
+def nhwc_to_nchw(
+    x: SupportsDLPack, out: SupportsDLPack | None = None, *, num_threads: int | None = None
+) -> NDArray[Any]: ...
+def nhwc_to_nchw(
+    x: SupportsDLPack, out: SupportsDLPack | None = None, *, num_threads: int | None = None
+) -> NDArray[Any]:
     """Reorder images from (N, H, W, C), or (H, W, C), to channels first.
 
     Parameters
     ----------
     x : array_like of float32 or float64
         Three or four dimensions.
-    out, num_threads
+    out, num_threads : optional
         As in `transpose`.
 
     Returns
     -------
-    ndarray of shape (N, C, H, W) or (C, H, W)
+    ndarray
+        Of shape (N, C, H, W) or (C, H, W).
 
     Examples
     --------
@@ -108,16 +147,17 @@ def nhwc_to_nchw(x: Any, out: Any = None, *, num_threads: int | None = None) -> 
     return transpose(x, (2, 0, 1) if _is_one_image(x) else (0, 3, 1, 2), out, num_threads=num_threads)
 
 
-def _is_one_image(x: Any) -> bool:
-    if not hasattr(x, "shape"):
+def _is_one_image(x: object) -> bool:
+    shape: tuple[int, ...] | None = getattr(x, "shape", None)
+    if shape is None:
         raise TypeError(f"x must be an array, not {type(x).__name__}")
-    if len(x.shape) not in (3, 4):
-        raise ValueError(f"x must have 3 or 4 dimensions, not shape {tuple(x.shape)}")
-    return len(x.shape) == 3
+    if len(shape) not in (3, 4):
+        raise ValueError(f"x must have 3 or 4 dimensions, not shape {tuple(shape)}")
+    return len(shape) == 3
 
 
 def _choose(
-    problem: tuple[int, ...], threads: int, algorithm: Any, accuracy: Any, workspace_limit: Any
+    problem: tuple[int, ...], threads: int, algorithm: object, accuracy: object, workspace_limit: object
 ) -> _core.Chosen:
     """Stand in for the tuner's chooser until the first call needs it."""
     with planning:

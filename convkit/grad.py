@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
 from convkit._core import as_array, conv2d_input, conv2d_weight
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from convkit.typing import FloatT, Layout, SupportsDLPack
 
 __all__ = ["conv2d_bias", "conv2d_input", "conv2d_weight"]
 
@@ -12,7 +17,11 @@ __all__ = ["conv2d_bias", "conv2d_input", "conv2d_weight"]
 _RUN = 256
 
 
-def conv2d_bias(grad_output: Any, layout: str = "NCHW") -> Any:
+@overload
+def conv2d_bias(grad_output: NDArray[FloatT], layout: Layout = "NCHW") -> NDArray[FloatT]: ...
+@overload
+def conv2d_bias(grad_output: SupportsDLPack, layout: Layout = "NCHW") -> NDArray[Any]: ...
+def conv2d_bias(grad_output: SupportsDLPack, layout: Layout = "NCHW") -> NDArray[Any]:
     """Gradient of `convkit.conv2d` with respect to its bias: the sum of `grad_output` over everything but channels.
 
     Parameters
@@ -48,12 +57,15 @@ def conv2d_bias(grad_output: Any, layout: str = "NCHW") -> Any:
     images = dy if dy.ndim == 4 else dy[None]
     pixels = images if layout == "NHWC" else images.transpose(0, 2, 3, 1)
     channels = pixels.shape[3]
+    total: NDArray[Any]
     if layout == "NHWC" or pixels.flags.c_contiguous:
-        return _sum_of_runs(pixels.reshape(-1, channels))
+        total = _sum_of_runs(pixels.reshape(-1, channels))
+        return total
     planes = images.reshape(len(images), channels, images.shape[2] * images.shape[3])
-    if planes.shape[2] < _RUN // 4:  # short rows: along the batch first, so that whole vectors are added
-        return _sum_of_runs(planes).sum(axis=1)
-    return _sum_of_runs(planes.sum(axis=2))  # pairwise, along memory
+    # Short rows: along the batch first, so that whole vectors are added. Else pairwise, along memory.
+    short = planes.shape[2] < _RUN // 4
+    total = _sum_of_runs(planes).sum(axis=1) if short else _sum_of_runs(planes.sum(axis=2))
+    return total
 
 
 def _sum_of_runs(rows: Any) -> Any:

@@ -33,6 +33,21 @@ class Layer:
 
     Sizes are those of the convolution: input (C, H, W), filters (O, C / groups, KH, KW). A transposed convolution is
     described by the convolution whose input gradient it is, so its own input has O channels and its result C.
+
+    Parameters
+    ----------
+    name : str
+        Unique within the network.
+    c, h, w, o, kh, kw : int
+        Sizes of the convolution.
+    stride, padding, dilation, groups : optional
+        As `convkit.conv2d` takes them, spelled out for each direction and side.
+    count : int
+        How often a layer of this shape occurs.
+    bias : bool
+        It has one.
+    transposed : bool
+        It is the transposed convolution.
     """
 
     name: str
@@ -76,9 +91,20 @@ class Layer:
         return self.weights * self.oh * self.ow
 
     def problem(self, batch: int, **fields: Any) -> Problem:
-        """The problem of this layer: its sizes with a batch, and whatever other fields of a `Problem` are given.
+        """The problem of this layer: its sizes with a batch, and whatever other fields are given.
 
-        `op` is the forward call of the layer unless it is given, so "input_grad" for a transposed convolution.
+        Parameters
+        ----------
+        batch : int
+            Number of images.
+        **fields
+            Of `convkit.problem.Problem`. `op` is the forward call of the layer unless it is given, so "input_grad" for
+            a transposed convolution.
+
+        Returns
+        -------
+        Problem
+            What the tuner chooses a kernel for.
         """
         from convkit.problem import Problem
 
@@ -112,7 +138,21 @@ class Layer:
 
 @dataclass(frozen=True)
 class Network:
-    """The convolutions of a network, with what else counts towards its published size."""
+    """The convolutions of a network, with what else counts towards its published size.
+
+    Parameters
+    ----------
+    name, title : str
+        What `get` and what people call it.
+    image : tuple of int
+        Channels, height and width of its input.
+    layers : tuple of Layer
+        In the order in which the network runs them.
+    dense : tuple of pairs
+        Inputs and outputs of its dense layers.
+    norm_channels : int
+        Channels that are normalised, with a scale and a shift each.
+    """
 
     name: str
     title: str
@@ -134,7 +174,13 @@ class Network:
         return convolutions + sum(i * o for i, o in self.dense)
 
     def unique(self) -> tuple[Layer, ...]:
-        """Layers that differ in shape, each with the number of times it occurs, in order of first appearance."""
+        """Count layers of equal shape together.
+
+        Returns
+        -------
+        tuple of Layer
+            Those that differ in shape, in order of first appearance.
+        """
         first: dict[tuple[object, ...], Layer] = {}
         for layer in self.layers:
             seen = first.get(layer.shape)
@@ -424,7 +470,13 @@ _NETWORKS: dict[str, Callable[[str], Network]] = {
 
 
 def names() -> tuple[str, ...]:
-    """Names that `get` accepts."""
+    """What `get` accepts.
+
+    Returns
+    -------
+    tuple of str
+        Names of networks.
+    """
     return tuple(_NETWORKS)
 
 
@@ -435,6 +487,11 @@ def get(name: str) -> Network:
     ----------
     name : str
         One of `names()`; a ``_cifar`` suffix means 32x32 images, without it the size of the publication.
+
+    Returns
+    -------
+    Network
+        Its layers, and what its published size is made of.
 
     Raises
     ------

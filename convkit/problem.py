@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
-Op = Literal["forward", "input_grad", "weight_grad"]
-Dtype = Literal["float32", "float64"]
-Layout = Literal["NCHW", "NHWC"]
+import numpy as np
+
+from convkit import _core
+from convkit.typing import Dtype, Layout, Op
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
+
+    from convkit.typing import Activation, Shape, SupportsDLPack
+
 Epilogue = Literal["none", "clamp", "other"]
 
 OPS: tuple[str, ...] = get_args(Op)
@@ -155,14 +163,23 @@ class Problem(_Fields):
         """A copy with some fields changed."""
         return Problem(**{**self._asdict(), **changes})
 
-    def of_op(self, op: Op) -> Problem:
-        """Return this convolution or a gradient of it: no epilogue there, and nothing to pack for the weights' one."""
-        if op not in OPS:
+    def of_op(self, op: str) -> Problem:
+        """Return this call's problem, or that of a gradient of it: without an epilogue, for gradients have none.
+
+        Parameters
+        ----------
+        op : str
+            "forward" for the call itself, "input_grad" and "weight_grad", or "input" and "weight" for short. The call
+            may be a transposed convolution, which is the input gradient of one: then its own is a convolution.
+        """
+        name = op if op in OPS else f"{op}_grad"
+        if name not in OPS:
             raise ValueError(f"op must be one of {', '.join(OPS)}, got {op!r}")
         if op == "forward":
-            return self.replace(op=op)
-        packed = self.packed and op == "input_grad"
-        return self.replace(op=op, epilogue="none", bias=False, residual=False, packed=packed)
+            return self
+        turned: Any = "forward" if self.op == name == "input_grad" else name
+        packed = self.packed and turned != "weight_grad"
+        return self.replace(op=turned, epilogue="none", bias=False, residual=False, packed=packed)
 
     def to_core(self) -> tuple[int, ...]:
         """The tuple that `_core` takes: the fields of ConvProblem in src/cpp/problem.hpp, without oh and ow."""
@@ -221,70 +238,6 @@ class Problem(_Fields):
             raise ValueError(f"not a problem in its canonical form: {text!r}")
         return problem
 
-    @classmethod
-    def from_call(
-        cls,
-        x: Any,
-        w: Any,
-        bias: Any = None,
-        stride: Any = 1,
-        padding: Any = 0,
-        dilation: Any = 1,
-        groups: int = 1,
-        *,
-        layout: str = "NCHW",
-        activation: Any = None,
-        residual: Any = None,
-        dtype: Any = None,
-        packed: bool = False,
-    ) -> Problem:
-        """The problem of a call to `conv2d` with these arguments.
-
-        Parameters
-        ----------
-        x, w : array or shape
-            Arrays, or tuples of sizes; then `dtype` says the element type (float32 if it is left out).
-        bias, residual : array, bool or None
-            Only whether they are there matters.
-        packed : bool
-            True for what `Conv2d` runs, False for the function.
-
-        Returns
-        -------
-        Problem
-        """
-        if layout not in LAYOUTS:
-            raise ValueError(f"layout must be one of {', '.join(LAYOUTS)}, got {layout!r}")
-        x_shape, w_shape = _shape(x), _shape(w)
-        if len(x_shape) == 3:
-            x_shape = (1, *x_shape)
-        if len(x_shape) != 4 or len(w_shape) != 4:
-            raise ValueError(f"x must have 4 (or 3) dimensions and w 4, got shapes {_shape(x)} and {w_shape}")
-        n, c, h, width = x_shape if layout == "NCHW" else (x_shape[0], x_shape[3], x_shape[1], x_shape[2])
-        if layout == "NCHW" and _is_channels_last(x):
-            layout = "NHWC"
-        o, cg, kh, kw = w_shape
-        if cg * groups != c:
-            raise ValueError(
-                f"x of shape {_shape(x)} has {c} channels, w of shape {w_shape} with groups={groups} "
-                f"takes {cg * groups}"
-            )
-        stride_h, stride_w = _pair("stride", stride)
-        dilation_h, dilation_w = _pair("dilation", dilation)
-        pads = _pads(padding, (h, width), (kh, kw), (stride_h, stride_w), (dilation_h, dilation_w))
-        return cls(
-            dtype=_dtype_name(x, dtype),
-            layout=layout,
-            n=n, c=c, h=h, w=width, o=o, kh=kh, kw=kw,
-            stride_h=stride_h, stride_w=stride_w,
-            pad_top=pads[0], pad_bottom=pads[1], pad_left=pads[2], pad_right=pads[3],
-            dilation_h=dilation_h, dilation_w=dilation_w, groups=groups,
-            epilogue=epilogue_class(activation),
-            bias=bias is not None and bias is not False,
-            residual=residual is not None and residual is not False,
-            packed=packed,
-        )  # fmt: skip
-
 
 _SIZES: tuple[str, ...] = (
     "n", "c", "h", "w", "o", "kh", "kw", "stride_h", "stride_w", "pad_top", "pad_bottom", "pad_left", "pad_right",
@@ -293,71 +246,56 @@ _SIZES: tuple[str, ...] = (
 assert len(_SIZES) + 7 == len(Problem._fields)
 
 
-def epilogue_class(activation: Any) -> Epilogue:
+def of_call(
+    x: SupportsDLPack | Shape,
+    w: SupportsDLPack | Shape,
+    bias: SupportsDLPack | Shape | bool | None = None,
+    *arguments: Any,
+    residual: SupportsDLPack | Shape | bool | None = None,
+    dtype: DTypeLike | None = None,
+    packed: bool = False,
+    op: str = "forward",
+    **keywords: Any,
+) -> tuple[Problem, int]:
+    """The problem and the team of a call to `conv2d`, or of a gradient of it, as the call's own parser reads them.
+
+    Parameters
+    ----------
+    x, w, bias, residual : array, shape or bool
+        Arrays, or their sizes; then `dtype` says the element type, float32 if it is left out. Of `bias` and `residual`
+        it is enough to say whether they are there.
+    *arguments, **keywords
+        As for `conv2d`; what chooses the kernel is checked only when something is chosen.
+    packed : bool
+        True for what `Conv2d` runs, False for the function.
+    op : str
+        As in `Problem.of_op`.
+
+    Returns
+    -------
+    Problem
+    int
+        Threads.
+    """
+    said = {name: value for name, value in (("bias", bias), ("residual", residual)) if isinstance(value, bool)}
+    fields, threads = _core.problem_of(
+        _array("x", x, dtype), _array("w", w, dtype), None if "bias" in said else _array("bias", bias, dtype),
+        *arguments, residual=None if "residual" in said else _array("residual", residual, dtype), **keywords,
+    )  # fmt: skip
+    return Problem.from_core(fields).replace(packed=packed, **said).of_op(op), threads
+
+
+def _array(name: str, value: Any, dtype: DTypeLike | None) -> Any:
+    """An array as it is; for sizes an array of them that takes no memory, each element being the same one."""
+    if value is None or hasattr(value, "__dlpack__"):
+        return value
+    try:
+        sizes = tuple(operator.index(size) for size in value)
+        return np.broadcast_to(np.zeros((), dtype or np.float32), sizes)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be an array, or a shape and a dtype, not {value!r} of {dtype!r}") from None
+
+
+def epilogue_class(activation: Activation | None) -> Epilogue:
     """The epilogue class of `conv2d`'s `activation` argument."""
-    if activation is None:
-        return "none"
-    name = activation[0] if isinstance(activation, tuple) and activation else activation
-    if name in ("relu", "relu6", "clip"):
-        return "clamp"
-    if name in ("silu", "hardswish", "sigmoid", "tanh", "leaky_relu"):
-        return "other"
-    raise ValueError(f"unknown activation {activation!r}")
-
-
-def _shape(value: Any) -> tuple[int, ...]:
-    shape = getattr(value, "shape", value)
-    return tuple(int(size) for size in shape)
-
-
-def _is_channels_last(x: Any) -> bool:
-    strides: Any = getattr(x, "strides", None)
-    shape: Any = getattr(x, "shape", ())
-    if strides is None or len(shape) != 4 or shape[1] == 1:
-        return False
-    itemsize = x.dtype.itemsize
-    expected = (shape[1] * shape[2] * shape[3], 1, shape[1] * shape[3], shape[1])
-    return bool(tuple(strides) == tuple(size * itemsize for size in expected))
-
-
-def _dtype_name(x: Any, dtype: Any) -> Dtype:
-    name = str(getattr(x, "dtype", "float32")) if dtype is None else getattr(dtype, "__name__", str(dtype))
-    if name not in DTYPES:
-        raise TypeError(f"dtype must be one of {', '.join(DTYPES)}, got {name}")
-    return name  # type: ignore[return-value]
-
-
-def _pair(name: str, value: Any) -> tuple[int, int]:
-    if hasattr(value, "__index__"):
-        return int(value), int(value)
-    pair = tuple(int(v) for v in value)
-    if len(pair) != 2:
-        raise ValueError(f"{name} must be an int or a pair, got {value!r}")
-    return pair
-
-
-def _pads(
-    padding: Any, image: tuple[int, int], kernel: tuple[int, int], stride: tuple[int, int], dilation: tuple[int, int]
-) -> tuple[int, int, int, int]:
-    if isinstance(padding, str):
-        if padding == "valid":
-            return 0, 0, 0, 0
-        if padding not in ("same", "same_upper", "same_lower"):
-            raise ValueError(f"padding must be valid, same, same_upper or same_lower, got {padding!r}")
-        if padding == "same" and stride != (1, 1):
-            raise ValueError('padding="same" needs stride 1; use "same_upper" or "same_lower"')
-        pads: list[int] = []
-        for size, k, s, d in zip(image, kernel, stride, dilation, strict=True):
-            total = max((-(-size // s) - 1) * s + d * (k - 1) + 1 - size, 0)
-            less = total // 2
-            pads += [total - less, less] if padding == "same_lower" else [less, total - less]
-        return pads[0], pads[1], pads[2], pads[3]
-    if hasattr(padding, "__index__"):
-        return (int(padding),) * 4
-    pair = tuple(padding)
-    if len(pair) != 2:
-        raise ValueError(f"padding must be an int, a pair, ((top, bottom), (left, right)) or a name, got {padding!r}")
-    if all(hasattr(v, "__index__") for v in pair):
-        return int(pair[0]), int(pair[0]), int(pair[1]), int(pair[1])
-    (top, bottom), (left, right) = pair
-    return int(top), int(bottom), int(left), int(right)
+    return of_call((1, 1, 1, 1), (1, 1, 1, 1), activation=activation)[0].epilogue

@@ -74,8 +74,8 @@ class profile:  # noqa: N801 - used as ``with convkit.profile()``
 
     def __init__(self) -> None:
         self.records: list[Record] = []
-        self.seconds = 0.0
-        self.dropped = 0
+        self.seconds: float = 0.0
+        self.dropped: int = 0
         self._labels: list[tuple[int, int, str]] = []
         self._first: int | None = None
         self._begin = 0.0
@@ -105,7 +105,18 @@ class profile:  # noqa: N801 - used as ``with convkit.profile()``
 
     @contextlib.contextmanager
     def label(self, text: str) -> Iterator[None]:
-        """Name the calls of a block, for instance after a layer. Labels count calls, so use them from one thread."""
+        """Name the calls of a block, for instance after a layer. Labels count calls, so use them from one thread.
+
+        Parameters
+        ----------
+        text : str
+            Goes into the records.
+
+        Yields
+        ------
+        None
+            The block runs.
+        """
         place = len(self._labels)
         first = _core.profile_position()
         try:
@@ -115,7 +126,13 @@ class profile:  # noqa: N801 - used as ``with convkit.profile()``
             self._labels.insert(place, (first, _core.profile_position(), text))
 
     def to_csv(self, path: Path | str) -> None:
-        """Write a line for each call: label, problem, kernel, parameters, threads, thread, start and duration."""
+        """Write a line for each call: label, problem, kernel, parameters, threads, thread, start and duration.
+
+        Parameters
+        ----------
+        path : path
+            The file; it is replaced.
+        """
         origin = self._origin()
         with Path(path).open("w", newline="", encoding="utf-8") as stream:
             writer = csv.writer(stream)
@@ -129,7 +146,13 @@ class profile:  # noqa: N801 - used as ``with convkit.profile()``
                 writer.writerow((r.label, r.problem.op, r.problem, r.kernel, parameters, r.threads, r.thread, *times))
 
     def to_chrome_trace(self, path: Path | str) -> None:
-        """Write a trace for chrome://tracing or Perfetto, with a row for each calling thread."""
+        """Write a trace for chrome://tracing or Perfetto, with a row for each calling thread.
+
+        Parameters
+        ----------
+        path : path
+            The file; it is replaced.
+        """
         origin = self._origin()
         events = [
             {
@@ -153,7 +176,13 @@ class profile:  # noqa: N801 - used as ``with convkit.profile()``
         Path(path).write_text(json.dumps(trace), encoding="utf-8")
 
     def table(self) -> str:
-        """Calls grouped by problem, kernel and label: number, time, share of the block, speed; the longest first."""
+        """Group the calls by problem, kernel and label: number, time, share of the block, speed.
+
+        Returns
+        -------
+        str
+            A table, the longest first.
+        """
         groups: dict[tuple[str, Problem, str, int], list[float]] = {}
         for r in self.records:
             groups.setdefault((r.label, r.problem, r.kernel, r.threads), []).append(r.seconds)

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from convkit.typing import Activation
+
 __all__ = ["activate", "conv2d", "conv2d_input", "conv2d_weight", "conv_transpose2d", "output_size", "resolve_padding"]
 
 Array = NDArray[np.float64]
@@ -29,7 +31,7 @@ def conv2d(
     groups: int = 1,
     *,
     layout: str = "NCHW",
-    activation: Any = None,
+    activation: Activation | None = None,
     residual: ArrayLike | None = None,
 ) -> Array:
     """Cross-correlate `x` with `w` in float64; arguments as in `convkit.conv2d`.
@@ -42,7 +44,7 @@ def conv2d(
         Filters of shape (O, C / groups, KH, KW) in both layouts.
     bias : array_like, optional
         O values.
-    stride, padding, dilation, groups
+    stride, padding, dilation, groups : optional
         See `convkit.conv2d`.
     layout : {"NCHW", "NHWC"}
         Order of `x`, `residual` and the result.
@@ -54,6 +56,7 @@ def conv2d(
     Returns
     -------
     ndarray of float64
+        Shaped like the result of `convkit.conv2d`.
     """
     x64, w64 = _to_nchw(x, layout), np.asarray(w, dtype=np.float64)
     n, c, h, width = x64.shape
@@ -86,6 +89,20 @@ def conv2d_input(
     """Gradient of `conv2d` with respect to its input, of shape `input_size`.
 
     Every output pixel sends its gradient back through each tap to the input pixel that the tap read.
+
+    Parameters
+    ----------
+    input_size : tuple of int
+        Shape of the input.
+    w, dy : array_like
+        Filters, and the gradient with respect to the result.
+    stride, padding, dilation, groups, layout : optional
+        As they were given to `conv2d`.
+
+    Returns
+    -------
+    ndarray of float64
+        Of shape `input_size`.
     """
     dy64, w64 = _to_nchw(dy, layout), np.asarray(w, dtype=np.float64)
     n, c, h, width = _sizes_nchw(input_size, layout)
@@ -114,7 +131,24 @@ def conv2d_weight(
     *,
     layout: str = "NCHW",
 ) -> Array:
-    """Gradient of `conv2d` with respect to its filters, OIHW of shape `weight_size`."""
+    """Gradient of `conv2d` with respect to its filters.
+
+    Parameters
+    ----------
+    x : array_like
+        Input of the convolution.
+    weight_size : tuple of int
+        Shape of the filters.
+    dy : array_like
+        Gradient with respect to the result.
+    stride, padding, dilation, groups, layout : optional
+        As they were given to `conv2d`.
+
+    Returns
+    -------
+    ndarray of float64
+        OIHW, of shape `weight_size`.
+    """
     x64, dy64 = _to_nchw(x, layout), _to_nchw(dy, layout)
     n, _, h, width = x64.shape
     o, per_group, kh, kw = weight_size
@@ -142,10 +176,27 @@ def conv_transpose2d(
     dilation: int | Pair = 1,
     *,
     layout: str = "NCHW",
-    activation: Any = None,
+    activation: Activation | None = None,
     residual: ArrayLike | None = None,
 ) -> Array:
-    """Transposed convolution: the input gradient of a convolution, with `w` of shape (C, O / groups, KH, KW)."""
+    """Transposed convolution: the input gradient of a convolution.
+
+    Parameters
+    ----------
+    x, w : array_like
+        Input, and filters of shape (C, O / groups, KH, KW).
+    bias : array_like, optional
+        O values.
+    stride, padding, output_padding, groups, dilation, layout : optional
+        See `convkit.conv_transpose2d`.
+    activation, residual : optional
+        As for `conv2d`.
+
+    Returns
+    -------
+    ndarray of float64
+        Shaped like the result of `convkit.conv_transpose2d`.
+    """
     if isinstance(padding, str):
         raise ValueError("a transposed convolution takes numbers for padding")
     x64, w64 = _to_nchw(x, layout), np.asarray(w, dtype=np.float64)
@@ -163,14 +214,20 @@ def conv_transpose2d(
     return _finish(y, bias, residual, activation, layout)
 
 
-def activate(y: ArrayLike, activation: Any = None) -> Array:
+def activate(y: ArrayLike, activation: Activation | None = None) -> Array:
     """Apply an activation as `convkit.conv2d` names them; NaN stays NaN.
 
     Parameters
     ----------
     y : array_like
+        Any shape.
     activation : None, str or tuple
         "relu", "relu6", "silu", "hardswish", "sigmoid", "tanh", ("clip", lo, hi) or ("leaky_relu", slope).
+
+    Returns
+    -------
+    ndarray of float64
+        Shaped like `y`.
     """
     y = np.asarray(y, dtype=np.float64)
     if activation is None:
@@ -198,7 +255,20 @@ _ACTIVATIONS: dict[str, Callable[..., Any]] = {
 
 
 def resolve_padding(padding: int | str | Pair | Pads, size: Pair, kernel: Pair, stride: Pair, dilation: Pair) -> Pads:
-    """Turn any spelling of `padding` into ((top, bottom), (left, right))."""
+    """Turn any spelling of `padding` into numbers.
+
+    Parameters
+    ----------
+    padding : int, pair, pair of pairs or str
+        As `convkit.conv2d` takes it.
+    size, kernel, stride, dilation : pair of int
+        Height and width of the image and of the filters, and the convolution's steps.
+
+    Returns
+    -------
+    pair of pairs
+        ((top, bottom), (left, right)).
+    """
     if isinstance(padding, str):
         if padding == "valid":
             return (0, 0), (0, 0)
@@ -215,7 +285,27 @@ def resolve_padding(padding: int | str | Pair | Pads, size: Pair, kernel: Pair, 
 
 
 def output_size(size: Pair, kernel: Pair, stride: Pair, pads: Pads, dilation: Pair) -> Pair:
-    """Height and width of the output; ValueError where the dilated filter is larger than the padded input."""
+    """Height and width of the output.
+
+    Parameters
+    ----------
+    size, kernel, stride : pair of int
+        Height and width of the image and of the filters, and the step from one output to the next.
+    pads : pair of pairs
+        ((top, bottom), (left, right)).
+    dilation : pair of int
+        Distance of the filters' taps.
+
+    Returns
+    -------
+    pair of int
+        Height and width.
+
+    Raises
+    ------
+    ValueError
+        If the dilated filter is larger than the padded input.
+    """
     result = []
     for extent, taps, step, (before, after), spread in zip(size, kernel, stride, pads, dilation, strict=True):
         reach = spread * (taps - 1) + 1
@@ -243,7 +333,9 @@ def _windows(padded: Array, kernel: Pair, out: Pair, stride: Pair, dilation: Pai
             yield i, j, padded[:, :, rows, columns]
 
 
-def _finish(y: Array, bias: ArrayLike | None, residual: ArrayLike | None, activation: Any, layout: str) -> Array:
+def _finish(
+    y: Array, bias: ArrayLike | None, residual: ArrayLike | None, activation: Activation | None, layout: str
+) -> Array:
     if bias is not None:
         y = y + np.asarray(bias, dtype=np.float64).reshape(1, -1, 1, 1)
     if residual is not None:

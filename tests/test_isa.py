@@ -28,12 +28,12 @@ import json
 import numpy as np
 import convkit as ck
 from convkit import _core
-from convkit.problem import Problem
+from convkit.problem import of_call
 from convkit.tuner import choose
 
 x, w = np.ones((1, 8, 9, 9), np.float32), np.ones((16, 8, 3, 3), np.float32)
 y = ck.conv2d(x, w, padding=1)
-choice = choose(Problem.from_call(x, w, padding=1), 1)
+choice = choose(of_call(x, w, padding=1)[0], 1)
 forced = ck.conv2d(x, w, padding=1, algorithm=choice.kernel, num_threads=1)
 try:
     ck.conv2d(x, w, padding=1, algorithm=choice.kernel.replace("__" + _core.active_isa(), "__none"))

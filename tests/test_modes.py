@@ -17,14 +17,14 @@ from test_database import UNUSABLE, filled, held
 
 import convkit as ck
 from convkit import _core
-from convkit.problem import Problem
+from convkit.problem import of_call
 from convkit.tuner import NotMeasuredError, choose, explain_problem, is_complete, tune_problem
 from convkit.tuner.measuring import race
 from convkit.tuner.modes import MODES, parse_budget, settings
 
 X = np.random.default_rng(0).standard_normal((1, 4, 10, 10), np.float32)
 W = np.random.default_rng(1).standard_normal((6, 4, 3, 3), np.float32)
-PROBLEM = Problem.from_call(X, W, padding=1)
+PROBLEM = of_call(X, W, padding=1)[0]
 
 
 def run(code: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

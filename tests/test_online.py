@@ -11,7 +11,7 @@ from stand_ins import StandInBench, StandInCore, selector_over
 import convkit as ck
 from convkit import _core
 from convkit.best_of import BestOf
-from convkit.problem import Problem
+from convkit.problem import Problem, of_call
 from convkit.reference import conv2d as reference
 from convkit.tuner import choose
 from convkit.tuner.choosing.selector import Constraints
@@ -63,7 +63,7 @@ def test_real_calls_are_right_and_settle(database: Path) -> None:
     x = generator.standard_normal((1, 8, 12, 12), np.float32)
     w = generator.standard_normal((8, 8, 3, 3), np.float32)
     expected = reference(x, w, padding=1)
-    problem = Problem.from_call(x, w, padding=1)
+    problem = of_call(x, w, padding=1)[0]
     with ck.tuning(mode="online"):
         for _ in range(150):
             np.testing.assert_allclose(ck.conv2d(x, w, padding=1, num_threads=1), expected, rtol=1e-4, atol=1e-4)

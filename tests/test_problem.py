@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from convkit import _core
-from convkit.problem import DTYPES, EPILOGUES, LAYOUTS, OPS, Problem
+from convkit.problem import DTYPES, EPILOGUES, LAYOUTS, OPS, Problem, epilogue_class, of_call
 
 
 @st.composite
@@ -88,39 +87,80 @@ def test_sizes_and_flops() -> None:
     ],
 )
 def test_padding_of_a_call(padding: object, stride: int, pads: tuple[int, ...]) -> None:
-    problem = Problem.from_call((1, 3, 8, 8), (5, 3, 3, 4), padding=padding, stride=stride)
+    problem, _ = of_call((1, 3, 8, 8), (5, 3, 3, 4), padding=padding, stride=stride)
     assert (problem.pad_top, problem.pad_bottom, problem.pad_left, problem.pad_right) == pads
 
 
-def test_from_call_reads_arrays() -> None:
+def test_a_call_with_arrays() -> None:
     x = np.zeros((2, 8, 8, 3), np.float64)
     w = np.zeros((5, 3, 3, 3), np.float64)
-    problem = Problem.from_call(x, w, np.zeros(5), activation=("clip", 0, 1), layout="NHWC", packed=True)
-    assert (problem.dtype, problem.layout, problem.c, problem.epilogue) == ("float64", "NHWC", 3, "clamp")
+    problem, threads = of_call(x, w, np.zeros(5), activation=("clip", 0, 1), layout="NHWC", packed=True, num_threads=2)
+    assert (problem.dtype, problem.layout, problem.c, problem.epilogue, threads) == ("float64", "NHWC", 3, "clamp", 2)
     assert problem.bias
     assert not problem.residual
     assert problem.packed
     view = x.transpose(0, 3, 1, 2)
-    assert Problem.from_call(view, w).layout == "NHWC"
-    assert Problem.from_call(view.copy(), w).layout == "NCHW"
-    assert Problem.from_call(x[0].transpose(2, 0, 1).copy(), w).n == 1
+    assert of_call(view, w)[0].layout == "NHWC"
+    assert of_call(view.copy(), w)[0].layout == "NCHW"
+    assert of_call(x[0].transpose(2, 0, 1).copy(), w)[0].n == 1
 
 
-def test_from_call_refuses() -> None:
-    with pytest.raises(ValueError, match="channels"):
-        Problem.from_call((1, 4, 8, 8), (5, 3, 3, 3))
-    with pytest.raises(ValueError, match="same_upper"):
-        Problem.from_call((1, 3, 8, 8), (5, 3, 3, 3), padding="same", stride=2)
-    with pytest.raises(ValueError, match="layout"):
-        Problem.from_call((1, 3, 8, 8), (5, 3, 3, 3), layout="CHWN")
-    with pytest.raises(TypeError, match="float32, float64"):
-        Problem.from_call((1, 3, 8, 8), (5, 3, 3, 3), dtype="int8")
-    with pytest.raises(ValueError, match="activation"):
-        Problem.from_call((1, 3, 8, 8), (5, 3, 3, 3), activation="gelu")
+def test_a_call_with_shapes_says_what_is_there() -> None:
+    shapes = (1, 3, 8, 8), (5, 3, 3, 3)
+    for bias in (True, (5,), [5]):
+        assert of_call(*shapes, bias=bias)[0].bias
+    for residual in (True, (1, 5, 6, 6)):
+        assert of_call(*shapes, residual=residual)[0].residual
+    none, _ = of_call(*shapes, bias=False, residual=None)
+    assert (none.bias, none.residual) == (False, False)
+
+
+@pytest.mark.parametrize(
+    ("x", "keywords", "error", "text"),
+    [
+        ((1, 4, 8, 8), {}, ValueError, "x of shape .*channels"),
+        ((1, 3, 8, 8), {"padding": "same", "stride": 2}, ValueError, "same_upper"),
+        ((1, 3, 8, 8), {"layout": "CHWN"}, ValueError, "layout"),
+        ((1, 3, 8, 8), {"dtype": "int8"}, TypeError, "x has dtype int8"),
+        ((1, 3, 8, 8), {"dtype": "float33"}, TypeError, "float33"),
+        ((1, 3, 8, 8), {"activation": "gelu"}, ValueError, "activation"),
+        ((1, 3, 8, 8), {"bias": (4,)}, ValueError, "bias"),
+        ((1, 3, 8, 8), {"residual": (1, 5, 8, 8)}, ValueError, "residual"),
+        ((0, 3, 8, 8), {}, ValueError, "the batch is empty"),
+        ((1, 3, 2**31, 8), {}, ValueError, "2\\*\\*31"),
+        ((1, 3, 2**62, 8), {}, (TypeError, ValueError), "x"),
+        ((1, 3, -8, 8), {}, TypeError, "x must be an array, or a shape"),
+        ("1x3x8x8", {}, TypeError, "x must be an array, or a shape"),
+        (7, {}, TypeError, "x must be an array, or a shape"),
+    ],
+)
+def test_a_call_refuses_what_conv2d_refuses(x: object, keywords: dict[str, object], error: type, text: str) -> None:
+    with pytest.raises(error, match=text):
+        of_call(x, (5, 3, 3, 3), **keywords)
+
+
+def test_gradients_of_a_call_and_of_a_transposed_one() -> None:
+    call, _ = of_call((1, 3, 8, 8), (5, 3, 3, 3), bias=True, activation="relu", packed=True)
+    dx, dw = call.of_op("input_grad"), call.of_op("weight_grad")
+    assert call.of_op("forward") == call
+    assert (dx, dw) == (call.of_op("input"), call.of_op("weight"))
+    assert [(p.op, p.epilogue, p.bias, p.packed) for p in (dx, dw)] == [
+        ("input_grad", "none", False, True), ("weight_grad", "none", False, False),
+    ]  # fmt: skip
+    assert (dx.of_op("input").op, dx.of_op("weight").op) == ("forward", "weight_grad")
+    with pytest.raises(ValueError, match="op must be one of"):
+        call.of_op("backward")
+
+
+@pytest.mark.parametrize(
+    ("activation", "name"), [(None, "none"), ("relu6", "clamp"), (("clip", None, 1), "clamp"), ("tanh", "other")]
+)
+def test_classes_of_activations(activation: object, name: str) -> None:
+    assert epilogue_class(activation) == name
 
 
 @given(problems())
-def test_from_call_reads_arguments_as_the_call_does(problem: Problem) -> None:
+def test_shapes_are_read_as_arrays_are(problem: Problem) -> None:
     small = problem.replace(n=1, c=problem.groups, o=problem.groups, op="forward", packed=False, residual=False)
     arguments = {
         "bias": np.zeros(small.o, small.dtype) if small.bias else None,
@@ -132,7 +172,5 @@ def test_from_call_reads_arguments_as_the_call_does(problem: Problem) -> None:
         "activation": {"none": None, "clamp": "relu", "other": "silu"}[small.epilogue],
     }
     x, w = np.zeros(small.x_shape, small.dtype), np.zeros(small.w_shape, small.dtype)
-    fields, _ = _core.problem_of(x, w, **arguments)
-    assert Problem.from_core(fields) == small
-    assert Problem.from_call(x, w, **arguments) == small
-    assert Problem.from_call(x.shape, w.shape, **arguments, dtype=small.dtype) == small
+    assert of_call(x, w, **arguments)[0] == small
+    assert of_call(x.shape, w.shape, **arguments, dtype=small.dtype)[0] == small

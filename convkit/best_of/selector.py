@@ -94,7 +94,7 @@ class BestOf:
         counts = {len(stages) for _, stages in self._stages}
         if len(counts) != 1 or not all(callable(stage) for _, stages in self._stages for stage in stages):
             raise ValueError(f"BestOf {name!r}: alternatives must be callables or pipelines of equally many callables")
-        self.stage_count = counts.pop()
+        self.stage_count: int = counts.pop()
         self._key = key
         self._rounds = rounds
         if threads is None:
@@ -150,6 +150,11 @@ class BestOf:
     def start(self, *args: Any, **kwargs: Any) -> Pipeline:
         """Begin a pass of a pipeline; the arguments only give the key, by default those of the first stage.
 
+        Parameters
+        ----------
+        *args, **kwargs
+            What `key` takes.
+
         Returns
         -------
         Pipeline
@@ -158,19 +163,42 @@ class BestOf:
         return Pipeline(self, self._problem(self._full_key(args, kwargs)))
 
     def settled(self, *args: Any, **kwargs: Any) -> str | None:
-        """The alternative that calls with these arguments have settled on; None while they have not."""
+        """The alternative that calls with these arguments have settled on.
+
+        Parameters
+        ----------
+        *args, **kwargs
+            As for a call.
+
+        Returns
+        -------
+        str or None
+            Its name; None while they have not.
+        """
         problem = self._problem(self._full_key(args, kwargs))
         with self._lock:
             return None if problem.rounds.winner is None else self.alternatives[problem.rounds.winner]
 
     def report(self) -> BestOfReport:
-        """What was tried and found: a tree with its nested selectors, as text, rich or JSON."""
+        """What was tried and found.
+
+        Returns
+        -------
+        BestOfReport
+            A tree with the nested selectors, as text, rich or JSON.
+        """
         with planning:
             from convkit.best_of.report import report_on
         return report_on(self)
 
     def to_json(self) -> str:
-        """The report as JSON."""
+        """The report as JSON.
+
+        Returns
+        -------
+        str
+            One object.
+        """
         return self.report().to_json()
 
     def __repr__(self) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import typer
 
 from convkit import networks
-from convkit.problem import Problem
+from convkit.problem import Problem, of_call
 
 __all__ = ["counts", "duration", "network_list", "shape", "shapes_file", "words"]
 
@@ -90,4 +90,4 @@ def _problem_of_line(text: str) -> Problem:
     for key in ("packed", "bias", "residual"):
         if key in keywords:
             keywords[key] = bool(keywords[key])
-    return Problem.from_call(shape(first), shape(rest[0]), **keywords)
+    return of_call(shape(first), shape(rest[0]), **keywords)[0]

@@ -10,7 +10,7 @@ from convkit import networks
 from convkit.commands import arguments
 from convkit.commands.terminal import console
 from convkit.commands.tune import OPS, gradient
-from convkit.problem import Problem, epilogue_class
+from convkit.problem import Problem, epilogue_class, of_call
 
 __all__ = ["explain"]
 
@@ -72,7 +72,7 @@ def _problem(x: str, w: str, batch: int, **call: Any) -> Problem:
         return layers[w].problem(batch, epilogue=epilogue, bias=call["bias"] is not None, **chosen)
     if not w:
         return Problem.parse(x)
-    return Problem.from_call(arguments.shape(x), arguments.shape(w), **call)
+    return of_call(arguments.shape(x), arguments.shape(w), **call)[0]
 
 
 def _gradient(problem: Problem, name: str, *, given: bool) -> Problem:

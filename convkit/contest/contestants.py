@@ -86,8 +86,8 @@ class Operands:
             return reference.conv2d_input(self.x.shape, self.w, self.dy, **self.geometry)  # type: ignore[arg-type]
         if p.op == "weight_grad":
             return reference.conv2d_weight(self.x, self.w.shape, self.dy, **self.geometry)  # type: ignore[arg-type]
-        activation = "relu" if p.epilogue == "clamp" else None
-        return reference.conv2d(self.x, self.w, self.bias, activation=activation, **self.geometry)
+        clamped = p.epilogue == "clamp"
+        return reference.conv2d(self.x, self.w, self.bias, activation="relu" if clamped else None, **self.geometry)
 
 
 def in_layout(array: Array, layout: str) -> Array:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
@@ -18,7 +18,10 @@ from convkit.training.columns import Columns
 from convkit.tuner.locks import ForkSafeLock, planning
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from convkit.best_of.selector import BestOf, Pipeline
+    from convkit.typing import Accuracy, Algorithm, FloatT, Layout, Padding, Pair, SupportsDLPack
 
 __all__ = ["PIPELINES", "TrainingConv2d"]
 
@@ -57,13 +60,15 @@ class TrainingConv2d:
 
     Parameters
     ----------
-    stride, padding, dilation, groups, layout, num_threads, accuracy, workspace_limit
-        As in `convkit.conv2d`; `workspace_limit` bounds what is kept between the calls, too.
+    stride, padding, dilation, groups, layout : optional
+        As in `convkit.conv2d`.
     algorithm : str or sequence of three, optional
         A pipeline, instead of the fastest: ``"kernels"`` (for each call the kernel that is fastest for it alone) or
         ``"columns"`` (the matrix of im2col is written once, and serves the forward product and the weights'
         gradient). Or algorithms as `convkit.conv2d` takes them, for the forward call, the input's gradient and the
         weights' gradient: three of them, or one for all.
+    num_threads, accuracy, workspace_limit : optional
+        As in `convkit.conv2d`; `workspace_limit` bounds what is kept between the calls, too.
     input_gradient : bool
         False where nobody needs the gradient of the input, as in the first layer of a network: `backward` then returns
         None for it.
@@ -91,19 +96,19 @@ class TrainingConv2d:
 
     def __init__(
         self,
-        stride: Any = 1,
-        padding: Any = 0,
-        dilation: Any = 1,
+        stride: Pair = 1,
+        padding: Padding = 0,
+        dilation: Pair = 1,
         groups: int = 1,
         *,
-        layout: str = "NCHW",
-        algorithm: Any = None,
+        layout: Layout = "NCHW",
+        algorithm: Algorithm | Sequence[Algorithm | None] | None = None,
         num_threads: int | None = None,
-        accuracy: Any = None,
+        accuracy: Accuracy | None = None,
         workspace_limit: int | None = None,
         input_gradient: bool = True,
     ) -> None:
-        self.input_gradient = bool(input_gradient)
+        self.input_gradient: bool = bool(input_gradient)
         self.accuracy = accuracy
         self.workspace_limit = workspace_limit
         self.algorithm = algorithm
@@ -125,7 +130,11 @@ class TrainingConv2d:
             "groups": groups,
             "layout": layout,
         }
-        self._limits = {"num_threads": num_threads, "accuracy": accuracy, "workspace_limit": workspace_limit}
+        self._limits: dict[str, Any] = {
+            "num_threads": num_threads,
+            "accuracy": accuracy,
+            "workspace_limit": workspace_limit,
+        }
         self._begin_anew()
 
     def _begin_anew(self) -> None:
@@ -154,12 +163,18 @@ class TrainingConv2d:
         """Bytes that the plan keeps between calls, beside references to the operands."""
         return self._columns.nbytes
 
-    def forward(self, x: Any, w: Any, bias: Any = None) -> Any:
+    @overload
+    def forward(
+        self, x: NDArray[FloatT], w: NDArray[FloatT], bias: NDArray[FloatT] | None = None
+    ) -> NDArray[FloatT]: ...
+    @overload
+    def forward(self, x: SupportsDLPack, w: SupportsDLPack, bias: SupportsDLPack | None = None) -> NDArray[Any]: ...
+    def forward(self, x: SupportsDLPack, w: SupportsDLPack, bias: SupportsDLPack | None = None) -> NDArray[Any]:
         """Convolve, and keep what `backward` needs.
 
         Parameters
         ----------
-        x, w, bias
+        x, w, bias : array
             As in `convkit.conv2d`.
 
         Returns
@@ -176,17 +191,17 @@ class TrainingConv2d:
         """
         with _Alone(self._busy):
             self._pending = None
-            x, w = _array(x), _array(w)
-            current = _Pass(self, x, w, bias, self._problem(x, w, bias))
+            arrays = _array(x), _array(w), bias
+            current = _Pass(self, *arrays, self._problem(*arrays))
             name, pipeline = self._choose(current)
-            y = pipeline(current) if pipeline is not None else _STAGES[name][0](current)
+            y: NDArray[Any] = pipeline(current) if pipeline is not None else _STAGES[name][0](current)
             self._last = name if pipeline is None else pipeline.alternative
             current.output = y.shape, y.dtype
             self._pending = current, pipeline
             return y
 
-    def backward(self, grad_output: Any) -> tuple[Any, Any, Any]:
-        """Gradients of the convolution that `forward` computed last.
+    def backward(self, grad_output: SupportsDLPack) -> tuple[NDArray[Any] | None, NDArray[Any], NDArray[Any] | None]:
+        """Compute the gradients of the convolution that `forward` computed last.
 
         Parameters
         ----------
@@ -195,9 +210,12 @@ class TrainingConv2d:
 
         Returns
         -------
-        dx, dw, db : ndarray, or None
-            Gradients with respect to `x` (None with ``input_gradient=False``), `w`, and `bias` (None if there was
-            none).
+        dx : ndarray or None
+            Gradient with respect to `x`; None with ``input_gradient=False``.
+        dw : ndarray
+            Gradient with respect to `w`.
+        db : ndarray or None
+            Gradient with respect to `bias`; None if there was none.
 
         Raises
         ------

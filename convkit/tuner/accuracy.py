@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import math
 import os
-from typing import Any
+from typing import Any, Literal
 
 from convkit.problem import Problem
 from convkit.tuner.inventory import Kernel
+from convkit.typing import Accuracy
 
-LEVELS = ("strict", "standard", "fast")
+LEVELS: tuple[Literal["strict", "standard", "fast"], ...] = ("strict", "standard", "fast")
 STANDARD_RATIO = 4.0
 # The measured error of a kernel is a sample; it overrules the declared class only where it is clearly larger.
 _SAMPLING_SLACK = 1.25
 
-Accuracy = str | float
-
 
 def parse_accuracy(value: Any, name: str = "accuracy") -> Accuracy:
     """A level's name or a positive bound; ValueError names what is allowed."""
-    if isinstance(value, str) and value in LEVELS:
-        return value
+    for level in LEVELS:
+        if isinstance(value, str) and value == level:
+            return level
     try:
         bound = float(value)
     except (TypeError, ValueError):

@@ -8,16 +8,17 @@ import sys
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 from convkit.problem import Problem
-from convkit.tuner.accuracy import Accuracy, parse_accuracy
+from convkit.tuner.accuracy import parse_accuracy
 from convkit.tuner.choosing.selector import Choice, Constraints, reset, selector
 from convkit.tuner.locks import planning
 from convkit.tuner.measuring.nested import disturb
 from convkit.tuner.notices import narrate
+from convkit.typing import Accuracy, Mode
 
-MODES = ("replay", "online", "tune", "require", "off")
+MODES: tuple[Mode, ...] = get_args(Mode)
 _MEASURED_TIERS = ("user", "site", "shipped")
 
 Chosen = tuple[int, tuple[int, ...], Callable[[float], None] | None]
@@ -38,7 +39,7 @@ class Settings(NamedTuple):
     accuracy : str, float or None
     """
 
-    mode: str
+    mode: Mode
     budget: float | None = None
     accuracy: Accuracy | None = None
 
@@ -57,16 +58,17 @@ _states: dict[int, _State] = {}
 _tried: set[tuple[Problem, int]] = set()
 
 
-def default_mode() -> str:
+def default_mode() -> Mode:
     """CONVKIT_MODE, or replay."""
     return parse_mode(os.environ.get("CONVKIT_MODE") or "replay", "CONVKIT_MODE")
 
 
-def parse_mode(value: Any, name: str = "mode") -> str:
+def parse_mode(value: object, name: str = "mode") -> Mode:
     """A mode's name; ValueError names those there are."""
-    if value not in MODES:
-        raise ValueError(f"{name} must be one of {', '.join(MODES)}, got {value!r}")
-    return str(value)
+    for mode in MODES:
+        if value == mode:
+            return mode
+    raise ValueError(f"{name} must be one of {', '.join(MODES)}, got {value!r}")
 
 
 def parse_budget(value: Any) -> float:
@@ -111,7 +113,9 @@ class tuning:  # noqa: N801 - used as ``with convkit.tuning(...)``
     tasks do not disturb each other.
     """
 
-    def __init__(self, mode: str | None = None, budget: float | str | None = None, accuracy: Any = None) -> None:
+    def __init__(
+        self, mode: Mode | None = None, budget: float | str | None = None, accuracy: Accuracy | None = None
+    ) -> None:
         self._mode = None if mode is None else parse_mode(mode)
         self._budget = None if budget is None else parse_budget(budget)
         self._accuracy = None if accuracy is None else parse_accuracy(accuracy)

@@ -4,13 +4,28 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from convkit.problem import Layout, Op, Problem
+from convkit.problem import Problem, of_call
 from convkit.tuner.choosing.neighbours import Neighbour
 from convkit.tuner.choosing.ranking import Ranked
 from convkit.tuner.choosing.selector import Choice, Constraints, Selector, TierAnswer, selector
 from convkit.tuner.locks import planning
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
+
+    from convkit.typing import (
+        Accuracy,
+        Activation,
+        Algorithm,
+        Layout,
+        Op,
+        Padding,
+        Pair,
+        Shape,
+        SupportsDLPack,
+    )
 
 _COLUMNS = ("", "kernel", "parameters", "ms", "how", "ratio", "error", "workspace", "verdict")
 
@@ -124,67 +139,64 @@ class Explanation:
 
 
 def explain(
-    x: Any,
-    w: Any,
-    bias: Any = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    dilation: Any = 1,
+    x: SupportsDLPack | Shape,
+    w: SupportsDLPack | Shape,
+    bias: SupportsDLPack | Shape | bool | None = None,
+    stride: Pair = 1,
+    padding: Padding = 0,
+    dilation: Pair = 1,
     groups: int = 1,
     *,
     layout: Layout = "NCHW",
-    activation: Any = None,
-    residual: Any = None,
-    out: Any = None,
-    algorithm: Any = None,
+    activation: Activation | None = None,
+    residual: SupportsDLPack | Shape | bool | None = None,
+    out: SupportsDLPack | None = None,
+    algorithm: Algorithm | None = None,
     num_threads: int | None = None,
-    accuracy: Any = None,
+    accuracy: Accuracy | None = None,
     workspace_limit: int | None = None,
-    dtype: Any = None,
+    dtype: DTypeLike | None = None,
     packed: bool = False,
     op: Op = "forward",
 ) -> Explanation:
     """Explain which kernel `conv2d` or one of its gradients would run for these arguments, and why.
 
+    Nothing is timed and nothing is run.
+
     Parameters
     ----------
     x, w : array or tuple of int
         Arrays, or shapes; then `dtype` says the element type.
+    bias : array, tuple of int or bool, optional
+        As for `conv2d`; beside shapes it is enough to say whether there is one.
+    stride, padding, dilation, groups, layout, activation : optional
+        As for `conv2d`.
+    residual : array, tuple of int or bool, optional
+        As `bias`.
+    out, algorithm, num_threads, accuracy, workspace_limit : optional
+        As for `conv2d`.
+    dtype : dtype, optional
+        Element type of the shapes, float32 if it is left out.
     packed : bool
         True explains what `Conv2d` would run: its weights are packed beforehand.
     op : {"forward", "input_grad", "weight_grad"}
         The gradients of ``conv2d(x, w, ...)`` by `convkit.grad.conv2d_input` (which `conv_transpose2d` is, too, with w
         as it takes it) and by `convkit.grad.conv2d_weight`. They take no bias, activation, residual or out here.
 
-    The other parameters are those of `conv2d`. Nothing is timed and nothing is run.
-
     Returns
     -------
     Explanation
+        Its text is a table; its `choice` may be given to `conv2d` as `algorithm`.
     """
     extras = {"bias": bias, "activation": activation, "residual": residual, "out": out}
     surplus = [name for name, value in extras.items() if value is not None]
     if op != "forward" and surplus:
         raise ValueError(f"{surplus[0]} must be None where op is {op!r}")
-    if hasattr(x, "shape") and hasattr(w, "shape"):
-        # The call's own parser: it refuses what the call would refuse.
-        from convkit import _core
-
-        fields, team = _core.problem_of(
-            x, w, bias, stride, padding, dilation, groups, layout=layout, activation=activation, residual=residual,
-            out=out, num_threads=num_threads,
-        )  # fmt: skip
-        return explain_problem(
-            Problem.from_core(fields).replace(packed=packed).of_op(op), team,
-            algorithm=algorithm, accuracy=accuracy, workspace_limit=workspace_limit,
-        )  # fmt: skip
-    problem = Problem.from_call(
-        x, w, bias, stride, padding, dilation, groups,
-        layout=layout, activation=activation, residual=residual, dtype=dtype, packed=packed,
+    problem, threads = of_call(
+        x, w, bias, stride, padding, dilation, groups, layout=layout, activation=activation, residual=residual, out=out,
+        num_threads=num_threads, dtype=dtype, packed=packed, op=op,
     )  # fmt: skip
-    return explain_problem(
-        problem.of_op(op), num_threads, algorithm=algorithm, accuracy=accuracy, workspace_limit=workspace_limit
-    )
+    return explain_problem(problem, threads, algorithm=algorithm, accuracy=accuracy, workspace_limit=workspace_limit)
 
 
 def explain_problem(

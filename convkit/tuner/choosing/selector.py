@@ -7,13 +7,14 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from convkit.problem import Problem
-from convkit.tuner.accuracy import Accuracy, default_accuracy, parse_accuracy, refusal
+from convkit.tuner.accuracy import default_accuracy, parse_accuracy, refusal
 from convkit.tuner.choosing.cost_model import Constants, default_constants, predict
 from convkit.tuner.choosing.ranking import Ranked, Ranking, rank
 from convkit.tuner.evidence.tiers import Evidence, MemoryTier, Tier
 from convkit.tuner.inventory import Candidate, Inventory, Kernel, core_inventory
 from convkit.tuner.locks import planning
 from convkit.tuner.machine import Context, context
+from convkit.typing import Accuracy
 
 if TYPE_CHECKING:
     from convkit.tuner.choosing.neighbours import Estimate, Neighbour
@@ -118,9 +119,9 @@ class Selector:
         memory: MemoryTier | None = None,
     ) -> None:
         self.inventory = inventory
-        self.tiers = tuple(tiers)
-        self.memory = memory or MemoryTier()
-        self.constants = constants or default_constants()
+        self.tiers: tuple[Tier, ...] = tuple(tiers)
+        self.memory: MemoryTier = memory or MemoryTier()
+        self.constants: Constants = constants or default_constants()
         self.context_of = context_of
         self._answers: dict[tuple[Problem, Context], list[TierAnswer]] = {}
         self._neighbours: dict[tuple[Problem, Context], list[Neighbour]] = {}

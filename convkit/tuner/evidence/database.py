@@ -97,7 +97,7 @@ class Database:
     def __init__(
         self, path: Path, *, owned: bool = True, read_wait: float = READ_WAIT, write_wait: float = WRITE_WAIT
     ) -> None:
-        self.path = Path(path).absolute()
+        self.path: Path = Path(path).absolute()
         self.owned = owned
         self._read_wait = read_wait
         self._write_wait = write_wait

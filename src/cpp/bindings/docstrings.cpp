@@ -29,7 +29,7 @@ w : array
     dtype as `x`.
 bias : array, optional
     O values, added to each output channel.
-stride, dilation : int or (int, int), optional
+stride : int or (int, int), optional
     Height and width, at least 1.
 padding : int, pair or str, optional
     Zeros around the input: one number, ``(height, width)``, or
@@ -37,6 +37,8 @@ padding : int, pair or str, optional
     (stride 1 only; the odd zero goes to the end, as in PyTorch). ``"same_upper"``
     and ``"same_lower"`` give ceil(size / stride) outputs at any stride, with the
     odd zero at the end or at the beginning, as in ONNX.
+dilation : int or (int, int), optional
+    Distance of the filters' taps, height and width, at least 1.
 groups : int, optional
     Blocks of channels that are convolved apart; C and O are divisible by it.
 layout : {"NCHW", "NHWC"}, optional
@@ -88,8 +90,8 @@ MemoryError
 
 See Also
 --------
-Conv2d : the same with weights that are packed once.
-explain : which kernel a call uses, and why.
+Conv2d : The same with weights that are packed once.
+explain : Which kernel a call uses, and why.
 
 Notes
 -----
@@ -131,11 +133,11 @@ weight : array
 grad_output : array
     Gradient with respect to the convolution's result: (N, O, OH, OW), or
     (N, OH, OW, O) for ``layout="NHWC"``.
-stride, padding, dilation, groups, layout
+stride, padding, dilation, groups, layout : optional
     As they were given to `convkit.conv2d`.
 out : array, optional
     Where to put the result; it must not overlap an input.
-algorithm, num_threads, accuracy, workspace_limit
+algorithm, num_threads, accuracy, workspace_limit : optional
     As in `convkit.conv2d`.
 
 Returns
@@ -151,7 +153,7 @@ TypeError, ValueError, UnsupportedAlgorithmError, MemoryError
 
 See Also
 --------
-convkit.conv_transpose2d : the same computation as a layer's forward pass.
+convkit.conv_transpose2d : The same computation as a layer's forward pass.
 
 Examples
 --------
@@ -186,11 +188,11 @@ weight_size : sequence of int
 grad_output : array
     Gradient with respect to the convolution's result: (N, O, OH, OW), or
     (N, OH, OW, O) for ``layout="NHWC"``.
-stride, padding, dilation, groups, layout
+stride, padding, dilation, groups, layout : optional
     As they were given to `convkit.conv2d`.
 out : array, optional
     Where to put the result; it must not overlap an input.
-algorithm, num_threads, accuracy, workspace_limit
+algorithm, num_threads, accuracy, workspace_limit : optional
     As in `convkit.conv2d`.
 
 Returns
@@ -235,7 +237,7 @@ w : array
     first, unlike those of `conv2d`.
 bias : array, optional
     O values.
-stride, dilation : int or (int, int), optional
+stride : int or (int, int), optional
     Height and width, at least 1.
 padding : int or pair, optional
     Pixels cut off the result: one number, ``(height, width)``, or
@@ -246,7 +248,9 @@ output_padding : int or (int, int), optional
     which is meant.
 groups : int, optional
     Blocks of channels that are convolved apart.
-layout, activation, residual, out, algorithm, num_threads, accuracy, workspace_limit
+dilation : int or (int, int), optional
+    Distance of the filters' taps, height and width, at least 1.
+layout, activation, residual, out, algorithm, num_threads, accuracy, workspace_limit : optional
     As in `conv2d`.
 
 Returns
@@ -263,8 +267,8 @@ TypeError, ValueError, UnsupportedAlgorithmError, MemoryError
 
 See Also
 --------
-ConvTranspose2d : the same with weights that are packed once.
-convkit.grad.conv2d_input : the same as a gradient.
+ConvTranspose2d : The same with weights that are packed once.
+convkit.grad.conv2d_input : The same as a gradient.
 
 Examples
 --------
@@ -292,7 +296,7 @@ w : array
     Filters of shape (O, C / groups, KH, KW), float32 or float64, any strides.
 bias : array, optional
     O values.
-stride, padding, dilation, groups, layout, activation, algorithm, num_threads, accuracy, workspace_limit
+stride, padding, dilation, groups, layout, activation, algorithm, num_threads, accuracy, workspace_limit : optional
     As in `conv2d`, where it is also told what Winograd kernels do to NaN, infinities
     and exact zeros.
 
@@ -339,7 +343,7 @@ w : array
     Filters of shape (C, O / groups, KH, KW), float32 or float64, any strides.
 bias : array, optional
     O values.
-stride, padding, output_padding, groups, dilation, layout, activation, algorithm, num_threads, accuracy, workspace_limit
+stride, padding, output_padding, groups, dilation, layout, activation, algorithm, num_threads, accuracy, workspace_limit : optional
     As in `conv_transpose2d`.
 
 Attributes
