@@ -10,13 +10,19 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
+
+if sys.implementation.name != "cpython":
+    raise ImportError(f"convkit needs CPython: its compiled core cannot be loaded by {sys.implementation.name}")
 
 try:
     from convkit import _core
 except ImportError as _error:
+    if _error.name != __name__:
+        raise  # the core is there, and says itself why it cannot be loaded
     raise ImportError(
-        "convkit's compiled core cannot be loaded. In a checkout, run `pip install -e .` first, or start Python "
+        "convkit's compiled core cannot be found. In a checkout, run `pip install -e .` first, or start Python "
         f"outside of the source tree so that the installed package is found. ({_error})"
     ) from _error
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -38,10 +40,11 @@ w = np.random.default_rng(1).standard_normal((24, 16, 3, 3)).astype(np.float32)
 """
 
 
-def run(script: str, *arguments: str) -> str:
+def run(script: str, *arguments: str, **environment: str) -> str:
     """Run a script in a fresh interpreter; its standard output."""
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", PREAMBLE + textwrap.dedent(script), *arguments],
+        env=os.environ | environment,
         capture_output=True,
         text=True,
         timeout=120,
@@ -113,6 +116,118 @@ def test_a_child_keeps_no_free_memory_of_its_parent() -> None:
         assert child_says(work) == 0
         assert _core.counters()["free_output_bytes"] == counters["free_output_bytes"]
     """)
+
+
+def test_memory_is_freed_without_a_lock_that_a_fork_waits_for(tmp_path: Path) -> None:
+    # Here whoever unmaps a large block forks, which takes the locks of the pools.
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("no C compiler")
+    (tmp_path / "shim.c").write_text(
+        textwrap.dedent("""
+            #define _GNU_SOURCE
+            #include <stddef.h>
+            #include <sys/syscall.h>
+            #include <sys/wait.h>
+            #include <unistd.h>
+            static int forks, forking;
+            int count_forks(int on) { int before = forks; forking = on; forks = 0; return before; }
+            int munmap(void *start, size_t size) {
+              if (forking && size >= 200 << 10) {
+                int status;
+                forking = 0;
+                pid_t child = fork();
+                if (child == 0) _exit(0);
+                waitpid(child, &status, 0);
+                forking = 1;
+                ++forks;
+              }
+              return syscall(SYS_munmap, start, size);
+            }
+        """)
+    )
+    library = str(tmp_path / "shim.so")
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, str(tmp_path / "shim.c")], check=True, timeout=120)
+    run(
+        """
+        import ctypes, signal
+        signal.alarm(60)  # a lock that is held is waited for for ever
+        count_forks = ctypes.CDLL(sys.argv[1]).count_forks
+        x, w = np.ones((1, 1, 256, 257), np.float32), np.ones((1, 1, 1, 1), np.float32)
+        results = [ck.conv2d(x, w) for _ in range(20)]
+        count_forks(1)
+        del results  # more than the pool keeps
+        assert count_forks(1) == 4
+        assert _core.counters()["free_output_bytes"] > 16 * x.nbytes
+        ck.clear_workspaces()
+        assert count_forks(1) >= 16
+        ck.conv2d(x, w)
+        def work():  # whatever the child frees, it has freed before this
+            return count_forks(0) >= 1
+        count_forks(1)
+        assert child_says(work) == 0
+        """,
+        library,
+        LD_PRELOAD=library,
+    )
+
+
+SUB_INTERPRETER = """
+try:
+    import convkit
+except ImportError as error:
+    print(type(error).__name__, error)
+else:
+    print("imported")
+"""
+
+
+@pytest.mark.parametrize("first", ["import convkit", "pass"])
+def test_a_sub_interpreter_is_refused_in_one_sentence(first: str) -> None:
+    script = f"""
+    import sys
+    {first}
+    try:
+        import _interpreters as interpreters  # from Python 3.13 on
+    except ImportError:
+        import _xxsubinterpreters as interpreters
+    if sys.version_info >= (3, 13):
+        created = [interpreters.create(kind) for kind in ("legacy", "isolated")]
+    elif sys.version_info >= (3, 12):
+        created = [interpreters.create(isolated=isolated) for isolated in (False, True)]
+    else:
+        created = [interpreters.create()]
+    execute = getattr(interpreters, "exec", None) or interpreters.run_string
+    for interpreter in created:
+        for _ in range(2):
+            assert execute(interpreter, {SUB_INTERPRETER!r}) is None
+    import convkit
+    print(len(created))
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    *refusals, created = done.stdout.splitlines()
+    assert len(refusals) == 2 * int(created) > 0
+    assert len(set(refusals)) == 1
+    assert refusals[0].startswith("ImportError convkit cannot be imported in a sub-interpreter:")
+
+
+def test_another_python_is_refused_in_one_sentence() -> None:
+    script = """
+    import sys
+    sys.implementation.name = "pypy"
+    try:
+        import convkit
+    except ImportError as error:
+        print(error)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stdout.startswith("convkit needs CPython: "), done.stderr
+    assert done.stdout.count("\n") == 1
 
 
 def test_layers_travel_to_other_processes(tmp_path: Path) -> None:

@@ -7,8 +7,21 @@
 #include "bindings/numpy_api.hpp"
 #include "bindings/python_error.hpp"
 
-PYBIND11_MODULE(_core, module) {
+#include <stdexcept>
+
+namespace {
+
+constexpr char only_main[] =
+    "convkit cannot be imported in a sub-interpreter: import and call it in the main interpreter of the process";
+
+bool in_main_interpreter() { return PyInterpreterState_Get() == PyInterpreterState_Main(); }
+
+}  // namespace
+
+// Says that it can be loaded everywhere, so that it is this module that refuses, and its own sentence that a user reads.
+PYBIND11_MODULE(checked_core, module, pybind11::multiple_interpreters::per_interpreter_gil()) {
   using namespace convkit::bindings;
+  if (!in_main_interpreter()) throw std::runtime_error(only_main);
   if (PyArray_ImportNumPyAPI() < 0) throw pybind11::error_already_set();
   pybind11::register_local_exception_translator([](std::exception_ptr error) {
     try {
@@ -32,4 +45,12 @@ PYBIND11_MODULE(_core, module) {
   } catch (const PythonError&) {
     throw pybind11::error_already_set();
   }
+}
+
+// Python 3.11 and 3.12 are in the sub-interpreter already when they come here, where what pybind11 does first may wait for
+// the main interpreter's lock for ever; Python 3.13 first gets to the body above.
+extern "C" PYBIND11_EXPORT PyObject* PyInit__core() {
+  if (in_main_interpreter()) return PyInit_checked_core();
+  PyErr_SetString(PyExc_ImportError, only_main);
+  return nullptr;
 }
