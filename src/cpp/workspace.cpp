@@ -4,10 +4,13 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
-#include <cstring>
+#include <exception>
 #include <limits>
 #include <new>
+
+#include "cpu/limits.hpp"
 
 namespace convkit {
 namespace {
@@ -19,6 +22,23 @@ constexpr std::size_t most_outputs = 16;
 constexpr std::size_t most_workspaces = 32;
 
 std::atomic<std::int64_t> limit{default_limit};
+std::atomic<std::int64_t> memory_bytes{0};  // 0: not read yet
+
+// Bytes of the machine or, if that is less, of the control group; read once, and again after fork.
+std::int64_t available_memory() noexcept {
+  std::int64_t bytes = memory_bytes.load(std::memory_order_relaxed);
+  if (bytes == 0) {
+    bytes = std::int64_t{sysconf(_SC_PHYS_PAGES)} * sysconf(_SC_PAGESIZE);
+    if (bytes <= 0) bytes = std::numeric_limits<std::int64_t>::max();
+    try {
+      bytes = std::max(page, std::min(bytes, group_limits().memory));
+    } catch (const std::exception&) {
+      return bytes;  // of the machine; the next call asks again
+    }
+    memory_bytes.store(bytes, std::memory_order_relaxed);
+  }
+  return bytes;
+}
 
 // Blocks of nearly equal size serve each other: sizes are rounded up to an eighth of their power of two.
 std::int64_t rounded(std::int64_t bytes) {
@@ -109,30 +129,48 @@ Block BlockPool::take(std::int64_t bytes, bool* recycled) {
   return Block(bytes);
 }
 
+// Blocks are unmapped outside of the lock, one at a time and so without a list of them: that takes milliseconds for large
+// ones, while other calls, and a fork, wait for the lock.
 void BlockPool::give(Block block) noexcept {
-  const std::lock_guard<std::mutex> lock(mutex_);
-  if (block.bytes() > most_bytes_) return;
-  // The oldest leave first: a program that moved on to other shapes must not be served by none of the blocks kept.
-  std::size_t leaving = 0;
-  while (free_.size() - leaving >= most_blocks_ || free_bytes_ + block.bytes() > most_bytes_) {
-    free_bytes_ -= free_[leaving++].bytes();
+  const std::int64_t most = most_bytes();
+  for (;;) {
+    Block oldest;
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (block.bytes() > most) return;
+    if (free_.size() < most_blocks_ && free_bytes_ + block.bytes() <= most) {
+      free_bytes_ += block.bytes();
+      free_.push_back(std::move(block));
+      return;
+    }
+    // The oldest leave first: a program that moved on to other shapes must not be served by none of the blocks kept.
+    oldest = take_oldest();
   }
-  free_.erase(free_.begin(), free_.begin() + static_cast<std::ptrdiff_t>(leaving));
-  free_bytes_ += block.bytes();
-  free_.push_back(std::move(block));
 }
 
-void BlockPool::clear() {
-  std::vector<Block> dropped;
-  const std::lock_guard<std::mutex> lock(mutex_);
-  dropped.swap(free_);
-  free_bytes_ = 0;
+Block BlockPool::take_oldest() {
+  Block oldest = std::move(free_.front());
+  free_.erase(free_.begin());
+  free_bytes_ -= oldest.bytes();
+  return oldest;
 }
 
-void BlockPool::set_most_bytes(std::int64_t bytes) {
+void BlockPool::clear() noexcept {
+  for (std::size_t i = 0; i < most_blocks_; ++i) {
+    Block oldest;
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (free_.empty()) return;
+    oldest = take_oldest();
+  }
+}
+
+void BlockPool::set_limit(std::int64_t bytes) {
+  limit_.store(bytes, std::memory_order_relaxed);
   clear();
-  const std::lock_guard<std::mutex> lock(mutex_);
-  most_bytes_ = bytes;
+}
+
+// A few layers' worth, in a small machine or control group an eighth of its memory.
+std::int64_t BlockPool::most_bytes() noexcept {
+  return std::min(limit_.load(std::memory_order_relaxed), available_memory() / 8);
 }
 
 std::int64_t BlockPool::free_bytes() {
@@ -141,16 +179,10 @@ std::int64_t BlockPool::free_bytes() {
 }
 
 namespace {
-// What a pool may keep: a few layers' worth, on a small machine an eighth of its memory.
-std::int64_t kept_bytes(std::int64_t limit) {
-  const std::int64_t memory = std::int64_t{sysconf(_SC_PHYS_PAGES)} * sysconf(_SC_PAGESIZE);
-  return memory > 0 && memory / 8 < limit ? memory / 8 : limit;
-}
-
 struct Pools {
   // A workspace goes back at the end of its call, a result may live on and hold what it does not need.
-  BlockPool workspaces{most_workspaces, kept_bytes(default_limit), 2 * huge_page};
-  BlockPool outputs{most_outputs, kept_bytes(default_limit), 0};
+  BlockPool workspaces{most_workspaces, default_limit, 2 * huge_page};
+  BlockPool outputs{most_outputs, default_limit, 0};
 };
 Pools& pools();
 }  // namespace
@@ -166,11 +198,10 @@ struct ForkGuard {
     pools().workspaces.mutex_.unlock();
   }
   static void child() {
-    for (BlockPool* pool : {&pools().workspaces, &pools().outputs}) {
-      pool->free_.clear();
-      pool->free_bytes_ = 0;
-    }
     parent();
+    memory_bytes.store(0);
+    pools().workspaces.clear();
+    pools().outputs.clear();
   }
 };
 
@@ -192,7 +223,7 @@ std::int64_t workspace_limit() { return limit.load(std::memory_order_relaxed); }
 
 void set_workspace_limit(std::int64_t bytes) {
   limit.store(bytes, std::memory_order_relaxed);
-  workspace_pool().set_most_bytes(kept_bytes(bytes));
+  workspace_pool().set_limit(bytes);
 }
 
 }  // namespace convkit

@@ -1,6 +1,7 @@
 // Memory that outlives one call: workspaces and large outputs are given back to a bounded list and handed out again,
 // because a fresh page costs more than the arithmetic done on it.
 #pragma once
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <mutex>
@@ -37,24 +38,28 @@ class Block {
 class BlockPool {
  public:
   // Requests below half of `least_slack` may be served by a block of up to `least_slack` bytes, larger ones by twice their size.
-  BlockPool(std::size_t most_blocks, std::int64_t most_bytes, std::int64_t least_slack)
-      : most_blocks_(most_blocks), most_bytes_(most_bytes), least_slack_(least_slack) {
+  // At most `limit` bytes are kept, and an eighth of the memory that this process may use.
+  BlockPool(std::size_t most_blocks, std::int64_t limit, std::int64_t least_slack)
+      : most_blocks_(most_blocks), least_slack_(least_slack), limit_(limit) {
     free_.reserve(most_blocks);  // so that giving back never allocates
   }
   // A free block of at least, and not far above, `bytes`, or a new one. `recycled` tells which, if given.
   Block take(std::int64_t bytes, bool* recycled = nullptr);
   void give(Block block) noexcept;
-  void clear();
-  void set_most_bytes(std::int64_t bytes);
+  void clear() noexcept;
+  void set_limit(std::int64_t bytes);
   std::int64_t free_bytes();
+  std::int64_t most_bytes() noexcept;
 
  private:
   friend struct ForkGuard;
+  Block take_oldest();  // under the lock
+
   std::mutex mutex_;
   std::vector<Block> free_;
-  std::size_t most_blocks_;
-  std::int64_t most_bytes_;
-  std::int64_t least_slack_;
+  const std::size_t most_blocks_;
+  const std::int64_t least_slack_;
+  std::atomic<std::int64_t> limit_;
   std::int64_t free_bytes_ = 0;
 };
 
