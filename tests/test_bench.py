@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import os
+import subprocess
+import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -148,17 +150,42 @@ def test_teams_get_cores_before_siblings(tmp_path: Path) -> None:
 
 def test_pinning_binds_every_thread_and_lets_go() -> None:
     before = os.sched_getaffinity(0)
-    stop = threading.Event()
-    other = threading.Thread(target=stop.wait)
-    other.start()
+    stop, bound = threading.Event(), threading.Event()
+
+    def bind() -> None:
+        os.sched_setaffinity(0, {max(before)})
+        bound.set()
+        stop.wait()
+
+    others = [threading.Thread(target=stop.wait), threading.Thread(target=bind)]
+    for other in others:
+        other.start()
+    free, own = [other.native_id or 0 for other in others]
     try:
+        bound.wait()
         with pinned(1) as cpus:
             assert len(cpus) == 1
-            assert {frozenset(os.sched_getaffinity(task)) for task in (0, other.native_id or 0)} == {frozenset(cpus)}
-        assert os.sched_getaffinity(0) == os.sched_getaffinity(other.native_id or 0) == before
+            assert {frozenset(os.sched_getaffinity(task)) for task in (0, free, own)} == {frozenset(cpus)}
+        assert os.sched_getaffinity(0) == os.sched_getaffinity(free) == before
+        assert os.sched_getaffinity(own) == {max(before)}
     finally:
         stop.set()
-        other.join()
+        for other in others:
+            other.join()
+
+
+def test_threads_that_openmp_bound_are_not_pinned() -> None:
+    script = """
+import os
+from convkit import _core
+from convkit.contest.pinning import pinned
+before = os.sched_getaffinity(0)
+with pinned(_core.available_cpus()) as cpus:
+    assert cpus == os.sched_getaffinity(0) == before
+assert os.sched_getaffinity(0) == before
+"""
+    environment = os.environ | {"OMP_PROC_BIND": "true"}
+    subprocess.run([sys.executable, "-c", script], env=environment, check=True, timeout=60)
 
 
 def test_a_busy_machine_shows() -> None:

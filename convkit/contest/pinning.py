@@ -6,6 +6,8 @@ import contextlib
 import os
 from collections.abc import Iterator
 
+from convkit import _core
+
 __all__ = ["cpus_for", "pinned"]
 
 _TOPOLOGY = "/sys/devices/system/cpu"
@@ -30,19 +32,33 @@ def cpus_for(threads: int, allowed: set[int], topology: str = _TOPOLOGY) -> set[
 def pinned(threads: int) -> Iterator[set[int]]:
     """Bind every thread of this process, those of libraries too, to as many CPUs as `threads`; at the end, undo it.
 
-    Where the process may use fewer CPUs than that, they are all used.
+    Where the process may use fewer CPUs than that, they are all used. Threads that OpenMP has bound (``OMP_PROC_BIND``)
+    stay where they are.
     """
-    before = os.sched_getaffinity(0)
-    cpus = cpus_for(threads, before)
-    _bind(cpus)
+    own = os.sched_getaffinity(0)
+    if len(own) < _core.available_cpus():
+        yield own
+        return
+    before = {thread: mask for thread in _threads() if (mask := _mask(thread))}
+    cpus = cpus_for(threads, own)
+    _bind(dict.fromkeys(_threads(), cpus))
     try:
         yield cpus
     finally:
-        _bind(before)
+        _bind({thread: before.get(thread, own) for thread in _threads()})  # those that are new inherited ours
 
 
-def _bind(cpus: set[int]) -> None:
-    for thread in os.listdir("/proc/self/task"):
-        # A thread may end between the listing and now.
+def _threads() -> list[int]:
+    return [int(thread) for thread in os.listdir("/proc/self/task")]
+
+
+def _mask(thread: int) -> set[int]:
+    with contextlib.suppress(ProcessLookupError):  # it may have ended since it was listed
+        return os.sched_getaffinity(thread)
+    return set()
+
+
+def _bind(masks: dict[int, set[int]]) -> None:
+    for thread, cpus in masks.items():
         with contextlib.suppress(ProcessLookupError):
-            os.sched_setaffinity(int(thread), cpus)
+            os.sched_setaffinity(thread, cpus)

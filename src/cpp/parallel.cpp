@@ -1,18 +1,22 @@
 #include "parallel.hpp"
 
 #include <pthread.h>
-#include <sched.h>
 
+#include <algorithm>
 #include <atomic>
-#include <cstdio>
-#include <cstdlib>
-
-#ifdef CONVKIT_STD_THREADS
+#include <cmath>
 #include <condition_variable>
+#include <cstdlib>
+#include <exception>
+#include <memory>
 #include <mutex>
 #include <thread>
 #include <vector>
-#else
+
+#include "cpu/limits.hpp"
+#include "startable.hpp"
+
+#ifndef CONVKIT_STD_THREADS
 #include <omp.h>
 #endif
 
@@ -21,44 +25,26 @@ namespace convkit {
 namespace {
 
 std::atomic<long> teams{0};
-std::atomic<int> cpus{0};           // 0: not read yet
-std::atomic<bool> orphaned{false};  // a child of a process that had started a team: libgomp's workers are gone
+std::atomic<int> cpus{0};  // 0: not read yet
 thread_local bool inside_team = false;
 
-void after_fork_in_child() {
-  cpus.store(0);
-  if (teams.load() > 0) orphaned.store(true);
-}
-
-const int fork_guard = pthread_atfork(nullptr, nullptr, after_fork_in_child);
-
-// CPUs of the cgroup's quota, rounded up; a large number if there is none.
-double quota_of(const char* quota_path, const char* period_path) {
-  double quota = -1, period = -1;
-  if (FILE* file = std::fopen(quota_path, "re")) {
-    const int read = std::fscanf(file, "%lf %lf", &quota, &period);  // cgroup v2 has both in one file; "max" reads none
-    std::fclose(file);
-    if (read < 1) return 1e9;
+// CPUs of the mask that this process was given. OpenMP may have bound the calling thread to one of them since, and alone
+// knows the others.
+int unbound_cpus() {
+#ifndef CONVKIT_STD_THREADS
+  if (const int places = omp_get_num_places(); places > 0) {
+    int in_places = 0;
+    for (int place = 0; place < places; ++place) in_places += omp_get_place_num_procs(place);
+    return std::max(1, std::min(in_places, omp_get_num_procs()));
   }
-  if (period_path) {
-    if (FILE* file = std::fopen(period_path, "re")) {
-      if (std::fscanf(file, "%lf", &period) != 1) period = -1;
-      std::fclose(file);
-    }
-  }
-  return quota > 0 && period > 0 ? quota / period : 1e9;
+#endif
+  return allowed_cpus();
 }
 
 int read_cpus() {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  int count = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
-  const double quotas[] = {quota_of("/sys/fs/cgroup/cpu.max", nullptr),
-                           quota_of("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "/sys/fs/cgroup/cpu/cpu.cfs_period_us")};
-  for (const double quota : quotas) {
-    if (quota < count) count = static_cast<int>(quota + 0.999);
-  }
-  return count < 1 ? 1 : count;
+  const double quota = std::ceil(group_limits().cpus);
+  const int count = unbound_cpus();
+  return quota < count ? std::max(1, static_cast<int>(quota)) : count;
 }
 
 }  // namespace
@@ -78,10 +64,12 @@ long teams_started() { return teams.load(std::memory_order_relaxed); }
 
 namespace {
 
+const int fork_guard = pthread_atfork(nullptr, nullptr, [] { cpus.store(0); });
+
 struct Barrier {
   std::mutex mutex;
   std::condition_variable all_here;
-  int size, waiting = 0;
+  int size = 1, waiting = 0;
   long phase = 0;
 };
 
@@ -100,16 +88,30 @@ void run_team(int threads, TeamFunction function, void* context) {
   if (threads <= 1 || inside_team) return function(context, 0, 1);
   teams.fetch_add(1, std::memory_order_relaxed);
   Barrier shared;
-  shared.size = threads;
   const auto member = [&](int index) {
     inside_team = true;
     barrier = &shared;
-    function(context, index, threads);
+    function(context, index, shared.size);
     barrier = nullptr;
     inside_team = false;
   };
   std::vector<std::thread> workers;
-  for (int index = 1; index < threads; ++index) workers.emplace_back(member, index);
+  {
+    // They wait here until it is known how many they are.
+    const std::lock_guard<std::mutex> gate(shared.mutex);
+    try {
+      workers.reserve(static_cast<std::size_t>(threads - 1));
+      for (int index = 1; index < threads; ++index) {
+        workers.emplace_back([&, index] {
+          std::unique_lock<std::mutex>(shared.mutex).unlock();
+          member(index);
+        });
+      }
+    } catch (const std::exception&) {
+      // The team is as many as could be started.
+    }
+    shared.size = 1 + static_cast<int>(workers.size());
+  }
   member(0);
   for (std::thread& worker : workers) worker.join();
 }
@@ -129,6 +131,69 @@ void team_barrier() {
 
 #else
 
+namespace {
+
+std::atomic<bool> orphaned{false};  // a child of a process that had started a team: libgomp's workers are gone
+std::mutex growing;  // from asking for threads until the team runs: no two callers are promised the same ones
+
+const int fork_guard = pthread_atfork([] { growing.lock(); }, [] { growing.unlock(); },
+                                      [] {
+                                        growing.unlock();
+                                        cpus.store(0);
+                                        if (teams.load() > 0) orphaned.store(true);
+                                      });
+
+// What OpenMP keeps for a thread that starts teams: the workers of its last one. A smaller team, of any library that
+// shares the runtime, ends those that it does not need.
+struct Caller {
+  std::shared_ptr<std::atomic<int>> workers;  // alive, of those that ran for convkit
+  int last = 1;
+
+  int members() const { return workers ? std::min(last, 1 + workers->load(std::memory_order_relaxed)) : 1; }
+};
+
+// A worker's part in the count of its caller, who may end first.
+class Worker {
+ public:
+  ~Worker() { leave(); }
+  void join(const std::shared_ptr<std::atomic<int>>& workers) {
+    if (workers == joined_) return;
+    leave();
+    joined_ = workers;
+    joined_->fetch_add(1, std::memory_order_relaxed);
+  }
+
+ private:
+  void leave() {
+    if (joined_) joined_->fetch_sub(1, std::memory_order_relaxed);
+  }
+  std::shared_ptr<std::atomic<int>> joined_;
+};
+
+thread_local Caller this_caller;
+thread_local Worker this_worker;
+
+// The team that can be had: libgomp ends the process if it cannot start a thread. A team that has to grow leaves `lock`
+// locked.
+int team_to_be_had(int threads, Caller& caller, std::unique_lock<std::mutex>& lock) {
+  threads = std::min(threads, omp_get_thread_limit());
+  const int had = caller.members();
+  if (threads <= had) return threads;
+  if (!caller.workers) {
+    try {
+      caller.workers = std::make_shared<std::atomic<int>>(0);
+    } catch (const std::bad_alloc&) {
+      return 1;
+    }
+  }
+  lock = std::unique_lock<std::mutex>(growing);
+  threads = had + startable_threads(threads - had);
+  if (threads == had) lock.unlock();
+  return threads;
+}
+
+}  // namespace
+
 int default_threads() {
   if (inside_team || orphaned.load(std::memory_order_relaxed) || omp_in_parallel()) return 1;
   const int limit = omp_get_max_threads(), available = available_cpus();
@@ -139,11 +204,22 @@ void run_team(int threads, TeamFunction function, void* context) {
   if (threads <= 1 || inside_team || orphaned.load(std::memory_order_relaxed) || omp_in_parallel()) {
     return function(context, 0, 1);
   }
+  Caller& caller = this_caller;
+  std::unique_lock<std::mutex> lock;
+  threads = team_to_be_had(threads, caller, lock);
+  if (threads <= 1) return function(context, 0, 1);
   teams.fetch_add(1, std::memory_order_relaxed);
 #pragma omp parallel num_threads(threads)
   {
+    const int index = omp_get_thread_num(), size = omp_get_num_threads();
     inside_team = true;
-    function(context, omp_get_thread_num(), omp_get_num_threads());
+    if (index > 0) {
+      this_worker.join(caller.workers);
+    } else {
+      caller.last = size;
+      if (lock.owns_lock()) lock.unlock();
+    }
+    function(context, index, size);
     inside_team = false;
   }
 }

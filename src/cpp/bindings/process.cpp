@@ -3,6 +3,7 @@
 
 #include "../cpu/features.hpp"
 #include "../cpu/fma_peak.hpp"
+#include "../cpu/limits.hpp"
 #include "../parallel.hpp"
 #include "../workspace.hpp"
 #include "gil.hpp"
@@ -25,6 +26,7 @@ py::dict counters_dict() {
   all["teams_started"] = teams_started();
   all["free_workspace_bytes"] = workspace_pool().free_bytes();
   all["free_output_bytes"] = output_pool().free_bytes();
+  all["most_output_bytes"] = output_pool().most_bytes();
   return all;
 }
 
@@ -50,6 +52,14 @@ py::dict build_info() {
   for (int i = 0; i < isa_count; ++i) isas.append(isa_name(static_cast<Isa>(i)));
   facts["isas"] = isas;
   return facts;
+}
+
+py::dict group_limits_dict(const std::string& root) {
+  const GroupLimits limits = group_limits(root);
+  py::dict all;
+  all["cpus"] = limits.cpus;
+  all["memory"] = limits.memory;
+  return all;
 }
 
 double measure_fma_peak(const std::string& dtype, int threads, double seconds) {
@@ -83,6 +93,9 @@ void add_process(py::module_& module) {
   module.def("set_workspace_limit", change_workspace_limit, py::arg("bytes"), "Changes workspace_limit().");
   module.def("default_threads", default_team, "The team that a call gets where it does not say.");
   module.def("available_cpus", available_cpus, "CPUs of the affinity mask, bounded by the cgroup's quota.");
+  module.def("group_limits", group_limits_dict, py::arg("root") = "",
+             "CPUs and bytes of memory that the control groups leave this process; `root` is put in front of /proc and "
+             "of their mounts.");
   module.def("fma_peak", measure_fma_peak, py::arg("dtype"), py::arg("threads") = 1, py::arg("seconds") = 0.1,
              "Measures how many multiply-adds a second the instruction set in force reaches.");
   module.def("build_info", build_info, "Version, compiler and options of this build.");

@@ -163,7 +163,7 @@ Isa choose_isa() {
 }  // namespace
 
 const Cpu& cpu() {
-  static const Cpu instance = read_cpu();
+  static const Cpu& instance = *new Cpu(read_cpu());  // outlives threads that still run at exit
   return instance;
 }
 
