@@ -10,7 +10,7 @@ _NEEDED = ("typer", "rich")
 
 
 def main() -> None:
-    """Run the command line; exit status 1 with the install line where typer or rich is missing."""
+    """Run the command line; exit status 2 with the install line where typer or rich is missing."""
     try:
         from convkit.commands import app
     except ModuleNotFoundError as error:
@@ -19,5 +19,5 @@ def main() -> None:
         from convkit.distribution import install_line
 
         print(f"convkit's commands need {' and '.join(_NEEDED)}: {install_line('cli')}", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(2)
     app(prog_name="convkit")

@@ -58,7 +58,7 @@ def test_tune_says_what_a_lock_cost(database: Path, tmp_path: Path) -> None:
     with held(database, "exclusive"):
         # As if it had waited for it before.
         recorder()._waited_in_vain = True
-        told = run("tune", "--shapes", str(shapes), "--threads", "1", "--per-shape", "20ms", code=1)
+        told = run("tune", "--shapes", str(shapes), "--threads", "1", "--per-shape", "20ms", code=2)
     assert "1 measured" in told
     assert "the database could not be written" in told
 

@@ -40,7 +40,7 @@ def test_regret_of_model_and_neighbours() -> None:
     text = summary(found)
     assert "cost model" in text
     assert "praised" in text
-    assert "2 problems measured, 0 stale" in report.text(selector_)
+    assert "2 problems measured, 0 stale" in str(report.summarise(selector_))
 
 
 def test_the_selector_against_static_choices() -> None:
@@ -87,7 +87,7 @@ def test_stale_problems_are_listed() -> None:
     assert report.stale_problems(selector_) == []
     grown = selector_over(StandInCore(gemm={"seconds": 2e-3}, newer={"seconds": 1e-3}), memory=selector_.memory)
     assert report.stale_problems(grown) == [(PROBLEM, 1)]
-    assert "nothing was measured" in report.text(selector_over(old))
+    assert "nothing was measured" in str(report.summarise(selector_over(old)))
 
 
 def test_calibration_is_kept_and_used(database: Path) -> None:

@@ -35,9 +35,11 @@ _STATIC_TRAINING = f"columns,{_STATIC}"
 def bench(
     context: typer.Context,
     network: Annotated[str, typer.Option(help="Networks, separated by commas.")] = "",
-    shapes: Annotated[Path | None, typer.Option(help="A file of shapes, one a line.", exists=True)] = None,
+    shapes: Annotated[
+        Path | None, typer.Option(help="A file of shapes, one a line.", exists=True, dir_okay=False)
+    ] = None,
     layer: Annotated[str, typer.Option(help="Only layers whose name contains this.")] = "",
-    batch: Annotated[int, typer.Option(help="Batch size.")] = 1,
+    batch: Annotated[int, typer.Option(help="Batch size.", min=1)] = 1,
     threads: Annotated[str, typer.Option(help="Team sizes; empty: what a call would use.")] = "",
     layout: Annotated[str, typer.Option(help="NCHW, NHWC or both.")] = "NCHW",
     op: Annotated[str, typer.Option(help="forward, input, weight, or training: all three in turn.")] = "forward",
@@ -54,11 +56,9 @@ def bench(
     ] = "layers",
 ) -> None:
     """Time layers with convkit and with other libraries, in turns, in one process, and check every result."""
-    from convkit import _core
-
     if table not in ("layers", "bestof"):
         raise typer.BadParameter(f"--table {table!r} is neither layers nor bestof")
-    teams = arguments.counts(threads) if threads else (_core.default_threads(),)
+    teams = arguments.teams(threads)
     layers = _layers(network, shapes, layer, batch, layout, op)
     if not layers:
         raise typer.BadParameter("name a --network or a file of --shapes with at least one layer")

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from json import dumps
 from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from convkit.commands import arguments
-from convkit.commands.terminal import console
+from convkit.commands.outputs import try_file
+from convkit.commands.terminal import console, error_console
+from convkit.commands.watching import Watch
 
 __all__ = ["calibrate"]
+
+# Less than this leaves a run or two for each constant.
+_LEAST = 0.1
 
 
 def calibrate(
     budget: Annotated[str, typer.Option(help="Time for all of it, about.")] = "20s",
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Measure FMA peak, bandwidths, the cost of a team and each kernel's distance from its declared cost; keep them.
 
@@ -23,15 +30,16 @@ def calibrate(
     from convkit.tuner import reload
     from convkit.tuner.measuring import calibration
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("calibrating", total=None)
-        found = calibration.calibrate(
-            arguments.duration(budget),
-            lambda done, total, text: progress.update(task, completed=done, total=total, description=text),
-        )
-    console.print(str(found), highlight=False, markup=False)
+    seconds = arguments.duration(budget, "--budget", _LEAST)
     path = calibration.calibration_path()
-    if path is not None and path.exists():
-        console.print(f"kept in {path}", highlight=False)
+    if path is not None:
+        try_file(path)
+    with Watch("calibrating", seconds, error_console if json else console, timed=True) as watch:
+        found = calibration.calibrate(seconds, lambda done, total, text: watch.now(text))
+    if json:
+        print(dumps({**asdict(found), "constants": found.constants._asdict()}))
+    else:
+        console.print(str(found), highlight=False, markup=False)
+        if path is not None and path.exists():
+            console.print(f"kept in {path}", highlight=False, markup=False, soft_wrap=True)
     reload()

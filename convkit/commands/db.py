@@ -4,36 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 from rich.table import Table
 
-from convkit.commands import arguments
-from convkit.commands.terminal import console
-from convkit.tables import bytes_text, threads_text, time_text
+from convkit.commands.failing import CommandError
+from convkit.commands.outputs import STDOUT, Outputs
+from convkit.commands.terminal import console, error_console
+from convkit.commands.watching import Watch
+from convkit.tables import aligned, bytes_text, threads_text, time_text
 
 if TYPE_CHECKING:
     from convkit.tuner.evidence.records import Session, Trial
 
+    Condition = Callable[[Session, Trial], bool]
+
 __all__ = ["app"]
 
 app = typer.Typer(help="The database of measurements: show, check, merge, export.", no_args_is_help=True)
-
-
-@contextlib.contextmanager
-def _reported() -> Iterator[None]:
-    """Database errors are one sentence and exit status 1."""
-    from convkit.tuner.evidence.database import DatabaseError
-
-    try:
-        yield
-    except DatabaseError as error:
-        console.print(str(error), style="red", highlight=False)
-        raise typer.Exit(1) from None
 
 
 @app.command()
@@ -52,12 +45,9 @@ def ls() -> None:
     """List the sessions of measurements."""
     from convkit.tuner.evidence.database import open_user
 
-    with _reported():
-        database = open_user()
-        sessions = list(database.sessions())
-        trials: dict[str, int] = {}
-        for trial in database.trials():
-            trials[trial.session] = trials.get(trial.session, 0) + 1
+    database = open_user()
+    sessions = list(database.sessions())
+    trials = Counter(trial.session for trial in database.trials())
     table = Table(title=str(database.path))
     for column in ("started (UTC)", "machine class", "threads", "affinity", "trials", "convkit", "contended"):
         table.add_column(column, overflow="fold")
@@ -67,7 +57,7 @@ def ls() -> None:
             session.machine,
             str(session.threads),
             session.affinity,
-            str(trials.get(session.uuid, 0)),
+            str(trials[session.uuid]),
             str(session.versions.get("convkit", "")),
             "yes" if session.contended else "",
         )
@@ -84,11 +74,10 @@ def show(
     """Show what was measured: the fastest trial of each problem, or all of them."""
     from convkit.tuner.evidence.database import open_user
 
-    with _reported():
-        database = open_user()
-        counted, size = database.counts(), database.path.stat().st_size
-        sessions = {session.uuid: session for session in database.sessions()}
-        trials = [trial for trial in database.trials() if problem in trial.problem and trial.session in sessions]
+    database = open_user()
+    counted, size = database.counts(), database.path.stat().st_size
+    sessions = {session.uuid: session for session in database.sessions()}
+    trials = [trial for trial in database.trials() if problem in trial.problem and trial.session in sessions]
     console.print(f"{database.path} ({bytes_text(size)})", highlight=False, soft_wrap=True)
     shown = trials if everything else _fastest(trials, sessions)
     for text in dict.fromkeys(trial.problem for trial in shown):
@@ -124,33 +113,37 @@ def verify() -> None:
     """Check the file and every record in it; exit status 1 if anything is wrong."""
     from convkit.tuner.evidence.database import open_user
 
-    with _reported():
-        database = open_user()
-        found = database.verify()
+    database = open_user()
+    found = database.verify()
     for sentence in found:
-        console.print(sentence, style="red", highlight=False)
+        console.print(sentence, style="red", highlight=False, markup=False, soft_wrap=True)
     if found:
         raise typer.Exit(1)
-    console.print(f"{database.path} is sound", highlight=False)
+    console.print(f"{database.path} is sound", highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command()
 def merge(
-    files: Annotated[list[Path], typer.Argument(help="Databases of other machines or users.", exists=True)],
+    files: Annotated[
+        list[Path], typer.Argument(help="Databases of other machines or users.", exists=True, dir_okay=False)
+    ],
 ) -> None:
     """Add everything that other databases hold; repeating it changes nothing."""
-    from convkit.tuner.evidence.database import open_user
+    from convkit.tuner.evidence.database import Database, open_user
 
-    with _reported():
-        database = open_user(create=True)
+    for file in files:
+        Database(file, owned=False).counts()  # one that cannot be read leaves all of them out
+    database = open_user(create=True)
+    with Watch("databases", len(files), console) as watch:
         for file in files:
             merged = database.merge(file)
-            console.print(f"{file}: {merged.sessions} sessions and {merged.trials} trials are new", highlight=False)
+            watch.tell(f"{file}: {merged.sessions} sessions and {merged.trials} trials are new")
+            watch.advance()
 
 
 @app.command("export")
 def export_(
-    file: Annotated[Path | None, typer.Argument(help="File of JSON lines; none: standard output.")] = None,
+    file: Annotated[Path, typer.Argument(help="File of JSON lines; -: standard output.")] = STDOUT,
     contended: Annotated[bool, typer.Option(help="Also measurements of a machine that was busy.")] = False,
     package: Annotated[
         bool, typer.Option("--package", help="Write the file that convkit ships for such machines.")
@@ -159,60 +152,105 @@ def export_(
     """Write all records as text, one JSON object a line."""
     from convkit.tuner.evidence.database import open_user
 
-    if package and (file or contended):
-        raise typer.BadParameter("--package names its file itself and leaves contended sessions out: give it alone")
-    with _reported(), contextlib.ExitStack() as stack:
-        database = open_user()
-        if package:
-            from convkit.tuner.evidence.shipped import write
-            from convkit.tuner.inventory import core_inventory
-            from convkit.tuner.machine import machine_class
+    if package:
+        if file != STDOUT or contended:
+            raise typer.BadParameter("--package names its file itself and leaves contended sessions out: give it alone")
+        _export_package()
+        return
+    database = open_user()
+    if file == STDOUT:
+        database.export(sys.stdout, contended=contended)
+        return
+    with Outputs() as outputs, outputs.file(file).open("w", encoding="utf-8") as stream:
+        written = database.export(stream, contended=contended)
+    console.print(f"{written.sessions} sessions and {written.trials} trials", highlight=False)
 
-            written = write(database, machine_class(), core_inventory())
-            console.print(f"{written.sessions} sessions and {written.trials} trials", highlight=False)
-            return
-        stream = stack.enter_context(file.open("w", encoding="utf-8")) if file else sys.stdout
-        database.export(stream, contended=contended)
+
+def _export_package() -> None:
+    from convkit.tuner.evidence.database import open_user
+    from convkit.tuner.evidence.shipped import DIRECTORY, write
+    from convkit.tuner.inventory import core_inventory
+    from convkit.tuner.machine import machine_class
+
+    with Outputs() as outputs:
+        staged = outputs.folder(Path(DIRECTORY))
+        written = write(open_user(), machine_class(), core_inventory(), str(staged))
+    console.print(f"{written.sessions} sessions and {written.trials} trials", highlight=False)
 
 
 @app.command("import")
-def import_(file: Annotated[Path, typer.Argument(help="What export wrote.", exists=True)]) -> None:
+def import_(
+    file: Annotated[Path, typer.Argument(help="What export wrote; -: standard input.")],
+) -> None:
     """Add the records of an export; a wrong line adds nothing."""
+    from rich import progress
+
     from convkit.tuner.evidence.database import open_user
 
-    with _reported(), file.open(encoding="utf-8") as stream:
-        merged = open_user(create=True).import_lines(stream)
+    with contextlib.ExitStack() as stack:
+        if file == STDOUT:
+            stream: TextIO = sys.stdin
+        else:
+            bar = progress.open(
+                file, "r", encoding="utf-8", description="reading", console=error_console, transient=True,
+                disable=not error_console.is_terminal,
+            )  # fmt: skip
+            stream = stack.enter_context(bar)
+        try:
+            merged = open_user(create=True).import_lines(stream)
+        except UnicodeDecodeError as error:
+            raise CommandError(f"{file} is not an export: {error}") from None
     console.print(f"{merged.sessions} sessions and {merged.trials} trials are new", highlight=False)
 
 
 @app.command()
 def prune(
-    older: Annotated[str, typer.Option(help="Trials older than so many days.")] = "",
+    older: Annotated[int, typer.Option(help="Trials older than so many days.", min=0, max=100_000)] = 0,
     contended: Annotated[bool, typer.Option("--contended", help="Trials of a machine that was busy.")] = False,
     machine: Annotated[str, typer.Option(help="Trials of machine classes whose text contains this.")] = "",
     kernel: Annotated[str, typer.Option(help="Trials of kernels whose name contains this.")] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and delete nothing.")] = False,
 ) -> None:
-    """Delete trials that match any of the options. Nothing else ever deletes one."""
-    from convkit.tuner.evidence.database import open_user
+    """Delete the trials that match all of the options given. Nothing else ever deletes one."""
+    from convkit.tuner.evidence.database import Merged, open_user
 
-    if not (older or contended or machine or kernel):
-        raise typer.BadParameter("say what to delete: --older, --contended, --machine or --kernel")
-    before = ""
+    conditions: dict[str, Condition] = {}
     if older:
-        days = arguments.counts(older)[0]
-        before = (datetime.now(UTC) - timedelta(days=days)).strftime("%Y-%m-%dT%H:%M:%SZ")
+        before = (datetime.now(UTC) - timedelta(days=older)).strftime("%Y-%m-%dT%H:%M:%SZ")
+        conditions[f"older than {older} days"] = lambda session, _: session.started < before
+    if contended:
+        conditions["of a busy machine"] = lambda session, _: session.contended
+    if machine:
+        conditions[f"of a machine class with {machine!r}"] = lambda session, _: machine in session.machine
+    if kernel:
+        conditions[f"of a kernel with {kernel!r}"] = lambda _, trial: kernel in trial.kernel
+    if not conditions:
+        raise typer.BadParameter("say what to delete: --older, --contended, --machine or --kernel")
 
     def drop(session: Session, trial: Trial) -> bool:
-        return bool(
-            session.started < before
-            or (contended and session.contended)
-            or (machine and machine in session.machine)
-            or (kernel and kernel in trial.kernel)
-        )
+        return all(condition(session, trial) for condition in conditions.values())
 
-    with _reported():
-        dropped = open_user().prune(drop)
-    console.print(f"deleted {dropped.trials} trials and {dropped.sessions} sessions left empty", highlight=False)
+    database = open_user()
+    held = database.counts()
+    sessions = {session.uuid: session for session in database.sessions()}
+    trials = [(sessions[trial.session], trial) for trial in database.trials() if trial.session in sessions]
+    kept = [pair for pair in trials if not drop(*pair)]
+    rows = [(name, sum(condition(*pair) for pair in trials)) for name, condition in conditions.items()]
+    rows.append(("all of that", len(trials) - len(kept)))
+    if unreadable := held["trials"] - len(trials):
+        rows.append(("unreadable records", unreadable))
+    for line in aligned([(name, f"{count} of {held['trials']} trials") for name, count in rows]):
+        console.print(line, highlight=False, markup=False)
+    if dry_run:
+        empty = held["sessions"] - len({session.uuid for session, _ in kept})
+        gone = Merged(empty, held["trials"] - len(kept))
+    else:
+        gone = database.prune(drop)
+    console.print(
+        f"{'would delete' if dry_run else 'deleted'} {gone.trials} of {held['trials']} trials "
+        f"and {gone.sessions} of {held['sessions']} sessions",
+        highlight=False,
+    )
 
 
 @app.command()
@@ -220,8 +258,10 @@ def freeze(file: Annotated[Path, typer.Argument(help="A new file.")]) -> None:
     """Write a read-only copy; CONVKIT_DB set to it pins every choice."""
     from convkit.tuner.evidence.database import open_user
 
-    with _reported():
-        merged = open_user().freeze(file)
+    merged = open_user().freeze(file)
     console.print(
-        f"{file}: {merged.sessions} sessions, {merged.trials} trials; pin them with CONVKIT_DB={file}", highlight=False
+        f"{file}: {merged.sessions} sessions, {merged.trials} trials; pin them with CONVKIT_DB={file.absolute()}",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
     )

@@ -2,85 +2,144 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from json import dumps
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from convkit.commands import arguments
-from convkit.commands.terminal import console
+from convkit.commands.failing import CommandError
+from convkit.commands.outputs import Outputs
+from convkit.commands.terminal import console, error_console
+from convkit.commands.watching import Watch
 from convkit.distribution import install_line
-from convkit.problem import LAYOUTS
+from convkit.networks import Network
+from convkit.problem import LAYOUTS, Problem
+from convkit.tables import threads_text
 
 __all__ = ["report"]
 
+Layers = list[tuple[str, int, Problem]]
+# Title, number of layers and team size, and the layers that were measured.
+Measured = tuple[str, int, int, Layers]
+
 
 def report(
-    html: Annotated[Path | None, typer.Option(help="Write one self-contained page with plots here.")] = None,
+    context: typer.Context,
+    html: Annotated[
+        Path | None, typer.Option(help="Write one self-contained page with plots here.", readable=False)
+    ] = None,
     network: Annotated[str, typer.Option(help="Networks: their layers by family, against the selector.")] = "",
     batch: Annotated[str, typer.Option(help="Batch sizes for --network.")] = "1",
     threads: Annotated[str, typer.Option(help="Team sizes for --network; empty: what a call would use.")] = "",
     layout: Annotated[str, typer.Option(help="NCHW, NHWC or both, for --network.")] = "NCHW,NHWC",
-    against: Annotated[Path | None, typer.Option(help="Another tuning database: how far do they agree?")] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(help="Another tuning database: how far do they agree?", exists=True, dir_okay=False),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show what the database knows: winners, stale problems, regret of the cost model and of neighbours.
 
-    With --network, a table of its layers: the time of every family that was measured and the selector's choice.
+    With --network, a table of its layers: the time of every family that was measured and the selector's choice. With
+    --against, how far two tunings agree: about these layers, or about all that both have measured.
     """
-    from convkit import _core
-    from convkit.tuner.report import page as reports
+    from convkit.tuner.report.page import summarise
 
-    if network:
-        teams = arguments.counts(threads) if threads else (_core.default_threads(),)
-        for table in arguments.network_list(network):
-            for size in arguments.counts(batch):
-                for order in arguments.words(layout.upper(), LAYOUTS):
-                    for team in teams:
-                        _network(table, size, order, team)
-    elif against is not None:
-        from convkit.tuner.evidence.database import DatabaseError, open_user
-        from convkit.tuner.report.comparison import agreement
-
-        try:
-            console.print(str(agreement(open_user().path, against)), highlight=False, markup=False)
-        except DatabaseError as error:
-            console.print(str(error), style="red", highlight=False)
-            raise typer.Exit(1) from None
-    else:
-        console.print(reports.text(), highlight=False, markup=False)
-    if html is not None:
-        try:
-            from convkit.pictures import page
-
-            page.write(html)
-        except ImportError:
-            text = f"the page needs matplotlib: {install_line('plot')}"
-            console.print(text, style="red", highlight=False, markup=False)
-            raise typer.Exit(1) from None
-        console.print(f"written: {html}", highlight=False)
+    if not network:
+        arguments.refuse_idle(context, ("batch", "threads", "layout"), "they vary the layers of a --network")
+    ours = None if against is None else _comparable(against)
+    facts: dict[str, Any] = {}
+    with Outputs() as outputs, Watch("problems", None, error_console) as watch:
+        page = None if html is None else outputs.file(html)
+        write = None if html is None else _page_writer()
+        layers = _networks(network, batch, layout, threads) if network else []
+        if layers:
+            facts["networks"] = [_network(one, json) for one in layers]
+        if ours is not None and against is not None:
+            only = [(problem, team) for _, _, team, found in layers for _, _, problem in found]
+            facts["agreement"] = _agreement(ours, against, only if network else None, watch, json)
+        if html is not None or not facts:
+            summary = summarise(each=watch.each)
+            if not facts:
+                facts = summary.facts()
+                if not json:
+                    console.print(str(summary), highlight=False, markup=False, soft_wrap=True)
+            if write is not None:
+                write(page, summary=summary)
+    if json:
+        print(dumps(facts))
+    elif html is not None:
+        console.print(f"written: {html}", highlight=False, markup=False, soft_wrap=True)
 
 
-def _network(table: object, batch: int, layout: str, threads: int) -> None:
-    from convkit.networks import Network
+def _page_writer() -> Any:
+    try:
+        from convkit.pictures.page import write
+    except ModuleNotFoundError:
+        raise CommandError(f"the page needs matplotlib: {install_line('plot')}") from None
+    return write
+
+
+def _networks(network: str, batch: str, layout: str, threads: str) -> list[Measured]:
+    return [
+        (f"{table.title}, batch {size}, {order}", len(table.unique()), team, _measured(table, size, order, team))
+        for table in arguments.network_list(network)
+        for size in arguments.counts(batch, "--batch")
+        for order in arguments.words(layout.upper(), LAYOUTS, "--layout")
+        for team in arguments.teams(threads)
+    ]
+
+
+def _measured(table: Network, batch: int, layout: str, threads: int) -> Layers:
     from convkit.tuner.choosing.selector import selector
-    from convkit.tuner.report.comparison import layer_times, static_table
 
-    assert isinstance(table, Network)
-    choosing = selector()
-    layers = []
+    found = []
     for layer in table.unique():
         variants = (
             layer.problem(batch, layout=layout, bias=bias, epilogue=epilogue, packed=True)
             for epilogue in ("clamp", "none")
             for bias in (layer.bias, True, False)
         )
-        problem = next((p for p in variants if choosing.answers(p, threads)[0].ranking.ranked), None)
+        problem = next((p for p in variants if selector().answers(p, threads)[0].ranking.ranked), None)
         if problem is not None:
-            layers.append((layer.name, layer.count, problem))
-    console.print(
-        f"{table.title}, batch {batch}, {layout}, {threads} threads: "
-        f"{len(layers)} of {len(table.unique())} layers measured",
-        highlight=False,
-        markup=False,
-    )
-    console.print(static_table(layer_times(layers, threads, choosing)), highlight=False, markup=False, soft_wrap=True)
+            found.append((layer.name, layer.count, problem))
+    return found
+
+
+def _network(measured: Measured, json: bool) -> dict[str, Any]:
+    from convkit.tuner.report.comparison import layer_times, static_table
+
+    title, count, threads, layers = measured
+    times = layer_times(layers, threads)
+    if not json:
+        text = f"{title}, {threads_text(threads)}: {len(layers)} of {count} layers measured"
+        console.print(text, highlight=False, markup=False)
+        console.print(static_table(times), highlight=False, markup=False, soft_wrap=True)
+    return {"network": title, "threads": threads, "layers": [asdict(layer) for layer in times]}
+
+
+def _comparable(against: Path) -> Path:
+    """The user's database, where both can be read: a file that is none is an error, not one that knows nothing."""
+    from convkit.tuner.evidence.database import Database, open_user
+
+    ours = open_user()
+    for database in (ours, Database(against, owned=False)):
+        database.counts()
+    return ours.path
+
+
+def _agreement(
+    ours: Path, theirs: Path, only: list[tuple[Problem, int]] | None, watch: Watch, json: bool
+) -> dict[str, Any]:
+    from convkit.tuner.report.comparison import agreement
+
+    found = agreement(ours, theirs, only=only, each=watch.each)
+    if not found.problems:
+        what = "none of these layers" if only is not None else "no problem"
+        raise CommandError(f"{what} was measured in both {ours} and {theirs} on machines like this one")
+    if not json:
+        console.print(str(found), highlight=False, markup=False, soft_wrap=True)
+    return asdict(found)

@@ -6,15 +6,18 @@ import math
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
 
 from convkit.commands import arguments
-from convkit.commands.terminal import console
+from convkit.commands.failing import CommandError
+from convkit.commands.terminal import console, error_console
+from convkit.commands.watching import Watch
 from convkit.problem import DTYPES, LAYOUTS, Problem
 from convkit.tables import threads_text, time_text
 
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["OPS", "Job", "Tally", "gradient", "tune", "tune_all"]
 
 OPS = {"forward": "forward", "input": "input_grad", "weight": "weight_grad"}
+# Less than a few samples long is no measurement.
+_LEAST = 1e-2
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,16 @@ class Tally:
     again: int = 0
     regrets: list[float] = field(default_factory=list)
 
+    @property
+    def slower(self) -> float | None:
+        """How many times slower the cost model's choices are on average; None where nothing tells."""
+        return math.exp(sum(map(math.log, self.regrets)) / len(self.regrets)) if self.regrets else None
+
+    def to_json(self) -> str:
+        """One line of JSON."""
+        counts = {name: getattr(self, name) for name in ("measured", "reused", "failed", "pending", "again")}
+        return dumps({**counts, "cost_model_slower": self.slower})
+
     def text(self) -> str:
         """One line."""
         parts = [f"{self.measured} measured", f"{self.reused} reused", f"{self.failed} failed"]
@@ -53,15 +68,17 @@ class Tally:
             parts.append(f"{self.again} of them twice, on a busy machine")
         if self.pending:
             parts.append(f"{self.pending} not reached")
-        if self.regrets:
-            mean = math.exp(sum(map(math.log, self.regrets)) / len(self.regrets))
-            parts.append(f"the cost model alone would be {100 * (mean - 1):.1f} % slower")
+        if self.slower is not None:
+            parts.append(f"the cost model alone would be {100 * (self.slower - 1):.1f} % slower")
         return ", ".join(parts)
 
 
 def tune(
+    context: typer.Context,
     network: Annotated[str, typer.Option(help="Networks, separated by commas.")] = "",
-    shapes: Annotated[Path | None, typer.Option(help="A file of shapes, one a line.", exists=True)] = None,
+    shapes: Annotated[
+        Path | None, typer.Option(help="A file of shapes, one a line.", exists=True, dir_okay=False)
+    ] = None,
     batch: Annotated[str, typer.Option(help="Batch sizes.")] = "1",
     threads: Annotated[str, typer.Option(help="Team sizes; empty: what a call would use.")] = "",
     layout: Annotated[str, typer.Option(help="NCHW, NHWC or both.")] = "NCHW,NHWC",
@@ -73,56 +90,85 @@ def tune(
     per_shape: Annotated[str, typer.Option(help="Time for each problem; empty: about a second.")] = "",
     stale: Annotated[bool, typer.Option("--stale", help="What an upgrade or a busy machine left to measure.")] = False,
     from_misses: Annotated[
-        Path | None, typer.Option(help="A log written with CONVKIT_VERBOSE=1: what it had to predict.", exists=True)
+        Path | None,
+        typer.Option(help="A log written with CONVKIT_VERBOSE=1: what it had to predict.", exists=True, dir_okay=False),
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume/--again", help="Leave out what the database answers, or measure it again.")
     ] = True,
     shard: Annotated[str, typer.Option(help="Which share of the work is this machine's: 2/8.")] = "",
     dask: Annotated[str, typer.Option(help="Address of a dask.distributed scheduler whose workers measure.")] = "",
+    json: Annotated[
+        bool, typer.Option("--json", help="Print JSON instead: a line for each problem, and one for all of them.")
+    ] = False,
 ) -> None:
     """Measure the kernels for a network's layers or a file of shapes, and remember the outcome.
 
     What the database already answers is not measured again. Ctrl-C keeps everything measured so far.
     """
-    from convkit import _core
-
     if not network and shapes is None and not stale and from_misses is None:
         raise typer.BadParameter("name a --network, a file of --shapes, --stale or --from-misses")
-    teams = arguments.counts(threads) if threads else (_core.default_threads(),)
+    if not network:
+        idle = ("batch", "layout", "dtype", "op", "weights", "activation")
+        arguments.refuse_idle(context, idle, "without --network there is nothing to vary")
+        if shapes is None:
+            arguments.refuse_idle(context, ("threads",), "what is listed comes with its team sizes")
+    elif "forward" not in arguments.words(op, tuple(OPS), "--op"):
+        arguments.refuse_idle(context, ("weights", "activation"), "gradients have no epilogue and pack nothing")
+    if dask:
+        arguments.refuse_idle(context, ("budget", "resume"), "workers are given a time --per-shape and measure it all")
+    teams = arguments.teams(threads, elsewhere=bool(dask))
     labelled: dict[Problem, str] = {}
     if shapes is not None:
         labelled.update((problem, _label(problem)) for problem in arguments.shapes_file(shapes))
     for table in arguments.network_list(network) if network else ():
-        for size in arguments.counts(batch):
+        for size in arguments.counts(batch, "--batch"):
             for layer in table.unique():
                 for problem in _variants(layer.problem(size, bias=layer.bias), layout, dtype, op, weights, activation):
                     labelled.setdefault(problem, f"{table.name} {layer.name} {_label(problem)}")
     jobs = [Job(label, problem, count) for problem, label in labelled.items() for count in teams]
     jobs += _listed(stale, from_misses)
     jobs = _share(list(dict.fromkeys(jobs)), shard)
-    each = arguments.duration(per_shape) if per_shape else None
+    each = arguments.duration(per_shape, "--per-shape", _LEAST) if per_shape else None
+    whole = arguments.duration(budget, "--budget", _LEAST) if budget else None
+    if jobs:
+        _try_database()
     if dask:
-        _tune_with_dask(dask, jobs, each)
+        _tune_with_dask(dask, jobs, each, json)
         return
-    tally = tune_all(jobs, arguments.duration(budget) if budget else None, each=each, again=not resume)
-    console.print(tally.text())
-    _report_unwritten()
+    tally = tune_all(jobs, whole, each=each, again=not resume, json=json)
+    if json:
+        print(tally.to_json())
+    else:
+        console.print(tally.text())
+    _write_the_rest()
     if tally.pending:
         raise typer.Exit(130)
+    if tally.failed and not tally.measured and not tally.reused:
+        raise typer.Exit(1)
 
 
-def _report_unwritten() -> None:
-    """Exit status 1 if the database was locked all the time; the log says by what."""
+def _try_database() -> None:
+    """Raise where nobody would remember what is measured."""
+    from convkit.tuner.evidence.database import DatabaseError, open_user
+    from convkit.tuner.evidence.paths import is_default, paths
+
+    try:
+        open_user(create=True, write_wait=0.05)
+    except DatabaseError as error:
+        # Locks go away, and a damaged file in convkit's own place is moved aside by the first who writes.
+        if error.cause != "busy" and not (error.cause == "damaged" and is_default(Path(paths().user or ""))):
+            raise
+
+
+def _write_the_rest() -> None:
+    """Write what a locked database has not taken so far; trials that it does not take now are lost."""
     from convkit.tuner.measuring.tune import recorder
 
     writer = recorder()
     writer.flush()
     if writer.pending:
-        console.print(
-            f"{writer.pending} trials are lost: the database could not be written", style="red", highlight=False
-        )
-        raise typer.Exit(1)
+        raise CommandError(f"{writer.pending} trials are lost: the database could not be written; the log says why")
 
 
 def _listed(stale: bool, from_misses: Path | None) -> list[Job]:
@@ -135,23 +181,25 @@ def _listed(stale: bool, from_misses: Path | None) -> list[Job]:
     return [Job(_label(problem), problem, threads) for problem, threads in found]
 
 
-def _tune_with_dask(address: str, jobs: Sequence[Job], each: float | None) -> None:
+def _tune_with_dask(address: str, jobs: Sequence[Job], each: float | None, json: bool) -> None:
     from convkit.tuner.measuring.fleet import tune_with_dask
 
-    with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), console=console) as progress:
-        task = progress.add_task("shards", total=None)
+    with Watch("shards", None, error_console if json else console) as watch:
+
+        def home(done: int, total: int, text: str) -> None:
+            watch.expect(total)
+            watch.advance()
+            watch.now(f"{done} of {total} shards, {text}")
+
         try:
-            found = tune_with_dask(
-                address,
-                [(job.problem, job.threads) for job in jobs],
-                budget=each,
-                progress=lambda done, total, text: progress.update(task, completed=done, total=total, description=text),
-            )
-        except (ImportError, OSError) as error:
-            console.print(str(error), style="red", highlight=False)
-            raise typer.Exit(1) from None
+            found = tune_with_dask(address, [(job.problem, job.threads) for job in jobs], budget=each, progress=home)
+        except (ImportError, OSError, ValueError) as error:
+            raise CommandError(f"--dask {address}: {error}") from None
+    if json:
+        print(dumps(asdict(found)))
+        return
     for reason in found.failed:
-        console.print(f"failed: {reason}", style="red", highlight=False)
+        console.print(f"failed: {reason}", style="red", highlight=False, markup=False)
     console.print(f"{found.trials} trials in {found.sessions} sessions from {len(found.machines)} machine classes")
 
 
@@ -162,6 +210,7 @@ def tune_all(
     *,
     each: float | None = None,
     again: bool = False,
+    json: bool = False,
 ) -> Tally:
     """Tune every job that the database does not answer yet, under a progress bar.
 
@@ -178,6 +227,8 @@ def tune_all(
         Seconds for each of them.
     again : bool
         Measure also what the database answers.
+    json : bool
+        Print a line of JSON for each job; what people read goes to the error output.
 
     Returns
     -------
@@ -191,17 +242,14 @@ def tune_all(
     waiting = deque(jobs)
     disturbed: set[Job] = set()
     patient = budget is None and each is None and not any_answer
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left:"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=True) as progress:
-        whole = progress.add_task("problems", total=len(jobs))
-        part = progress.add_task("samples", total=None)
+
+    def told(job: Job, outcome: str, **facts: object) -> None:
+        if json:
+            line = {"problem": str(job.problem), "label": job.label, "threads": job.threads, "outcome": outcome}
+            print(dumps({**line, **facts}), flush=True)
+
+    shown = error_console if json else console
+    with Watch("problems", len(jobs), shown, parts=True) as watch:
         deadline = None if budget is None else time.monotonic() + budget
         try:
             while waiting:
@@ -218,15 +266,13 @@ def tune_all(
                         left = max(0.05, (deadline - time.monotonic()) / (len(waiting) + 1))
                         share = left if each is None else min(each, left)
 
-                    def sampled(done: int, total: int, text: str) -> None:
-                        progress.update(part, completed=done, total=total, description=text)
-
                     try:
-                        choice = tuner.tune_problem(job.problem, job.threads, budget=share, progress=sampled)
+                        choice = tuner.tune_problem(job.problem, job.threads, budget=share, progress=watch.within)
                     except (ValueError, MemoryError) as error:
                         tally.failed += 1
-                        progress.console.print(f"[red]failed[/red]    {job.label}: {error}")
-                        progress.advance(whole)
+                        watch.tell(Text.assemble(("failed", "red"), f"    {_named(job)}: {error}"))
+                        told(job, "failed", reason=str(error))
+                        watch.advance()
                         continue
                     source = "measured"
                     if job in disturbed:
@@ -237,19 +283,21 @@ def tune_all(
                         source = "busy"
                         disturbed.add(job)
                         waiting.append(job)
-                        progress.update(whole, total=len(jobs) + len(disturbed))
+                        watch.expect(len(jobs) + len(disturbed))
                     else:
                         tally.regrets.extend(_regret(job, predicted, choice))
-                progress.console.print(
-                    f"[green]{source:8}[/green]  {job.label}, {threads_text(job.threads)}: "
-                    f"{choice.kernel} {time_text(choice.seconds)}",
-                    highlight=False,
-                )
-                progress.advance(whole)
+                line = f"  {_named(job)}: {choice.kernel} {time_text(choice.seconds)}"
+                watch.tell(Text.assemble((f"{source:8}", "green"), line))
+                told(job, source, kernel=choice.kernel, parameters=choice.parameters, seconds=choice.seconds)
+                watch.advance()
         except KeyboardInterrupt:
             tally.pending = len(waiting) + 1
-            progress.console.print("stopped; what was measured is kept")
+            watch.tell("stopped; what was measured is kept")
     return tally
+
+
+def _named(job: Job) -> str:
+    return f"{job.label}, {threads_text(job.threads)}"
 
 
 def _regret(job: Job, predicted: Choice, choice: Choice) -> Iterable[float]:
@@ -262,11 +310,11 @@ def _regret(job: Job, predicted: Choice, choice: Choice) -> Iterable[float]:
 
 
 def _variants(problem: Problem, layout: str, dtype: str, op: str, weights: str, activation: str) -> Iterable[Problem]:
-    for name in arguments.words(op, tuple(OPS)):
-        for order in arguments.words(layout.upper(), LAYOUTS):
-            for kind in arguments.words(dtype, DTYPES):
-                for packed in arguments.words(weights, ("packed", "cold")):
-                    for fused in arguments.words(activation, ("relu", "none")):
+    for name in arguments.words(op, tuple(OPS), "--op"):
+        for order in arguments.words(layout.upper(), LAYOUTS, "--layout"):
+            for kind in arguments.words(dtype, DTYPES, "--dtype"):
+                for packed in arguments.words(weights, ("packed", "cold"), "--weights"):
+                    for fused in arguments.words(activation, ("relu", "none"), "--activation"):
                         fields: dict[str, Any] = {
                             "epilogue": "clamp" if fused == "relu" else "none",
                             "packed": packed == "packed",
@@ -294,7 +342,7 @@ def _share(jobs: list[Job], shard: str) -> list[Job]:
         return jobs
     index, slash, count = shard.partition("/")
     if not slash or not index.isdecimal() or not count.isdecimal() or not 1 <= int(index) <= int(count):
-        raise typer.BadParameter(f"--shard {shard!r} is not of the form 2/8")
+        raise typer.BadParameter(f"{shard!r} is not of the form 2/8", param_hint="'--shard'")
     return jobs[int(index) - 1 :: int(count)]
 
 

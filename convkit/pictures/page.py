@@ -7,13 +7,12 @@ from pathlib import Path
 
 from convkit.pictures.tuning import figures
 from convkit.tuner.choosing.selector import Selector, selector
-from convkit.tuner.report.page import measured_problems, text
-from convkit.tuner.report.regret import regrets
+from convkit.tuner.report.page import Summary, summarise
 
 __all__ = ["write"]
 
 
-def write(path: Path | str, choosing: Selector | None = None) -> None:
+def write(path: Path | str, choosing: Selector | None = None, summary: Summary | None = None) -> None:
     """Write one self-contained page with plots.
 
     Parameters
@@ -22,21 +21,20 @@ def write(path: Path | str, choosing: Selector | None = None) -> None:
         The file; it is replaced.
     """
     choosing = choosing or selector()
-    measured = measured_problems(choosing)
-    found = regrets(choosing, measured)
+    found = summary or summarise(choosing)
     parts = [
         "<!doctype html><html lang='en'><meta charset='utf-8'><title>convkit: tuning report</title>",
         "<style>body{font:15px/1.5 sans-serif;max-width:72em;margin:2em auto;padding:0 1em}"
         "pre{background:#f4f4f4;padding:1em;overflow:auto}img{max-width:100%}</style>",
-        f"<h1>convkit: tuning report</h1><pre>{escape(text(choosing))}</pre>",
+        f"<h1>convkit: tuning report</h1><pre>{escape(str(found))}</pre>",
     ]
-    for title, explanation, picture in figures(choosing, measured, found):
+    for title, explanation, picture in figures(choosing, found.measured, found.regrets):
         parts.append(
             f"<h2>{escape(title)}</h2><p>{escape(explanation)}</p>"
             f"<img alt='{escape(title)}' src='data:image/png;base64,{picture}'>"
         )
     parts.append("<h2>Choices</h2><pre>")
     parts += [escape(f"{choosing.choose(problem, threads)}  {problem} with {threads} threads\n")
-              for problem, threads in measured]  # fmt: skip
+              for problem, threads in found.measured]  # fmt: skip
     parts.append("</pre></html>")
     Path(path).write_text("".join(parts), encoding="utf-8")

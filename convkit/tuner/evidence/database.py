@@ -318,13 +318,15 @@ class Database:
         return connection
 
 
-def open_user(*, create: bool = False) -> Database:
+def open_user(*, create: bool = False, write_wait: float = WRITE_WAIT) -> Database:
     """The user's database.
 
     Parameters
     ----------
     create : bool
         Make the file where there is none. Otherwise an absent file raises.
+    write_wait : float
+        As for `Database`.
 
     Raises
     ------
@@ -333,7 +335,7 @@ def open_user(*, create: bool = False) -> Database:
     found = paths()
     if found.user is None:
         raise DatabaseError("absent", f"there is no database file: {found.reason}")
-    database = Database(Path(found.user))
+    database = Database(Path(found.user), write_wait=write_wait)
     if create:
         with database._writing():
             pass

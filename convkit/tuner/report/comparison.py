@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from convkit.tables import aligned
 from convkit.tuner.choosing.ranking import Ranked
 from convkit.tuner.choosing.selector import Constraints, Selector, selector
 from convkit.tuner.evidence.tiers import FileTier
-from convkit.tuner.report.page import measured_problems
+from convkit.tuner.report.page import Each, measured_problems, unwatched
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,18 +103,26 @@ class Agreement:
         return "\n".join([*lines, *self.differences])
 
 
-def agreement(first: Path, second: Path, choosing: Selector | None = None) -> Agreement:
-    """Compare the choices that two databases lead to."""
+def agreement(
+    first: Path,
+    second: Path,
+    choosing: Selector | None = None,
+    *,
+    only: Collection[tuple[Problem, int]] | None = None,
+    each: Each = unwatched,
+) -> Agreement:
+    """Compare the choices that two databases lead to, for all problems that both know or for some `only`."""
     choosing = choosing or selector()
     one, two = (
         Selector(choosing.inventory, [FileTier("user", str(path), exact=True)], choosing.constants, choosing.context_of)
         for path in (first, second)
     )
-    shared = [job for job in measured_problems(one) if job in set(measured_problems(two))]
+    known = set(measured_problems(two, each))
+    shared = [job for job in measured_problems(one, each) if job in known and (only is None or job in only)]
     same = tied = 0
     slowest = 0.0
     differences = []
-    for problem, threads in shared:
+    for problem, threads in each(shared, "comparing"):
         a, b = one.choose(problem, threads), two.choose(problem, threads)
         if (a.kernel, a.parameters) == (b.kernel, b.parameters):
             same += 1

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 from convkit.problem import Problem
 from convkit.tuner.choosing.selector import Selector, selector
 from convkit.tuner.evidence.records import BEST_OF
-from convkit.tuner.report.regret import regrets, summary
+from convkit.tuner.report.regret import Regret, regrets, summary
+
+Job = tuple[Problem, int]
+# What loops over problems go through, with what is done there in words: a progress bar.
+Each = Callable[[Sequence[Job], str], Iterable[Job]]
 
 
-def measured_problems(choosing: Selector | None = None) -> list[tuple[Problem, int]]:
+def unwatched(jobs: Sequence[Job], what: str) -> Iterable[Job]:
+    """Go through problems without a progress bar."""
+    return jobs
+
+
+def measured_problems(choosing: Selector | None = None, each: Each = unwatched) -> list[Job]:
     """Problems, with their thread counts, that this user or site measured on this machine class, in a fixed order.
 
     What the package ships was measured by others, and only in part: it is neither stale here nor reported.
@@ -29,14 +39,14 @@ def measured_problems(choosing: Selector | None = None) -> list[tuple[Problem, i
             found.append((Problem.parse(text), threads))
         except ValueError:
             continue
-    return [(problem, threads) for problem, threads in found if _ranked(choosing, problem, threads)]
+    return [job for job in each(found, "reading trials") if _ranked(choosing, *job)]
 
 
-def stale_problems(choosing: Selector | None = None) -> list[tuple[Problem, int]]:
+def stale_problems(choosing: Selector | None = None, measured: Iterable[Job] | None = None) -> list[Job]:
     """Measured problems with a kernel that has no trial at its current revision on an idle machine, contended first."""
     choosing = choosing or selector()
     stale = []
-    for problem, threads in measured_problems(choosing):
+    for problem, threads in measured_problems(choosing) if measured is None else measured:
         answer = next(a for a in choosing.answers(problem, threads) if a.ranking.ranked or a.ranking.failed)
         if not answer.ranking.complete:
             doubtful = all(row.doubtful for row in answer.ranking.ranked)
@@ -44,7 +54,7 @@ def stale_problems(choosing: Selector | None = None) -> list[tuple[Problem, int]
     return [(problem, threads) for _, _, threads, problem in sorted(stale, key=lambda item: item[:3])]
 
 
-def missed_problems(log: str) -> list[tuple[Problem, int]]:
+def missed_problems(log: str) -> list[Job]:
     """Problems that a log of CONVKIT_VERBOSE=1 says were predicted because nobody had measured them."""
     found: dict[tuple[Problem, int], None] = {}
     for match in re.finditer(r"(\S+) with (\d{1,5}) threads: .* from (?:model|neighbour)\b", log):
@@ -55,26 +65,77 @@ def missed_problems(log: str) -> list[tuple[Problem, int]]:
     return list(found)
 
 
-def winners(choosing: Selector, measured: Iterable[tuple[Problem, int]]) -> Counter[str]:
-    """How many problems each family answers under default accuracy."""
-    return Counter(choosing.choose(problem, threads).family for problem, threads in measured)
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What was measured on this class of machine, and what it was worth.
+
+    Attributes
+    ----------
+    measured, stale : list of (Problem, int)
+        Problems with their thread counts.
+    winners : Counter
+        How many problems each family answers under default accuracy.
+    cost_model : str
+        Where its constants come from.
+    """
+
+    machine: str
+    measured: list[Job]
+    stale: list[Job]
+    winners: Counter[str]
+    cost_model: str
+    regrets: list[Regret]
+
+    def __str__(self) -> str:
+        if not self.measured:
+            return "nothing was measured on this class of machine yet; convkit tune begins"
+        return "\n".join(
+            (
+                f"machine class {self.machine}",
+                f"{len(self.measured)} problems measured, {len(self.stale)} stale",
+                "winners: " + ", ".join(f"{name} {count}" for name, count in self.winners.most_common()),
+                f"cost model: {self.cost_model}",
+                summary(self.regrets),
+            )
+        )
+
+    def facts(self) -> dict[str, object]:
+        """The same for JSON."""
+        return {
+            "machine": self.machine,
+            "measured": len(self.measured),
+            "stale": [[str(problem), threads] for problem, threads in self.stale],
+            "winners": dict(self.winners),
+            "cost_model": self.cost_model,
+            "regrets": [
+                {
+                    "problem": str(row.problem),
+                    "threads": row.threads,
+                    "best": str(row.best.candidate),
+                    "model": row.model,
+                    "model_choice": row.model_choice,
+                    "neighbour": row.neighbour,
+                    "neighbour_choice": row.neighbour_choice,
+                }
+                for row in self.regrets
+            ],
+        }
 
 
-def text(choosing: Selector | None = None) -> str:
-    """Counts, winners and regret."""
+def summarise(choosing: Selector | None = None, each: Each = unwatched) -> Summary:
+    """Go through everything that was measured.
+
+    Parameters
+    ----------
+    each : callable
+        What every loop over problems goes through.
+    """
     choosing = choosing or selector()
-    measured = measured_problems(choosing)
-    if not measured:
-        return "nothing was measured on this class of machine yet; convkit tune begins"
-    stale = stale_problems(choosing)
-    lines = [
-        f"machine class {choosing.context_of(1).machine}",
-        f"{len(measured)} problems measured, {len(stale)} stale",
-        "winners: " + ", ".join(f"{name} {count}" for name, count in winners(choosing, measured).most_common()),
-        f"cost model: {choosing.constants.source}",
-        summary(regrets(choosing, measured)),
-    ]
-    return "\n".join(lines)
+    measured = measured_problems(choosing, each)
+    stale = stale_problems(choosing, each(measured, "looking for stale ones"))
+    winners = Counter(choosing.choose(*job).family for job in each(measured, "choosing"))
+    found = regrets(choosing, each(measured, "predicting"))
+    return Summary(str(choosing.context_of(1).machine), measured, stale, winners, choosing.constants.source, found)
 
 
 def _ranked(choosing: Selector, problem: Problem, threads: int) -> bool:
