@@ -21,7 +21,7 @@ from convkit.typing import (
 
 Problem: TypeAlias = tuple[int, ...]
 Settle: TypeAlias = Callable[[float], object]
-Chosen: TypeAlias = tuple[int, tuple[int, ...], Settle | None]
+Chosen: TypeAlias = tuple[int, tuple[int, ...], Settle | None, bool]
 # The last three are what the caller gave as algorithm, accuracy and workspace_limit, unchecked.
 Chooser: TypeAlias = Callable[[Problem, int, object, object, object], Chosen]
 

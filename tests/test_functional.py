@@ -402,7 +402,7 @@ class TestPlans:
 
         def choose(problem: Any, threads: int, *options: Any) -> Any:
             asked.append((problem, threads, *options))
-            return *self.answer(problem, threads), None
+            return *self.answer(problem, threads), None, False
 
         _core.set_chooser(choose)
         x, w = normal(1, 3, 8, 8), normal(4, 3, 3, 3)
@@ -436,7 +436,7 @@ class TestPlans:
 
         def choose(problem: Any, threads: int, *options: Any) -> Any:
             asked.append(problem)
-            return *self.answer(problem, threads), told.append if len(asked) < 4 else None
+            return *self.answer(problem, threads), told.append if len(asked) < 4 else None, False
 
         _core.set_chooser(choose)
         x, w = normal(1, 3, 8, 8), normal(4, 3, 3, 3)
@@ -468,10 +468,10 @@ class TestPlans:
         wrong: list[tuple[Any, type[Exception]]] = [
             (None, TypeError),
             ((index, parameters), TypeError),
-            ((10**6, parameters, None), ValueError),
-            ((-1, parameters, None), ValueError),
-            ((index, (*parameters, 1), None), ValueError),
-            ((other, tuple(least for _, least, _ in _core.kernels()[other]["parameters"]), None), ValueError),
+            ((10**6, parameters, None, False), ValueError),
+            ((-1, parameters, None, False), ValueError),
+            ((index, (*parameters, 1), None, False), ValueError),
+            ((other, tuple(least for _, least, _ in _core.kernels()[other]["parameters"]), None, False), ValueError),
         ]
         for answer, error in wrong:
             _core.set_chooser(lambda *_, answer=answer: answer)
@@ -483,7 +483,7 @@ class TestPlans:
 
         def choose(problem: Any, threads: int, *options: Any) -> Any:
             asked.append(_core.context())
-            return *self.answer(problem, threads), None
+            return *self.answer(problem, threads), None, False
 
         _core.set_chooser(choose)
         x, w = normal(1, 3, 8, 8), normal(4, 3, 3, 3)
@@ -507,7 +507,7 @@ class TestPlans:
         check_call(normal(1, 3, 8, 8), normal(4, 3, 3, 3), normal(4), padding=1)
 
     def test_the_cache_is_bounded(self) -> None:
-        _core.set_chooser(lambda problem, threads, *_: (*self.answer(problem, threads), None))
+        _core.set_chooser(lambda problem, threads, *_: (*self.answer(problem, threads), None, False))
         x, w = normal(1, 1, 1, 1), normal(1, 1, 1, 1)
         for padding in range(70):
             for stride in range(1, 70):

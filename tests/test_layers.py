@@ -97,7 +97,7 @@ def test_packings_of_losers_are_dropped() -> None:
 
     def choose(problem: Any, threads: int, *_: Any) -> Any:
         index = next(asked, kernels[0])
-        return index, _core.candidates(index, problem, threads)[0], None if index == last else (lambda _: None)
+        return index, _core.candidates(index, problem, threads)[0], None if index == last else (lambda _: None), False
 
     last = next(index for index in reversed(kernels) if packings[index][0])
     from convkit.tuner.modes import chooser

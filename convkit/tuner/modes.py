@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, get_args
 
 from convkit.problem import Problem
-from convkit.tuner.accuracy import parse_accuracy
+from convkit.tuner.accuracy import default_accuracy, parse_accuracy
 from convkit.tuner.choosing.selector import Choice, Constraints, reset, selector
 from convkit.tuner.locks import planning
 from convkit.tuner.measuring.nested import disturb
@@ -21,7 +21,7 @@ from convkit.typing import Accuracy, Mode
 MODES: tuple[Mode, ...] = get_args(Mode)
 _MEASURED_TIERS = ("user", "site", "shipped")
 
-Chosen = tuple[int, tuple[int, ...], Callable[[float], None] | None]
+Chosen = tuple[int, tuple[int, ...], Callable[[float], None] | None, bool]
 
 
 class NotMeasuredError(LookupError):
@@ -157,13 +157,20 @@ class tuning:  # noqa: N801 - used as ``with convkit.tuning(...)``
 def chooser(
     problem_tuple: tuple[int, ...], threads: int, algorithm: Any, accuracy: Any, workspace_limit: Any
 ) -> Chosen:
-    """Answer a miss of the plan cache: (kernel index, parameters, what to tell the seconds of the run or None)."""
+    """Answer a miss of the plan cache.
+
+    Returns
+    -------
+    tuple
+        Kernel index, parameters, what to tell the seconds of the run (or None), whether accuracy is "strict".
+    """
     # Whatever is being timed around this call also pays for the miss.
     disturb()
     problem = Problem.from_core(problem_tuple)
     now = settings()
     mode = now.mode
     accuracy = now.accuracy if accuracy is None else accuracy
+    strict = (default_accuracy(problem.dtype) if accuracy is None else accuracy) == "strict"
     free = algorithm is None and problem.multiply_adds > 0
     # In a signal handler that interrupted a choice, measuring could wait for threads that wait for that choice to end.
     may_measure = free and not planning.held
@@ -178,18 +185,16 @@ def chooser(
                 problem, threads, algorithm=algorithm, accuracy=accuracy, workspace_limit=workspace_limit
             )
     if mode == "online" and may_measure and choice.tier != "user":
-        return _explore(problem, threads, accuracy, workspace_limit) or _plan(choice, mode)
+        turn = _explore(problem, threads, accuracy, workspace_limit)
+        if turn is not None:
+            return *turn, strict
     if mode == "require" and free and choice.tier not in _MEASURED_TIERS:
         raise NotMeasuredError(
             f"mode is require and no database knows {problem} with {threads} threads; run convkit tune"
         )
-    return _plan(choice, mode)
-
-
-def _plan(choice: Choice, mode: str) -> Chosen:
     narrate(1, lambda: f"{choice.problem} with {choice.threads} threads: {choice} ({mode})")
     narrate(2, lambda: _explained(choice))
-    return selector().inventory.by_name[choice.kernel].index, choice.parameters, None
+    return selector().inventory.by_name[choice.kernel].index, choice.parameters, None, strict
 
 
 def _explained(choice: Choice) -> str:
@@ -198,7 +203,9 @@ def _explained(choice: Choice) -> str:
     return str(explain_problem(choice.problem, choice.threads))
 
 
-def _explore(problem: Problem, threads: int, accuracy: Any, workspace_limit: Any) -> Chosen | None:
+def _explore(
+    problem: Problem, threads: int, accuracy: Any, workspace_limit: Any
+) -> tuple[int, tuple[int, ...], Callable[[float], None] | None] | None:
     """The next candidate of the online mode; None where the budget is spent or none is right."""
     state = _state()
     if _budget_left(state) == 0:

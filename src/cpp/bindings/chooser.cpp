@@ -28,6 +28,7 @@ double predicted_cycles(const Kernel& kernel, const ConvProblem& problem, const 
 // Direct summation only: without the selector there is nobody to ask how much accuracy may be traded.
 Choice least_predicted(const ConvProblem& problem, int threads) {
   Choice best;
+  best.strict = true;
   double least = std::numeric_limits<double>::infinity();
   const Isa active = active_isa();
   for (int i = 0; i < kernel_count(); ++i) {
@@ -174,8 +175,8 @@ Choice choose(const ConvProblem& problem, int threads, const Options& options) {
   const Reference chooser = Reference::borrow(registered_chooser);
   const Reference answer(
       checked(retaking_gil([&] { return PyObject_Vectorcall(chooser.get(), arguments, 5, nullptr); })));
-  if (!PyTuple_Check(answer.get()) || PyTuple_GET_SIZE(answer.get()) != 3) {
-    raise(PyExc_TypeError, "a chooser returns (kernel index, parameters, settle)");
+  if (!PyTuple_Check(answer.get()) || PyTuple_GET_SIZE(answer.get()) != 4) {
+    raise(PyExc_TypeError, "a chooser returns (kernel index, parameters, settle, strict)");
   }
   const std::int32_t index = parse_integer(PyTuple_GET_ITEM(answer.get(), 0), "a kernel's index", 0);
   if (index >= kernel_count()) raise(PyExc_ValueError, "the chooser returned a kernel index out of range");
@@ -189,6 +190,7 @@ Choice choose(const ConvProblem& problem, int threads, const Options& options) {
   if (PyTuple_GET_ITEM(answer.get(), 2) != Py_None) {
     choice.settle = Reference::borrow(PyTuple_GET_ITEM(answer.get(), 2));
   }
+  choice.strict = PyTuple_GET_ITEM(answer.get(), 3) == Py_True && choice.kernel->error.direct;
   return choice;
 }
 

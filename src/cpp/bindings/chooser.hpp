@@ -9,6 +9,7 @@ struct Choice {
   const Kernel* kernel = nullptr;
   Parameters parameters{};
   Reference settle;
+  bool strict = false;  // the call asked for accuracy "strict", and the kernel sums directly
 };
 
 Choice choose(const ConvProblem& problem, int threads, const Options& options);

@@ -77,7 +77,8 @@ PyMethodDef methods[] = {
     {"problem_of", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(problem_of)), METH_FASTCALL | METH_KEYWORDS,
      "The problem tuple and the thread count that conv2d would ask the chooser for, given the same arguments."},
     {"set_chooser", set_chooser, METH_O,
-     "Registers f(problem, threads, algorithm, accuracy, workspace_limit) -> (kernel index, parameters, settle); None "
+     "Registers f(problem, threads, algorithm, accuracy, workspace_limit) -> (kernel index, parameters, settle, "
+     "strict); None "
      "goes back to the least predicted cost. Clears all plans."},
     {"set_context", set_context, METH_O, "Sets the tuning token of the current context, part of every plan's key."},
     {"context", context, METH_NOARGS, "The tuning token of the current context; 0 outside of any."},

@@ -15,7 +15,8 @@ tile of outputs from a tile of inputs at once. A NaN or an infinity in `x` then
 reaches every output of its tile, and not only those whose window holds it; and
 an output whose exact value is 0 may come out as a tiny number of the size of a
 rounding error. ``accuracy="strict"`` uses direct summation only, where neither
-happens; it is the default for float64.
+happens, and padding multiplies an infinite weight like any other zero (NaN); it
+is the default for float64.
 
 Parameters
 ----------

@@ -245,8 +245,8 @@ PyObject* layer_vectorcall(PyObject* self, PyObject* const* arguments, std::size
     ++counters().calls;
     check_out_operands(operands, true);
     const LayerPlanPointer entry = find_plan(layer, weights, operands, resolve_threads(layer.options));
-    return run_plan(*entry->plan, operands, layer.options, entry->packed ? entry->packed->block.data() : nullptr,
-                    values[1]);
+    const OwnWeights own{entry->packed ? entry->packed->block.data() : nullptr, weights->finite()};
+    return run_plan(*entry->plan, operands, layer.options, &own, values[1]);
   });
 }
 

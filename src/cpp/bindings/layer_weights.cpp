@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "gil.hpp"
+#include "infinite_weights.hpp"
 #include "outputs.hpp"
 
 namespace convkit::bindings {
@@ -71,6 +72,7 @@ Reference frozen_copy(const ArrayArgument& array) {
 }  // namespace
 
 LayerWeights::LayerWeights(const ArrayArgument& w, const ArrayArgument& bias) : w_(frozen_copy(w)) {
+  finite_ = all_finite(ArrayArgument(w_.get(), "w"));
   if (bias) bias_ = frozen_copy(bias);
 }
 

@@ -25,6 +25,7 @@ class LayerWeights {
 
   PyObject* w() const { return w_.get(); }
   PyObject* bias() const { return bias_.get(); }  // null if there is none
+  bool finite() const { return finite_; }         // no weight is infinite or NaN
   // The packing that the plan's kernel reads, made if need be; null where it reads the weights as they are. May give up
   // the GIL.
   std::shared_ptr<const Packed> packed_for(const Plan& plan);
@@ -38,6 +39,7 @@ class LayerWeights {
   std::shared_ptr<Packed> find(const Packing& description);
 
   Reference w_, bias_;
+  bool finite_;
   std::vector<std::shared_ptr<Packed>> packings_;
 };
 

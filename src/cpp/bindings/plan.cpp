@@ -10,6 +10,7 @@
 #include "../parallel.hpp"
 #include "../workspace.hpp"
 #include "chooser.hpp"
+#include "infinite_weights.hpp"
 
 namespace convkit::bindings {
 namespace {
@@ -469,6 +470,7 @@ std::shared_ptr<const Plan> make_plan(const Operands& operands, const Options& o
   plan->kernel = choice.kernel;
   plan->parameters = choice.parameters;
   plan->settle = std::move(choice.settle);
+  plan->asks_finite = choice.strict && multiplies_padding(plan->problem);
   plan->packing = Packing{};
   plan->kernel->packing(plan->problem, plan->parameters, &plan->packing);
 

@@ -2,6 +2,7 @@
 
 #include "../workspace.hpp"
 #include "gil.hpp"
+#include "infinite_weights.hpp"
 #include "outputs.hpp"
 #include "profile.hpp"
 #include "strided_copy.hpp"
@@ -61,7 +62,7 @@ void fill_with_zeros(PyObject* array) {
 
 void clear_kept_arena() { kept_arena = Block(); }
 
-PyObject* run_plan(const Plan& plan, const Operands& operands, const Options& options, const void* packed,
+PyObject* run_plan(const Plan& plan, const Operands& operands, const Options& options, const OwnWeights* own,
                    PyObject* out_object) {
   Reference result(operands.out
                        ? Py_NewRef(out_object)
@@ -89,7 +90,7 @@ PyObject* run_plan(const Plan& plan, const Operands& operands, const Options& op
     a.dy = gradient ? second : nullptr;
     a.w = plan.weights;
     a.w.data = gradient ? nullptr : second;
-    a.packed = packed;
+    a.packed = own ? own->packed : nullptr;
     a.epilogue.bias = operands.bias ? brought(plan.bias, operands.bias.data(), arena, element, threads) : nullptr;
     a.epilogue.residual =
         operands.residual ? brought(plan.residual, operands.residual.data(), arena, element, threads) : nullptr;
@@ -100,6 +101,7 @@ PyObject* run_plan(const Plan& plan, const Operands& operands, const Options& op
     a.workspace = arena + plan.workspace_offset;
     a.threads = threads;
     plan.kernel->run(a);
+    if (plan.asks_finite && !(own ? own->finite : all_finite(operands.w))) multiply_padding(plan.problem, a.w, a.y);
     if (plan.out.copied) copy_out(plan.out, y, arena, element, threads);
     if (timed) end = ProfileClock::now();
   }

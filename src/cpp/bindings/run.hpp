@@ -5,9 +5,15 @@
 
 namespace convkit::bindings {
 
-// Returns the result as a new reference: `out_object` if the call has an `out`, else a fresh array. `packed` are the
-// packed weights of a layer, or null.
-PyObject* run_plan(const Plan& plan, const Operands& operands, const Options& options, const void* packed,
+// What a layer knows of its weights.
+struct OwnWeights {
+  const void* packed;  // null if the kernel reads them as they are
+  bool finite;
+};
+
+// Returns the result as a new reference: `out_object` if the call has an `out`, else a fresh array. `own` is null if the
+// weights are not a layer's.
+PyObject* run_plan(const Plan& plan, const Operands& operands, const Options& options, const OwnWeights* own,
                    PyObject* out_object);
 
 // Frees the arena that small calls share. Needs the GIL.
