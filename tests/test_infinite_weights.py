@@ -1,4 +1,4 @@
-"""Infinite weights at the border: under accuracy "strict" padding multiplies like any other zero, whatever kernel runs."""
+"""Infinite weights at the border: under accuracy "strict" padding multiplies like any zero, whatever kernel runs."""
 
 from __future__ import annotations
 
