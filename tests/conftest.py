@@ -34,6 +34,16 @@ def pytest_unconfigure() -> None:
 
 
 @pytest.fixture
+def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """What the package logs in this test, as if it had logged nothing before."""
+    from convkit.tuner.notices import forget_notices
+
+    forget_notices()
+    caplog.set_level("WARNING", logger="convkit")
+    return caplog
+
+
+@pytest.fixture
 def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A tuning database of this test's own, named by CONVKIT_DB; the package forgets it afterwards."""
     import convkit

@@ -10,6 +10,7 @@ import numpy as np
 
 from convkit.problem import Problem
 from convkit.tuner.choosing.selector import Selector
+from convkit.tuner.evidence.tiers import UserTier
 from convkit.tuner.inventory import Candidate, Inventory
 from convkit.tuner.machine import Context, MachineClass
 from convkit.tuner.measuring.tune import Tuner
@@ -157,16 +158,16 @@ def context_of(threads: int) -> Context:
     return Context(MACHINE, threads, "unpinned")
 
 
-def selector_over(core: StandInCore, *tiers: Any, **options: Any) -> Selector:
-    return Selector(Inventory(core), tiers, context_of=options.pop("context_of", context_of), **options)
+def selector_over(core: StandInCore, user: UserTier | None = None, *others: Any, **options: Any) -> Selector:
+    options.setdefault("context_of", context_of)
+    return Selector(Inventory(core), user or UserTier(), others, **options)
 
 
-def tuner_over(selector: Selector, bench: StandInBench, recorder: Any = None, trouble: str | None = None) -> Tuner:
+def tuner_over(selector: Selector, bench: StandInBench, trouble: str | None = None, *, store: bool = False) -> Tuner:
     return Tuner(
         selector,
-        recorder,
+        store=store,
         bench=lambda problem, threads, seed: bench,
         guard=lambda: QuietGuard(trouble),  # type: ignore[arg-type,return-value]
         clock=bench.clock,
-        facts=lambda: ({"convkit": "test"}, {}),
     )

@@ -13,8 +13,8 @@ from test_modes import run as run_code
 
 from convkit.problem import Problem
 from convkit.tuner import choose, tune_problem
+from convkit.tuner.choosing.selector import selector
 from convkit.tuner.evidence.database import Database
-from convkit.tuner.measuring.tune import recorder
 from convkit.tuner.report.page import missed_problems
 
 PROBLEM = Problem(n=1, c=4, h=8, w=8, o=4, kh=3, kw=3)
@@ -57,7 +57,7 @@ def test_tune_says_what_a_lock_cost(database: Path, tmp_path: Path) -> None:
     filled(database)
     with held(database, "exclusive"):
         # As if it had waited for it before.
-        recorder()._waited_in_vain = True
+        selector().user._waited_in_vain = True
         told = run("tune", "--shapes", str(shapes), "--threads", "1", "--per-shape", "20ms", code=2)
     assert "1 measured" in told
     assert "the database could not be written" in told

@@ -26,12 +26,10 @@ from hypothesis import strategies as st
 from stand_ins import MACHINE, context_of
 
 from convkit.problem import Problem
-from convkit.tuner.evidence.database import Database, DatabaseError, move_aside
+from convkit.tuner.evidence.database import Database, DatabaseError
 from convkit.tuner.evidence.paths import is_default, paths
-from convkit.tuner.evidence.recorder import CALL_WAIT, Recorder
 from convkit.tuner.evidence.records import RecordError, Session, Trial, from_line, to_line
-from convkit.tuner.evidence.tiers import FileTier, MemoryTier
-from convkit.tuner.notices import forget_notices
+from convkit.tuner.evidence.tiers import CALL_WAIT, FileTier, UserTier
 
 PROBLEM = Problem(n=1, c=8, h=16, w=16, o=8, kh=3, kw=3)
 
@@ -70,8 +68,8 @@ def test_round_trip_and_file_attributes(tmp_path: Path) -> None:
     assert database.append(session, trials) == 0
     assert list(database.sessions()) == [session]
     assert list(database.trials()) == trials
-    assert [pair[1] for pair in database.evidence(str(PROBLEM))] == trials
-    assert database.evidence("other") == []
+    assert [pair[1] for pair in database.evidence([str(PROBLEM)])] == trials
+    assert database.evidence(["other"]) == []
     assert database.problems() == [(str(PROBLEM), str(MACHINE), 1)]
     assert database.verify() == []
     assert database.counts() == {"sessions": 1, "trials": 2, "problems": 1, "machines": 1}
@@ -84,8 +82,8 @@ def test_later_rows_are_invisible_to_a_snapshot(tmp_path: Path) -> None:
     last = database.last_row()
     session = make_session(9)
     database.append(session, [make_trial(session, 7)])
-    assert len(database.evidence(str(PROBLEM), last)) == 3
-    assert len(database.evidence(str(PROBLEM))) == 4
+    assert len(database.evidence([str(PROBLEM)], last)) == 3
+    assert len(database.evidence([str(PROBLEM)])) == 4
 
 
 def test_the_contended_mark_is_only_ever_set(tmp_path: Path) -> None:
@@ -181,22 +179,14 @@ def test_prune_and_freeze(tmp_path: Path) -> None:
 def ask(path: Path, *, exact: bool = True) -> tuple[int, str]:
     """How many trials a tier finds in a file, and what it says of it."""
     tier = FileTier("user", str(path), exact=exact)
-    return len(tier.evidence(str(PROBLEM), context_of(1))), tier.outcome()
+    return len(tier.evidence([str(PROBLEM)], context_of(1))), tier.outcome()
 
 
-def record(path: Path) -> tuple[Recorder, MemoryTier]:
-    memory = MemoryTier()
-    recorder = Recorder(path, memory)
+def record(path: Path, lock_wait: float = CALL_WAIT) -> UserTier:
+    user = UserTier(str(path))
     session = make_session(50)
-    recorder.record(session, [make_trial(session)])
-    return recorder, memory
-
-
-@pytest.fixture
-def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
-    forget_notices()
-    caplog.set_level("WARNING", logger="convkit")
-    return caplog
+    user.record(session, [make_trial(session)], lock_wait=lock_wait)
+    return user
 
 
 def test_every_truncation_is_a_miss_or_an_answer(tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
@@ -287,9 +277,9 @@ def test_unusable_files_are_left_alone_with_one_line(tmp_path: Path, log: pytest
     readings = len(log.records)
     assert readings <= 1
     for _ in range(3):
-        recorder, memory = record(path)
-        assert len(memory.evidence(str(PROBLEM), context_of(1))) == 1
-        assert recorder.pending == 1
+        user = record(path)
+        assert len(user.evidence([str(PROBLEM)], context_of(1))) == 1
+        assert user.unwritten == 1
     assert len(log.records) == readings + 1
     assert (path.read_bytes() if path.is_file() else None) == before
 
@@ -298,13 +288,12 @@ def test_a_damaged_file_of_ours_is_moved_aside(tmp_path: Path, log: pytest.LogCa
     path = filled(tmp_path / "trials").path
     content = path.read_bytes()
     path.write_bytes(content[:4096] + bytes(len(content) - 4096))
-    recorder, _ = record(path)
-    assert recorder.pending == 0
+    assert record(path).unwritten == 0
     assert Database(path).verify() == []
     (moved,) = (name for name in tmp_path.glob("trials.damaged-*") if not name.name.endswith("-journal"))
     assert moved.read_bytes()[:4096] == content[:4096]
     assert sum("moved to" in r.getMessage() for r in log.records) == 1
-    assert move_aside(path) is None
+    assert Database(path).move_aside() is None
 
 
 def test_a_locked_file_is_skipped_by_readers(tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
@@ -324,16 +313,15 @@ def test_what_a_lock_kept_out_of_the_file_is_written_with_the_next(tmp_path: Pat
     path = filled(tmp_path / "trials").path
     holder = sqlite3.connect(path, isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
-    recorder = Recorder(path, MemoryTier())
-    session = make_session(50)
-    recorder.record(session, [make_trial(session)], lock_wait=0.01)
-    assert recorder.pending == 1
+    user = record(path, lock_wait=0.01)
+    assert user.unwritten == 1
     holder.execute("ROLLBACK")
     holder.close()
     session = make_session(51)
-    recorder.record(session, [make_trial(session)])
-    assert recorder.pending == 0
+    user.record(session, [make_trial(session)])
+    assert user.unwritten == 0
     assert Database(path).counts()["trials"] == 8
+    assert len(user.evidence([str(PROBLEM)], context_of(1))) == 8
 
 
 @pytest.mark.parametrize("lock", ["exclusive", "immediate", "directory"])
@@ -343,28 +331,28 @@ def test_a_process_waits_for_a_lock_once_and_not_long(
     path = filled(tmp_path / "trials").path
     slept = [0.0]
     tries: list[float] = []
-    write = Database._writing
+    write = Database.writing
 
     def counted(self: Database) -> Any:
         tries.append(self._write_wait)
         slept[0] += self._write_wait
         return write(self)
 
-    monkeypatch.setattr(Database, "_writing", counted)
+    monkeypatch.setattr(Database, "writing", counted)
     clock = SimpleNamespace(monotonic=lambda: slept[0], sleep=lambda seconds: slept.__setitem__(0, slept[0] + seconds))
-    monkeypatch.setattr("convkit.tuner.evidence.recorder.time", clock)
+    monkeypatch.setattr("convkit.tuner.evidence.tiers.time", clock)
     with held(path, lock):
-        recorder = Recorder(path, MemoryTier())
+        user = UserTier(str(path))
         for number in range(1, 9):
             session = make_session(100 + number)
-            recorder.record(session, [make_trial(session)])
-        assert recorder.pending == 8
+            user.record(session, [make_trial(session)])
+        assert user.unwritten == 8
         assert CALL_WAIT <= slept[0] <= 2
         assert tries[-7:] == [0.0] * 7
         assert [r.getMessage() for r in log.records if "locked by another process" not in r.getMessage()] == []
         assert len(log.records) == 1
-    recorder.flush()
-    assert recorder.pending == 0
+    user.flush()
+    assert user.unwritten == 0
 
 
 @pytest.mark.parametrize("lock", ["exclusive", "directory"])
@@ -395,22 +383,21 @@ def test_a_full_disk_costs_the_memory_only(tmp_path: Path) -> None:
         import resource, signal, sys
         sys.path[:0] = {sys.path!r}
         from pathlib import Path
-        from test_database import Recorder, MemoryTier, make_session, make_trial, Database, PROBLEM, context_of
+        from test_database import UserTier, make_session, make_trial, Database, PROBLEM, context_of
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         path = Path({str(tmp_path)!r}) / "trials"
-        memory = MemoryTier()
-        recorder = Recorder(path, memory)
+        recorder = UserTier(str(path))
         session = make_session(1)
         recorder.record(session, [make_trial(session, 0)])
         resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size, resource.RLIM_INFINITY))
         for number in range(1, 40):
             recorder.record(session, [make_trial(session, number)])
-        assert recorder.pending > 0
-        assert len(memory.evidence(str(PROBLEM), context_of(1))) == 40
+        assert recorder.unwritten > 0
+        assert len(recorder.evidence([str(PROBLEM)], context_of(1))) == 40
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         session = make_session(2)
         recorder.record(session, [make_trial(session, 0)])
-        assert recorder.pending == 0
+        assert recorder.unwritten == 0
         assert Database(path).verify() == []
         assert Database(path).counts()["trials"] == 41
     """
@@ -448,11 +435,11 @@ def test_paths(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def _write_many(path: Path, number: int, count: int) -> None:
-    recorder = Recorder(path, MemoryTier())
+    user = UserTier(str(path))
     session = make_session(number + 1)
     for i in range(count):
-        recorder.record(session, [make_trial(session, i)], lock_wait=60)
-    assert recorder.pending == 0
+        user.record(session, [make_trial(session, i)], lock_wait=60)
+    assert user.unwritten == 0
 
 
 def test_sixteen_processes_lose_no_trial(tmp_path: Path) -> None:
@@ -491,6 +478,6 @@ def test_killed_at_any_moment_the_file_opens_and_holds_what_was_told(tmp_path: P
             time.sleep(generator.uniform(0, 0.03))
             process.send_signal(signal.SIGKILL)
             told += 1 + len(process.stdout.read().splitlines())
-        found = len(Database(path).evidence(str(PROBLEM)))
+        found = len(Database(path).evidence([str(PROBLEM)]))
         assert told <= found <= told + number
         assert Database(path).verify() == []

@@ -10,22 +10,9 @@ import pytest
 from convkit.problem import Problem
 from convkit.tuner import choose
 from convkit.tuner.evidence.database import Database
-from convkit.tuner.measuring.fleet import measure_shard, parse_shard, shard, tune_with_dask
+from convkit.tuner.measuring.fleet import measure_shard, tune_with_dask
 
 PROBLEM = Problem(n=1, c=4, h=8, w=8, o=4, kh=3, kw=3)
-
-
-def test_shards_are_a_partition() -> None:
-    jobs = list(range(23))
-    parts = [shard(jobs, f"{number}/5") for number in range(1, 6)]
-    assert sorted(job for part in parts for job in part) == jobs
-    assert max(map(len, parts)) - min(map(len, parts)) <= 1
-
-
-@pytest.mark.parametrize("text", ["", "1", "0/4", "5/4", "a/b", "1/0", "-1/3"])
-def test_bad_shards(text: str) -> None:
-    with pytest.raises(ValueError, match="2/8"):
-        parse_shard(text)
 
 
 def test_a_worker_brings_an_export_home_and_writes_nothing(database: Path, tmp_path: Path) -> None:

@@ -12,8 +12,9 @@ from stand_ins import QuietGuard, StandInBench, StandInCore, selector_over, tune
 
 from convkit.problem import Problem
 from convkit.tuner.choosing.intervals import median_interval
+from convkit.tuner.evidence.records import Result
 from convkit.tuner.measuring.contention import ContentionGuard
-from convkit.tuner.measuring.race import Policy, Race, Result
+from convkit.tuner.measuring.race import Policy, Race
 from convkit.tuner.measuring.tune import Tuner
 
 PROBLEM = Problem(n=1, c=8, h=16, w=16, o=8, kh=3, kw=3)
@@ -23,12 +24,10 @@ def race(
     core: StandInCore, bench: StandInBench, budget: float = 60.0, policy: Policy | None = None
 ) -> dict[str, Result]:
     selector = selector_over(core)
-    results: list[Result] = []
     quiet: Any = QuietGuard()
-    Race(bench, budget=budget, record=results.append, policy=policy, clock=bench.clock, guard=quiet).run(
-        Tuner(selector).entrants(PROBLEM, 1)
-    )
-    return {f"{r.candidate.kernel.family}{r.candidate.parameters[0]}": r for r in results}
+    found = Race(bench, budget=budget, policy=policy, clock=bench.clock, guard=quiet)
+    found.run(Tuner(selector).entrants(PROBLEM, 1))
+    return {f"{candidate.kernel.family}{candidate.parameters[0]}": result for candidate, result in found.results}
 
 
 def test_the_fastest_wins_and_losers_leave_early() -> None:
@@ -76,12 +75,10 @@ class HalfDisturbed(QuietGuard):
 def test_disturbed_rounds_do_not_count_where_there_are_others() -> None:
     core = StandInCore(first={"seconds": 2.0e-3}, second={"seconds": 2.1e-3})
     bench = StandInBench(core, noise=0.0)
-    results: list[Result] = []
     guard: Any = HalfDisturbed()
-    Race(bench, budget=60, record=results.append, clock=bench.clock, guard=guard).run(
-        Tuner(selector_over(core)).entrants(PROBLEM, 1)
-    )
-    seconds = {result.candidate.kernel.family: result.ratio for result in results}
+    found = Race(bench, budget=60, clock=bench.clock, guard=guard)
+    found.run(Tuner(selector_over(core)).entrants(PROBLEM, 1))
+    seconds = {candidate.kernel.family: result.ratio for candidate, result in found.results}
     assert seconds["first"] == 1.0
     assert seconds["second"] == pytest.approx(1.05, rel=1e-3)
 
@@ -166,10 +163,10 @@ def test_a_direct_summation_runs_however_short_the_budget() -> None:
 
 def test_every_parameter_set_competes_and_only_the_best_instruction_set() -> None:
     core = StandInCore(gemm={"seconds": 2e-3, "blocks": (8, 16, 40), "optimum": 40})
+    assert all(c.kernel.isa == "avx2" for c in Tuner(selector_over(core)).entrants(PROBLEM, 1))
     results = race(core, StandInBench(core, noise=0.001))
     assert set(results) == {"gemm8", "gemm16", "gemm40"}
     assert min(results, key=lambda name: results[name].ratio or 9) == "gemm40"
-    assert all(r.candidate.kernel.isa == "avx2" for r in results.values())
 
 
 def test_one_slow_parameter_set_does_not_keep_a_kernels_others_out() -> None:

@@ -24,7 +24,7 @@ LIMITS = Constraints("standard", 2**30)
 def explore(core: StandInCore, calls: int = 60) -> tuple[OnlineProblem, list[str], Any]:
     bench = StandInBench(core, noise=0.001)
     selector = selector_over(core)
-    problem = OnlineProblem(selector, None, PROBLEM, 1, LIMITS, bench=lambda *_: bench)
+    problem = OnlineProblem(selector, PROBLEM, 1, LIMITS, bench=lambda *_: bench)
     ran = []
     for _ in range(calls):
         turn = problem.next()

@@ -14,7 +14,7 @@ import convkit as ck
 from convkit.problem import Problem
 from convkit.tuner import tune_problem
 from convkit.tuner.choosing.selector import selector
-from convkit.tuner.evidence.recorder import Recorder
+from convkit.tuner.evidence.tiers import UserTier
 from convkit.tuner.machine import machine_class
 from convkit.tuner.measuring import calibration
 from convkit.tuner.report import page as report
@@ -68,12 +68,11 @@ def test_two_tunings_agree_or_tell_where_not(tmp_path: Path) -> None:
     for number, fast in enumerate(("one", "two")):
         core = StandInCore(one={"seconds": 1e-3}, two={"seconds": 1.2e-3}, third={"seconds": 0.9e-3})
         slow = StandInCore(one={"seconds": 1e-3}, two={"seconds": 1.2e-3}, third={"seconds": 1.3e-3})
-        selector_ = selector_over(core)
         paths.append(tmp_path / str(number))
-        recorder = Recorder(paths[-1], selector_.memory)
-        tuner_over(selector_, StandInBench(core, seed=number), recorder).tune(PROBLEM, 1, budget=60)
+        selector_ = selector_over(core, UserTier(str(paths[-1])))
+        tuner_over(selector_, StandInBench(core, seed=number), store=True).tune(PROBLEM, 1, budget=60)
         other = core if fast == "one" else slow
-        tuner_over(selector_, StandInBench(other), recorder).tune(PROBLEM.replace(c=16), 1, budget=60)
+        tuner_over(selector_, StandInBench(other), store=True).tune(PROBLEM.replace(c=16), 1, budget=60)
     found = agreement(*paths, choosing=selector_)
     assert (found.problems, found.same, found.tied) == (2, 1, 0)
     assert found.slowest == pytest.approx(0.3, rel=0.1)
@@ -85,7 +84,7 @@ def test_stale_problems_are_listed() -> None:
     selector_ = selector_over(old)
     tuner_over(selector_, StandInBench(old)).tune(PROBLEM, 1, budget=60)
     assert report.stale_problems(selector_) == []
-    grown = selector_over(StandInCore(gemm={"seconds": 2e-3}, newer={"seconds": 1e-3}), memory=selector_.memory)
+    grown = selector_over(StandInCore(gemm={"seconds": 2e-3}, newer={"seconds": 1e-3}), selector_.user)
     assert report.stale_problems(grown) == [(PROBLEM, 1)]
     assert "nothing was measured" in str(report.summarise(selector_over(old)))
 

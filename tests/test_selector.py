@@ -9,7 +9,7 @@ from convkit.problem import Problem
 from convkit.tuner.choosing.explanation import explain_problem
 from convkit.tuner.choosing.selector import UnsupportedAlgorithmError
 from convkit.tuner.evidence.records import Session, Trial
-from convkit.tuner.evidence.tiers import MemoryTier
+from convkit.tuner.evidence.tiers import UserTier
 
 PROBLEM = Problem(n=1, c=8, h=16, w=16, o=8, kh=3, kw=3)
 
@@ -35,10 +35,10 @@ def trial(own: Session, family: str, ratio: float, **changes: object) -> Trial:
     return Trial(**{**values, **changes})  # type: ignore[arg-type]
 
 
-def memory_of(*pairs: tuple[Session, Trial]) -> MemoryTier:
-    memory = MemoryTier()
+def memory_of(*pairs: tuple[Session, Trial]) -> UserTier:
+    memory = UserTier()
     for own, one in pairs:
-        memory.add(own, [one])
+        memory.record(own, [one], store=False)
     return memory
 
 
@@ -228,7 +228,7 @@ def test_tuning_completes_a_problem_and_only_new_kernels_run_later() -> None:
 
     known = dict(zip(("gemm", "winograd", "coarse"), CORE.details[::2], strict=False))
     grown = StandInCore(**known, newer={"seconds": 0.7e-3})
-    later = selector_over(grown, memory=selector.memory)
+    later = selector_over(grown, selector.user)
     assert not later.complete(PROBLEM, 1)
     assert later.choose(PROBLEM, 1).stale
     entrants = [c.kernel.family for c in tuner_over(later, StandInBench(grown)).entrants(PROBLEM, 1)]
@@ -244,7 +244,7 @@ def test_a_contended_tune_is_marked_and_not_complete() -> None:
     assert choice.stale
     assert selector.tried(PROBLEM, 1)
     assert not selector.complete(PROBLEM, 1)
-    ((own, _), *_) = selector.memory.evidence(str(PROBLEM), context_of(1))
+    ((own, _), *_) = selector.user.evidence([str(PROBLEM)], context_of(1))
     assert own.contended
 
 
@@ -296,7 +296,7 @@ def test_evidence_is_read_once() -> None:
     memory = memory_of((own, trial(own, "gemm", 1.0)))
     selector = selector_over(CORE, memory)
     assert selector.choose(PROBLEM, 1).family == "gemm"
-    memory.add(own, [trial(own, "winograd", 0.5)])
+    memory.record(own, [trial(own, "winograd", 0.5)], store=False)
     assert selector.choose(PROBLEM, 1).family == "gemm"
     selector.forget(PROBLEM)
     assert selector.choose(PROBLEM, 1).family == "winograd"

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import random
+import zlib
 from pathlib import Path
 
+import pytest
 from stand_ins import MACHINE, StandInCore, context_of, selector_over
 from test_database import make_session, make_trial
 
 from convkit.problem import Problem
 from convkit.tuner.evidence.database import Database
-from convkit.tuner.evidence.shipped import ShippedTier, file_name, write
+from convkit.tuner.evidence.shipped import DIRECTORY, ShippedTier, file_name, write
 from convkit.tuner.inventory import Inventory
-from convkit.tuner.machine import Context
+from convkit.tuner.machine import Context, MachineClass
 from convkit.tuner.report.page import measured_problems
 
 PROBLEM = Problem(n=1, c=8, h=16, w=16, o=8, kh=3, kw=3)
@@ -31,14 +35,14 @@ def shipped(directory: Path) -> ShippedTier:
         database.append(session, trials)
     merged = write(database, MACHINE, Inventory(CORE), str(directory))
     assert (merged.sessions, merged.trials) == (1, 2)
-    assert "secret" not in (directory / file_name(MACHINE)).read_text()
+    assert all(b"secret" not in part for part in parts_of(directory / file_name(MACHINE)))
     return ShippedTier(str(directory))
 
 
 def test_machines_like_it_find_the_trials(tmp_path: Path) -> None:
     tier = shipped(tmp_path)
     for machine in (MACHINE, MACHINE._replace(stepping=9, l3=0, l1d=65536)):
-        selector = selector_over(CORE, tier, context_of=lambda threads, m=machine: Context(m, threads, "cores"))
+        selector = selector_over(CORE, None, tier, context_of=lambda threads, m=machine: Context(m, threads, "cores"))
         choice = selector.choose(PROBLEM, 1)
         assert (choice.tier, choice.family) == ("shipped", "gemm")
     assert tier.problems(context_of(1)) == [(str(PROBLEM), 1)]
@@ -49,27 +53,70 @@ def test_machines_like_it_find_the_trials(tmp_path: Path) -> None:
 def test_other_machines_and_problems_do_not(tmp_path: Path) -> None:
     tier = shipped(tmp_path)
     for machine in (MACHINE._replace(model=1), MACHINE._replace(isa="avx512"), MACHINE._replace(l2=1)):
-        selector = selector_over(CORE, tier, context_of=lambda threads, m=machine: Context(m, threads, "unpinned"))
+        selector = selector_over(
+            CORE, None, tier, context_of=lambda threads, m=machine: Context(m, threads, "unpinned")
+        )
         assert selector.choose(PROBLEM, 1).tier == "model"
-    assert tier.evidence(str(PROBLEM.replace(c=800)), context_of(1)) == []
+    assert tier.evidence([str(PROBLEM.replace(c=800))], context_of(1)) == []
+
+
+def parts_of(path: Path) -> list[bytes]:
+    """All that a file holds, unpacked."""
+    head, _, rest = path.read_bytes().partition(b"\n")
+    sizes = json.loads(head)
+    index = zlib.decompress(rest[: sizes["index"]])
+    blocks = rest[sizes["index"] :]
+    dictionary = zlib.decompress(blocks[: sizes["dictionary"]])
+    blocks = blocks[sizes["dictionary"] :]
+    return [index, dictionary, *(
+        zlib.decompressobj(zdict=dictionary).decompress(blocks[place : place + size])
+        for place, size, _ in json.loads(index).values()
+    )]  # fmt: skip
 
 
 def test_a_damaged_file_is_ignored(tmp_path: Path) -> None:
-    tier = shipped(tmp_path)
+    shipped(tmp_path)
     path = tmp_path / file_name(MACHINE)
-    whole = path.read_text()
-    for text in (
-        whole[: len(whole) // 2],
-        whole.replace('"ratio"', '"tario"'),
-        "\0" * 99,
-        whole.replace("session", "s"),
-    ):
-        path.write_text(text)
+    whole = path.read_bytes()
+    generator = random.Random(2)
+    damaged = [whole[:size] for size in range(0, len(whole), 97)]
+    damaged += [
+        bytes(99),
+        b"\xff\xfe" * 50,
+        b"[" * 9000,
+        b"{}\n",
+        b'{"convkit": "trials", "version": 1}\n',
+        whole[:9] * 99,
+    ]
+    for _ in range(200):
+        changed = bytearray(whole)
+        changed[generator.randrange(len(whole))] = generator.randrange(256)
+        damaged.append(bytes(changed))
+    for data in damaged:
+        path.write_bytes(data)
         tier = ShippedTier(str(tmp_path))
-        assert len(tier.evidence(str(PROBLEM), context_of(1))) <= 1
+        assert len(tier.evidence([str(PROBLEM)], context_of(1))) <= 2
         tier.problems(context_of(1))
-    path.write_bytes(b"\xff\xfe" * 50)
-    assert ShippedTier(str(tmp_path)).evidence(str(PROBLEM), context_of(1)) == []
+    path.write_bytes(whole)
+    assert len(ShippedTier(str(tmp_path)).evidence([str(PROBLEM)], context_of(1))) == 2
+
+
+def test_what_the_package_ships_is_read(log: pytest.LogCaptureFixture) -> None:
+    files = sorted(Path(DIRECTORY).glob("*.trials"))
+    assert files
+    for path in files:
+        index, _, *blocks = parts_of(path)
+        vendor, family, model, isa, l2 = path.stem.split("-")
+        machine = MachineClass(vendor, int(family), int(model), 0, isa, 0, 1024 * int(l2[2:-1]), 0)
+        tier = ShippedTier()
+        problems = tier.problems(Context(machine, 1, "unpinned"))
+        assert len({text for text, _ in problems}) == len(json.loads(index)) == len(blocks)
+        for text, threads in problems:
+            pairs = tier.evidence([text], Context(machine, threads, "unpinned"))
+            assert pairs
+            assert all(trial.problem == text and session.threads == threads for session, trial in pairs)
+            Problem.parse(text)
+    assert log.records == []
 
 
 def test_losers_and_old_revisions_stay_behind(tmp_path: Path) -> None:
@@ -87,7 +134,7 @@ def test_losers_and_old_revisions_stay_behind(tmp_path: Path) -> None:
     ]
     database.append(session, trials)
     write(database, MACHINE, Inventory(core), str(tmp_path))
-    kept = ShippedTier(str(tmp_path)).evidence(trials[0].problem, context_of(1))
+    kept = ShippedTier(str(tmp_path)).evidence([trials[0].problem], context_of(1))
     fastest = {("f32_gemm__avx2", block) for block in blocks[:3]}
     assert {(t.kernel, t.parameters[0]) for _, t in kept} == fastest | {("f32_fast__avx2", 8)}
 
@@ -109,5 +156,5 @@ def test_trials_without_a_ratio_are_held_against_the_others_in_seconds(tmp_path:
     )  # fmt: skip
     core = StandInCore(gemm={"seconds": 1e-3, "blocks": (8, 9, 10, 11)}, other={"seconds": 9e-3})
     write(database, MACHINE, Inventory(core), str(tmp_path))
-    kept = ShippedTier(str(tmp_path)).evidence(str(PROBLEM), context_of(1))
+    kept = ShippedTier(str(tmp_path)).evidence([str(PROBLEM)], context_of(1))
     assert [trial.kernel for _, trial in kept] == ["f32_gemm__avx2"] * 3

@@ -309,14 +309,14 @@ class BestOf:
             known = problem.stored or problem.from_database or not self._store
             settled = winner is not None and not known and bool(problem.rounds.arms[winner].samples)
             problem.stored |= settled
-            outcomes = problem.rounds.results() if settled else []
+            results = problem.rounds.results() if settled else {}
         for label, failure in list(problem.failures.items()):
             notice_once(f"best of {self.name} {label}", f"BestOf {self.name}: {label} was dropped: {failure}")
         if settled:
             key = repr(problem.key)
             with planning:
                 from convkit.best_of.store import save
-            save(self.name, key, problem.threads, self.alternatives, outcomes)
+            save(self.name, key, problem.threads, self.alternatives, results)
 
     def _load(self, problem: _Problem) -> None:
         key = repr(problem.key)

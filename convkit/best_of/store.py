@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import uuid
-from collections.abc import Sequence
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
 
 from convkit.tuner import machine
-from convkit.tuner.evidence.records import BEST_OF, Session, Trial
+from convkit.tuner.choosing.selector import selector
+from convkit.tuner.evidence.records import BEST_OF, Result, Session, Trial
 from convkit.tuner.locks import planning
-from convkit.tuner.measuring.rounds import Outcome
 
 
 def problem_text(name: str, key: str) -> str:
@@ -21,26 +19,15 @@ def problem_text(name: str, key: str) -> str:
     return text if len(text) <= 400 else f"{text[:300]}-{hashlib.sha256(text.encode()).hexdigest()}"
 
 
-def save(name: str, key: str, threads: int, alternatives: Sequence[str], outcomes: Sequence[Outcome]) -> None:
+def save(name: str, key: str, threads: int, alternatives: Sequence[str], results: Mapping[int, Result]) -> None:
     """Write what a problem has settled on."""
     from convkit.best_of.selector import slug
 
-    here = machine.context(threads)
     with planning:
-        from convkit.tuner.measuring.tune import recorder
-
-        writer, versions = recorder(), machine.versions()
-    session = Session(
-        uuid.uuid4().hex, str(here.machine), here.machine.isa, threads, here.affinity,
-        f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%f}Z", versions=versions, policy={"operands": "real calls"},
-    )  # fmt: skip
+        session = Session.begin(machine.context(threads), {"operands": "real calls"})
+        user = selector().user
     text = problem_text(name, key)
-    trials = [
-        Trial(session.uuid, text, slug(alternatives[o.number]), 0, (), o.status, o.n, o.median, o.ratio, o.low, o.high,
-              reason=o.reason)
-        for o in outcomes
-    ]  # fmt: skip
-    writer.record(session, trials)
+    user.record(session, [Trial(session.uuid, text, slug(alternatives[i]), 0, (), *r) for i, r in results.items()])
 
 
 def load(name: str, key: str, threads: int, alternatives: Sequence[str]) -> int | None:
@@ -49,9 +36,8 @@ def load(name: str, key: str, threads: int, alternatives: Sequence[str]) -> int 
     A result counts only where every alternative of today took part.
     """
     from convkit.best_of.selector import slug
-    from convkit.tuner.choosing.selector import selector
 
-    evidence = selector().evidence_of(problem_text(name, key), threads)
+    evidence = selector().user.evidence([problem_text(name, key)], machine.context(threads))
     by_session: dict[str, dict[str, Trial]] = {}
     for session, trial in evidence:
         by_session.setdefault(session.uuid, {})[trial.kernel] = trial

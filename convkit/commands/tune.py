@@ -163,12 +163,12 @@ def _try_database() -> None:
 
 def _write_the_rest() -> None:
     """Write what a locked database has not taken so far; trials that it does not take now are lost."""
-    from convkit.tuner.measuring.tune import recorder
+    from convkit.tuner.choosing.selector import selector
 
-    writer = recorder()
-    writer.flush()
-    if writer.pending:
-        raise CommandError(f"{writer.pending} trials are lost: the database could not be written; the log says why")
+    user = selector().user
+    user.flush()
+    if user.unwritten:
+        raise CommandError(f"{user.unwritten} trials are lost: the database could not be written; the log says why")
 
 
 def _listed(stale: bool, from_misses: Path | None) -> list[Job]:

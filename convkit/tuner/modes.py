@@ -212,11 +212,9 @@ def _explore(
         return None
     with planning:
         from convkit.tuner.measuring.online import online
-        from convkit.tuner.measuring.tune import recorder
 
         constraints = Constraints.of_call(selector().inventory, problem, accuracy, workspace_limit)
-        writer = recorder()
-    turn = online.next(selector(), writer, problem, threads, constraints)
+    turn = online.next(selector(), problem, threads, constraints)
     if turn is None:
         return None
     candidate, settle = turn
@@ -250,7 +248,7 @@ def _tune_unless_known(problem: Problem, threads: int) -> None:
         # What a busy machine has measured is measured again by `convkit tune`, not in somebody's call.
         if selector().tried(problem, threads):
             return
-        from convkit.tuner.evidence.recorder import CALL_WAIT
+        from convkit.tuner.evidence.tiers import CALL_WAIT
         from convkit.tuner.measuring.tune import tune_problem
     begin = time.perf_counter()
     try:

@@ -10,7 +10,7 @@ from convkit.problem import Problem
 from convkit.tuner.accuracy import default_accuracy, parse_accuracy, refusal
 from convkit.tuner.choosing.cost_model import Constants, default_constants, predict
 from convkit.tuner.choosing.ranking import Ranked, Ranking, rank
-from convkit.tuner.evidence.tiers import Evidence, MemoryTier, Tier
+from convkit.tuner.evidence.tiers import FileTier, Tier, UserTier
 from convkit.tuner.inventory import Candidate, Inventory, Kernel, core_inventory
 from convkit.tuner.locks import planning
 from convkit.tuner.machine import Context, context
@@ -102,8 +102,10 @@ class Selector:
     Parameters
     ----------
     inventory : Inventory
-    tiers : sequence of Tier
-        In order of asking, the file tiers before the neighbours; the cost model comes last by itself.
+    user : UserTier
+        Is asked first, and told what is measured.
+    others : sequence of Tier
+        In order of asking. The neighbours come after them, the cost model last.
     constants : Constants
         Of the cost model.
     context_of : callable
@@ -113,14 +115,14 @@ class Selector:
     def __init__(
         self,
         inventory: Inventory,
-        tiers: Sequence[Tier] = (),
+        user: UserTier,
+        others: Sequence[Tier] = (),
         constants: Constants | None = None,
         context_of: Callable[[int], Context] = context,
-        memory: MemoryTier | None = None,
     ) -> None:
         self.inventory = inventory
-        self.tiers: tuple[Tier, ...] = tuple(tiers)
-        self.memory: MemoryTier = memory or MemoryTier()
+        self.user: UserTier = user
+        self.tiers: tuple[Tier, ...] = (user, *others)
         self.constants: Constants = constants or default_constants()
         self.context_of = context_of
         self._answers: dict[tuple[Problem, Context], list[TierAnswer]] = {}
@@ -174,8 +176,6 @@ class Selector:
             known = self._answers.get(key)
             if known is None:
                 known = [self._ask(tier, problem, here) for tier in self.tiers] if problem.multiply_adds else []
-                if not self.tiers and problem.multiply_adds:
-                    known = [self._ask(self.memory, problem, here)]
                 self._answers[key] = known
         return known
 
@@ -220,8 +220,7 @@ class Selector:
         return estimates(problem, threads, near, parameter_sets, self.predict)
 
     def _measured_problems(self, here: Context) -> set[tuple[str, int]]:
-        tiers = {*self.tiers, self.memory}
-        return {found for tier in tiers for found in tier.problems(here)}
+        return {found for tier in self.tiers for found in tier.problems(here)}
 
     def forget(self, problem: Problem) -> None:
         """Ask the tiers again for this problem: it was measured."""
@@ -258,25 +257,10 @@ class Selector:
         return predict(cost, problem, candidate.kernel.name, candidate.kernel.isa, threads, self.constants)
 
     def _ask(self, tier: Tier, problem: Problem, here: Context) -> TierAnswer:
-        evidence = self._evidence(tier, str(problem), here)
+        evidence = tier.evidence([str(problem)], here)
         if not evidence:
             return TierAnswer(tier.name, tier.outcome(), Ranking((), (), ()))
         return TierAnswer(tier.name, tier.outcome(), rank(evidence, problem, here, self.inventory))
-
-    def evidence_of(self, problem: str, threads: int) -> Evidence:
-        """All that the user's tier has under a problem's text."""
-        here = self.context_of(threads)
-        tiers = self.tiers or (self.memory,)
-        with planning:
-            return [pair for tier in tiers if tier.name == "user" for pair in self._evidence(tier, problem, here)]
-
-    def _evidence(self, tier: Tier, problem: str, here: Context) -> Evidence:
-        evidence = tier.evidence(problem, here)
-        if tier.name == "user" and tier is not self.memory:
-            stored = {(s.uuid, t.kernel, t.parameters) for s, t in evidence}
-            own = self.memory.evidence(problem, here)
-            evidence = evidence + [p for p in own if (p[0].uuid, p[1].kernel, p[1].parameters) not in stored]
-        return evidence
 
     def _measured_choice(self, problem: Problem, threads: int, answer: TierAnswer, best: Ranked) -> Choice:
         return Choice(
@@ -384,14 +368,11 @@ def selector() -> Selector:
 def _default_selector() -> Selector:
     from convkit.tuner.evidence.paths import paths
     from convkit.tuner.evidence.shipped import ShippedTier
-    from convkit.tuner.evidence.tiers import FileTier
 
     found = paths()
-    memory = MemoryTier(f"memory only: {found.reason}" if found.user is None else "measured in this process")
-    tiers: list[Tier] = [memory if found.user is None else FileTier("user", found.user, exact=True)]
-    tiers += [FileTier("site", path, exact=False) for path in found.sites]
-    tiers.append(ShippedTier())
-    return Selector(core_inventory(), tiers, memory=memory, constants=_stored_constants(found.user))
+    others: list[Tier] = [*(FileTier("site", path) for path in found.sites), ShippedTier()]
+    user = UserTier(found.user, found.reason)
+    return Selector(core_inventory(), user, others, constants=_stored_constants(found.user))
 
 
 def _stored_constants(user: str | None) -> Constants | None:

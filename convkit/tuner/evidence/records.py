@@ -9,29 +9,91 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+import uuid as uuids
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from datetime import UTC, datetime
+from operator import attrgetter
+from typing import Any, NamedTuple, TypeVar
 
 from convkit.problem import Problem
+from convkit.tuner import machine as machines
 
 # Problems of `BestOf` selectors begin with it; all others are convolutions.
 BEST_OF = "best_of-"
 STATUSES = ("complete", "raced out", "failed")
 MAX_PARAMETERS = 6
 
-_UUID = re.compile(r"[0-9a-f]{32}", re.ASCII)
-_KERNEL = re.compile(r"\w{1,120}", re.ASCII)
-_STARTED = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?Z", re.ASCII)
 _LONGEST_JSON = 8192
+
+R = TypeVar("R", bound="_Record")
+Check = Callable[[Any], bool]
 
 
 class RecordError(ValueError):
     """A record with a wrong type, an excessive size or an impossible value."""
 
 
+def _column(check: Check, **default: Any) -> Any:
+    return field(metadata={"check": check}, **default)
+
+
+def _text(longest: int, shortest: int = 1) -> Check:
+    return lambda value: isinstance(value, str) and shortest <= len(value) <= longest
+
+
+def _matching(pattern: str) -> Check:
+    compiled = re.compile(pattern, re.ASCII)
+    return lambda value: isinstance(value, str) and compiled.fullmatch(value) is not None
+
+
+def _whole(least: int, below: int) -> Check:
+    return lambda value: type(value) is int and least <= value < below
+
+
+def _is_figure(value: Any) -> bool:
+    return value is None or (type(value) is float and math.isfinite(value) and 0 <= value < 1e12)
+
+
+def _is_object(value: Any) -> bool:
+    return isinstance(value, Mapping) and len(json.dumps(dict(value))) <= _LONGEST_JSON
+
+
+def _is_parameters(value: Any) -> bool:
+    within = _whole(-(2**31), 2**31)
+    return type(value) is tuple and len(value) <= MAX_PARAMETERS and all(map(within, value))
+
+
+_UUID = _matching("[0-9a-f]{32}")
+_NO_FIGURE = {"default": None}
+
+
+class _Record:
+    """Checks its fields, and is read from and written to a row in their order."""
+
+    __slots__ = ()
+
+    def __post_init__(self) -> None:
+        names, checks, values_of = _COLUMNS[type(self)]
+        for name, check, value in zip(names, checks, values_of(self), strict=True):
+            if not check(value):
+                raise RecordError(f"{type(self).__name__.lower()}.{name}: impossible value {str(value)[:80]!r}")
+
+    def row(self) -> tuple[Any, ...]:
+        """The values of the record's row."""
+        names, _, values_of = _COLUMNS[type(self)]
+        pairs = zip(names, values_of(self), strict=True)
+        return tuple([_ENCODERS[name](value) if name in _ENCODERS else value for name, value in pairs])
+
+    @classmethod
+    def from_row(cls: type[R], row: tuple[Any, ...]) -> R:
+        """The record behind a row; RecordError where it is not one."""
+        pairs = zip(_COLUMNS[cls][0], row, strict=True)
+        return cls(*[_DECODERS[name](value) if name in _DECODERS else value for name, value in pairs])
+
+
 @dataclass(frozen=True, slots=True)
-class Session:
+class Session(_Record):
     """One run of measurements: the circumstances that its trials share.
 
     Attributes
@@ -46,54 +108,30 @@ class Session:
         True where something else used the machine; such trials count only where nothing better exists.
     """
 
-    uuid: str
-    machine: str
-    isa: str
-    threads: int
-    affinity: str
-    started: str
-    anchor: str = ""
-    contended: bool = False
-    versions: Mapping[str, Any] = field(default_factory=dict)
-    facts: Mapping[str, Any] = field(default_factory=dict)
-    policy: Mapping[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        _require(_matches(_UUID, self.uuid), "session.uuid", self.uuid)
-        _text("session.machine", self.machine, 200)
-        _text("session.isa", self.isa, 40)
-        _require(type(self.threads) is int and 1 <= self.threads <= 65536, "session.threads", self.threads)
-        _text("session.affinity", self.affinity, 40)
-        _require(_matches(_STARTED, self.started), "session.started", self.started)
-        _text("session.anchor", self.anchor, 300, empty=True)
-        _require(type(self.contended) is bool, "session.contended", self.contended)
-        for name in ("versions", "facts", "policy"):
-            value = getattr(self, name)
-            _require(isinstance(value, Mapping), f"session.{name}", value)
-            _require(len(json.dumps(dict(value))) <= _LONGEST_JSON, f"session.{name}", "too long")
-
-    def row(self) -> tuple[Any, ...]:
-        """The values of the session's row, in the order of the fields."""
-        return (
-            self.uuid, self.machine, self.isa, self.threads, self.affinity, self.started, self.anchor,
-            int(self.contended), *(json.dumps(dict(value), sort_keys=True) for value in (
-                self.versions, self.facts, self.policy)),
-        )  # fmt: skip
+    uuid: str = _column(_UUID)
+    machine: str = _column(_text(200))
+    isa: str = _column(_text(40))
+    threads: int = _column(_whole(1, 65537))
+    affinity: str = _column(_text(40))
+    started: str = _column(_matching(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?Z"))
+    anchor: str = _column(_text(300, 0), default="")
+    contended: bool = _column(lambda value: type(value) is bool, default=False)
+    versions: Mapping[str, Any] = _column(_is_object, default_factory=dict)
+    facts: Mapping[str, Any] = _column(_is_object, default_factory=dict)
+    policy: Mapping[str, Any] = _column(_is_object, default_factory=dict)
 
     @classmethod
-    def from_row(cls, row: tuple[Any, ...]) -> Session:
-        """The session behind a row; RecordError where it is not one."""
-        uuid, machine, isa, threads, affinity, started, anchor, contended, versions, facts, policy = row
-        _require(contended in (0, 1), "session.contended", contended)
+    def begin(cls, here: machines.Context, policy: Mapping[str, Any]) -> Session:
+        """A new session on this machine."""
         return cls(
-            uuid, machine, isa, threads, affinity, started, anchor, bool(contended),
-            _object(versions), _object(facts), _object(policy),
+            uuids.uuid4().hex, str(here.machine), here.machine.isa, here.threads, here.affinity,
+            f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%f}Z",
+            versions=machines.versions(), facts=machines.facts(), policy=policy,
         )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """What one candidate did on one problem within a session.
+class Result(NamedTuple):
+    """What a measurement found out about one candidate: the figures of its trial.
 
     Attributes
     ----------
@@ -111,11 +149,6 @@ class Trial:
         Why it failed or was raced out.
     """
 
-    session: str
-    problem: str
-    kernel: str
-    revision: int
-    parameters: tuple[int, ...]
     status: str
     n: int = 0
     median: float | None = None
@@ -126,31 +159,30 @@ class Trial:
     workspace: int = 0
     reason: str = ""
 
+
+@dataclass(frozen=True, slots=True)
+class Trial(_Record):
+    """What one candidate did on one problem within a session; `Result` explains the figures."""
+
+    session: str = _column(_UUID)
+    problem: str = _column(_text(400))
+    kernel: str = _column(_matching(r"\w{1,120}"))
+    revision: int = _column(_whole(0, 2**31))
+    parameters: tuple[int, ...] = _column(_is_parameters)
+    status: str = _column(lambda value: value in STATUSES)
+    n: int = _column(_whole(0, 2**31), default=0)
+    median: float | None = _column(_is_figure, **_NO_FIGURE)
+    ratio: float | None = _column(_is_figure, **_NO_FIGURE)
+    ratio_low: float | None = _column(_is_figure, **_NO_FIGURE)
+    ratio_high: float | None = _column(_is_figure, **_NO_FIGURE)
+    error: float | None = _column(_is_figure, **_NO_FIGURE)
+    workspace: int = _column(_whole(0, 2**62), default=0)
+    reason: str = _column(_text(400, 0), default="")
+
     def __post_init__(self) -> None:
-        _require(_matches(_UUID, self.session), "trial.session", self.session)
-        _text("trial.problem", self.problem, 400)
-        _require(_matches(_KERNEL, self.kernel), "trial.kernel", self.kernel)
-        _require(type(self.revision) is int and 0 <= self.revision < 2**31, "trial.revision", self.revision)
-        _require(
-            type(self.parameters) is tuple
-            and len(self.parameters) <= MAX_PARAMETERS
-            and all(type(value) is int and -(2**31) <= value < 2**31 for value in self.parameters),
-            "trial.parameters",
-            self.parameters,
-        )
-        _require(self.status in STATUSES, "trial.status", self.status)
-        _require(type(self.n) is int and 0 <= self.n < 2**31, "trial.n", self.n)
-        for name in ("median", "ratio", "ratio_low", "ratio_high", "error"):
-            value = getattr(self, name)
-            _require(
-                value is None or (type(value) is float and math.isfinite(value) and 0 <= value < 1e12),
-                f"trial.{name}",
-                value,
-            )
-        _require(type(self.workspace) is int and 0 <= self.workspace < 2**62, "trial.workspace", self.workspace)
-        _text("trial.reason", self.reason, 400, empty=True)
-        if self.status != "failed":
-            _require(self.n > 0 and bool(self.median), "trial.median", self.median)
+        _Record.__post_init__(self)
+        if self.status != "failed" and not (self.n and self.median):
+            raise RecordError(f"trial.median: impossible value {str(self.median)!r}")
 
     def check_problem(self) -> None:
         """RecordError where the text of the trial's problem is none."""
@@ -161,22 +193,14 @@ class Trial:
         except ValueError as error:
             raise RecordError(str(error)) from None
 
-    def row(self) -> tuple[Any, ...]:
-        """The values of the trial's row, in the order of the fields."""
-        return (
-            self.session, self.problem, self.kernel, self.revision, parameters_text(self.parameters), self.status,
-            self.n, self.median, self.ratio, self.ratio_low, self.ratio_high, self.error, self.workspace, self.reason,
-        )  # fmt: skip
 
-    @classmethod
-    def from_row(cls, row: tuple[Any, ...]) -> Trial:
-        """The trial behind a row; RecordError where it is not one."""
-        session, problem, kernel, revision, parameters, *rest = row
-        return cls(session, problem, kernel, revision, parse_parameters(parameters), *rest)
-
-
-SESSION_COLUMNS = tuple(f.name for f in fields(Session))
-TRIAL_COLUMNS = tuple(f.name for f in fields(Trial))
+SESSION_COLUMNS = tuple(column.name for column in fields(Session))
+TRIAL_COLUMNS = tuple(column.name for column in fields(Trial))
+# Of each kind of record the names of its columns, their checks, and what gets their values.
+_COLUMNS: dict[type[Any], tuple[tuple[str, ...], tuple[Check, ...], Callable[[Any], tuple[Any, ...]]]] = {
+    record: (names, tuple(column.metadata["check"] for column in fields(record)), attrgetter(*names))
+    for record, names in ((Session, SESSION_COLUMNS), (Trial, TRIAL_COLUMNS))
+}
 
 
 def parameters_text(parameters: tuple[int, ...]) -> str:
@@ -186,12 +210,12 @@ def parameters_text(parameters: tuple[int, ...]) -> str:
 
 def parse_parameters(text: Any) -> tuple[int, ...]:
     """Read what `parameters_text` wrote; RecordError for anything else."""
-    _text("parameters", text, 100, empty=True)
     try:
         values = tuple(int(part) for part in text.split(",")) if text else ()
-    except ValueError:
-        raise RecordError(f"parameters: {text!r}") from None
-    _require(len(values) <= MAX_PARAMETERS and parameters_text(values) == text, "parameters", text)
+    except (AttributeError, ValueError):
+        values = None
+    if values is None or len(values) > MAX_PARAMETERS or parameters_text(values) != text:
+        raise RecordError(f"parameters: {str(text)[:80]!r}")
     return values
 
 
@@ -208,8 +232,6 @@ def to_line(record: Session | Trial) -> str:
 
 def from_line(line: str) -> Session | Trial:
     """Read what `to_line` wrote; RecordError for anything else."""
-    if len(line) > 4 * _LONGEST_JSON:
-        raise RecordError("a line of an export file is too long")
     value = _object(line, 4 * _LONGEST_JSON)
     try:
         if set(value) == {"session"}:
@@ -222,23 +244,30 @@ def from_line(line: str) -> Session | Trial:
 
 
 def _object(text: Any, longest: int = _LONGEST_JSON) -> dict[str, Any]:
-    _text("JSON", text, longest)
+    if not isinstance(text, str) or len(text) > longest:
+        raise RecordError(f"not JSON of at most {longest} characters: {str(text)[:80]!r}")
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
-        raise RecordError(f"not JSON: {text[:80]!r}") from None
-    _require(isinstance(value, dict), "JSON object", text[:80])
-    return dict(value)
+        value = None
+    if not isinstance(value, dict):
+        raise RecordError(f"not a JSON object: {text[:80]!r}")
+    return value
 
 
-def _matches(pattern: re.Pattern[str], value: Any) -> bool:
-    return isinstance(value, str) and pattern.fullmatch(value) is not None
+def _flag(value: Any) -> bool:
+    if value not in (0, 1):
+        raise RecordError(f"session.contended: impossible value {str(value)[:80]!r}")
+    return bool(value)
 
 
-def _text(name: str, value: Any, longest: int, *, empty: bool = False) -> None:
-    _require(isinstance(value, str) and len(value) <= longest and (empty or bool(value)), name, value)
-
-
-def _require(condition: bool, name: str, value: Any) -> None:
-    if not condition:
-        raise RecordError(f"{name}: impossible value {str(value)[:80]!r}")
+_ENCODERS: dict[str, Callable[[Any], Any]] = {
+    "contended": int,
+    "parameters": parameters_text,
+    **dict.fromkeys(("versions", "facts", "policy"), lambda value: json.dumps(dict(value), sort_keys=True)),
+}
+_DECODERS: dict[str, Callable[[Any], Any]] = {
+    "contended": _flag,
+    "parameters": parse_parameters,
+    **dict.fromkeys(("versions", "facts", "policy"), _object),
+}

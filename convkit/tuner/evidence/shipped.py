@@ -1,38 +1,50 @@
-"""Trials that come with the package: export files, one for each class of machine, named after what must match."""
+"""Trials that come with the package: a file for each class of machine, named after what must match.
+
+A file begins with a line of JSON: how long the two parts behind it are. They are an index, which gives for each problem
+the place of its trials and the team sizes they were measured with, and a dictionary for the compressor. Then come the
+trials, each problem's compressed by themselves: a question reads no others.
+"""
 
 from __future__ import annotations
 
+import json
 import os
-from typing import TYPE_CHECKING
+import zlib
+from collections.abc import Collection, Iterable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import convkit
-from convkit.tuner.evidence.tiers import Evidence, counts_here
+from convkit.tuner.evidence.tiers import Evidence, counts_here, machine_counts
 from convkit.tuner.machine import Context, MachineClass
 from convkit.tuner.notices import notice_once
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from convkit.tuner.evidence.database import Database, Merged
-    from convkit.tuner.evidence.records import Trial
+    from convkit.tuner.evidence.records import Session, Trial
     from convkit.tuner.inventory import Inventory
 
 DIRECTORY = os.path.join(os.path.dirname(convkit.__file__), "data")
 _LONGEST = 2**26
+_DAMAGE = (OSError, ValueError, TypeError, KeyError, RecursionError, zlib.error)
+_WINDOW = 2**15
 # Of each session and problem as many trials, and kernels no slower than this many times the fastest.
 _FASTEST = 3
 _NEAR = 1.5
-# Beside the trials: a line of threads and problem for each, so that neighbours are found without reading all records.
-_INDEX = ".problems"
+
+
+class _Contents(NamedTuple):
+    places: dict[str, list[Any]]  # of each problem where it begins, how long it is, and the team sizes
+    dictionary: bytes
+    blocks: bytes
 
 
 def file_name(machine: MachineClass) -> str:
     """The name of the file for machines like this one."""
-    return f"{machine.vendor}-{machine.family}-{machine.model}-{machine.isa}-l2{machine.l2 // 1024}k.jsonl"
+    return f"{machine.vendor}-{machine.family}-{machine.model}-{machine.isa}-l2{machine.l2 // 1024}k.trials"
 
 
 class ShippedTier:
-    """Trials of the package's data files. Lines are parsed only where they are asked for.
+    """Trials of the package's data files. They are unpacked only where they are asked for.
 
     Parameters
     ----------
@@ -44,67 +56,46 @@ class ShippedTier:
 
     def __init__(self, directory: str = DIRECTORY) -> None:
         self._directory = directory
-        self._texts: dict[str, str] = {}
+        self._read: dict[str, _Contents] = {}
         self._outcome = "no file for machines like this"
 
-    def evidence(self, problem: str, context: Context) -> Evidence:
-        """Trials of a problem, given by its text, that count in this context."""
-        text = self._text(context.machine)
-        if not text:
+    def evidence(self, problems: Collection[str], context: Context) -> Evidence:
+        """Trials of any of the problems, given by their texts, that count in this context."""
+        contents = self._contents(context.machine)
+        known = [problem for problem in problems if problem in contents.places]
+        try:
+            return [pair for problem in known for pair in _unpacked(contents, problem, context)]
+        except _DAMAGE as error:
+            self._ignore(context.machine, error)
             return []
-        # Without any trials, what reads them need not be imported.
-        from convkit.tuner.evidence.records import RecordError, Session, Trial, from_line
-
-        sessions: dict[str, Session] = {}
-        found: Evidence = []
-        for line in _lines_with(text, f'"problem": "{problem}"'):
-            try:
-                trial = from_line(line)
-                if not isinstance(trial, Trial) or trial.problem != problem:
-                    continue
-                if trial.session not in sessions:
-                    for candidate in _lines_with(text, f'"uuid": "{trial.session}"'):
-                        session = from_line(candidate)
-                        if isinstance(session, Session):
-                            sessions[trial.session] = session
-                session_ = sessions[trial.session]
-            except (RecordError, KeyError) as error:
-                notice_once(f"shipped {line[:200]}", f"a shipped trial is ignored: {error}")
-                continue
-            if counts_here(session_, context, exact=False):
-                found.append((session_, trial))
-        return found
 
     def problems(self, context: Context) -> list[tuple[str, int]]:
         """Problems with trials for machines like this one, as (text, threads)."""
-        found = set()
-        for line in self._text(context.machine, _INDEX).splitlines():
-            threads, _, problem = line.partition(" ")
-            if threads.isdecimal() and len(threads) < 6:
-                found.add((problem, int(threads)))
-        return sorted(found)
+        places = self._contents(context.machine).places
+        return [(problem, threads) for problem, (_, _, teams) in places.items() for threads in teams]
 
     def outcome(self) -> str:
         """What `explain` says of it."""
         return self._outcome
 
-    def _text(self, machine: MachineClass, suffix: str = "") -> str:
-        name = file_name(machine) + suffix
-        known = self._texts.get(name)
+    def _contents(self, machine: MachineClass) -> _Contents:
+        name = file_name(machine)
+        known = self._read.get(name)
         if known is None:
-            known = ""
-            path = os.path.join(self._directory, name)
+            known = _Contents({}, b"", b"")
             try:
-                if os.path.getsize(path) <= _LONGEST:
-                    with open(path, encoding="utf-8") as stream:
-                        known = stream.read()
-                    self._outcome = file_name(machine)
+                known = _read(os.path.join(self._directory, name))
+                self._outcome = name
             except FileNotFoundError:
                 pass
-            except (OSError, UnicodeError) as error:
-                notice_once(f"shipped {path}", f"shipped trials are ignored: {path}: {error}")
-            self._texts[name] = known
+            except _DAMAGE as error:
+                self._ignore(machine, error)
+            self._read[name] = known
         return known
+
+    def _ignore(self, machine: MachineClass, error: Exception) -> None:
+        path = os.path.join(self._directory, file_name(machine))
+        notice_once(f"shipped {path}", f"shipped trials are ignored: {path}: {error}")
 
 
 def write(database: Database, machine: MachineClass, inventory: Inventory, directory: str = DIRECTORY) -> Merged:
@@ -113,31 +104,77 @@ def write(database: Database, machine: MachineClass, inventory: Inventory, direc
     Contended sessions stay behind, and so do the facts of a session, which may name a host's parts, and candidates that
     no call would choose.
     """
-    from dataclasses import replace
-
-    from convkit.tuner.evidence.database import EXPORT_HEADER, Merged
-    from convkit.tuner.evidence.records import BEST_OF, to_line
-    from convkit.tuner.evidence.tiers import machine_counts
+    from convkit.tuner.evidence.database import Merged
+    from convkit.tuner.evidence.records import BEST_OF
 
     kept = {
-        session.uuid: replace(session, facts={})
+        session.uuid: session
         for session in database.sessions()
         if not session.contended and machine_counts(session.machine, machine, False)
     }
     trials = _choosable(
         [t for t in database.trials() if t.session in kept and not t.problem.startswith(BEST_OF)], inventory
     )
-    used = {trial.session for trial in trials}
-    sessions = [session for uuid, session in kept.items() if uuid in used]
     os.makedirs(directory, exist_ok=True)
-    with open(os.path.join(directory, file_name(machine)), "w", encoding="utf-8") as stream:
-        stream.write(EXPORT_HEADER + "\n")
-        stream.writelines(to_line(session) + "\n" for session in sessions)
-        stream.writelines(to_line(trial) + "\n" for trial in trials)
-    problems = sorted({(kept[trial.session].threads, trial.problem) for trial in trials})
-    with open(os.path.join(directory, file_name(machine) + _INDEX), "w", encoding="utf-8") as stream:
-        stream.writelines(f"{threads} {problem}\n" for threads, problem in problems)
-    return Merged(len(sessions), len(trials))
+    with open(os.path.join(directory, file_name(machine)), "wb") as stream:
+        stream.write(packed(kept, trials))
+    return Merged(len({trial.session for trial in trials}), len(trials))
+
+
+def packed(sessions: dict[str, Session], trials: Iterable[Trial]) -> bytes:
+    """The content of a file with these trials, and with those of the sessions, given by uuid, that they belong to."""
+    from dataclasses import replace
+
+    groups: dict[str, dict[str, list[tuple[Any, ...]]]] = {}
+    for trial in trials:
+        # The group says which session and problem it is; more digits than these are noise.
+        row = [float(f"{value:.6g}") if isinstance(value, float) else value for value in trial.row()[2:]]
+        groups.setdefault(trial.problem, {}).setdefault(trial.session, []).append(tuple(row))
+    plain = {
+        problem: json.dumps([(replace(sessions[uuid], facts={}).row(), rows) for uuid, rows in sorted(group.items())])
+        for problem, group in sorted(groups.items())
+    }
+    dictionary = "".join(plain.values()).encode()[:_WINDOW]
+    blocks = b""
+    index = {}
+    for problem, text in plain.items():
+        compressor = zlib.compressobj(9, zdict=dictionary)
+        block = compressor.compress(text.encode()) + compressor.flush()
+        index[problem] = len(blocks), len(block), sorted({sessions[uuid].threads for uuid in groups[problem]})
+        blocks += block
+    parts = zlib.compress(json.dumps(index).encode(), 9), zlib.compress(dictionary, 9)
+    head = {"convkit": "shipped trials", "version": 1, "index": len(parts[0]), "dictionary": len(parts[1])}
+    return b"".join([json.dumps(head).encode(), b"\n", *parts, blocks])
+
+
+def _read(path: str) -> _Contents:
+    if os.path.getsize(path) > _LONGEST:
+        raise ValueError("it is too large")
+    with open(path, "rb") as stream:
+        head = json.loads(stream.readline(1000))
+        if (head["convkit"], head["version"]) != ("shipped trials", 1):
+            raise ValueError("it is of another version")
+        index = json.loads(_inflated(stream.read(head["index"])))
+        places = {str(problem): [int(place), int(size), list(teams)] for problem, (place, size, teams) in index.items()}
+        return _Contents(places, _inflated(stream.read(head["dictionary"])), stream.read())
+
+
+def _unpacked(contents: _Contents, problem: str, context: Context) -> Evidence:
+    from convkit.tuner.evidence.records import Session, Trial
+
+    place, size, teams = contents.places[problem]
+    if context.threads not in teams:
+        return []
+    found: Evidence = []
+    for session_row, rows in json.loads(_inflated(contents.blocks[place : place + size], contents.dictionary)):
+        session = Session.from_row(session_row)
+        if counts_here(session, context, exact=False):
+            found += [(session, Trial.from_row((session.uuid, problem, *row))) for row in rows]
+    return found
+
+
+def _inflated(data: bytes, dictionary: bytes = b"") -> bytes:
+    return zlib.decompressobj(zdict=dictionary).decompress(data, _LONGEST)
 
 
 def _choosable(trials: Iterable[Trial], inventory: Inventory) -> list[Trial]:
@@ -161,14 +198,3 @@ def _choosable(trials: Iterable[Trial], inventory: Inventory) -> list[Trial]:
         of_kernels = {trial.kernel: trial for trial in reversed(near)}.values()
         kept += list(dict.fromkeys([*fastest[:_FASTEST], *of_kernels]))
     return kept
-
-
-def _lines_with(text: str, needle: str) -> list[str]:
-    found = []
-    at = text.find(needle)
-    while at >= 0:
-        begin, end = text.rfind("\n", 0, at) + 1, text.find("\n", at)
-        end = len(text) if end < 0 else end
-        found.append(text[begin:end])
-        at = text.find(needle, end)
-    return found

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from convkit.tuner.locks import planning
@@ -12,18 +13,34 @@ from convkit.tuner.notices import notice_once
 
 if TYPE_CHECKING:
     from convkit.tuner.evidence.database import Database
+    from convkit.tuner.evidence.database_file import DatabaseError
     from convkit.tuner.evidence.records import Session, Trial
+
+# Seconds for which a caller's convolution waits for another process at most, and those of a command.
+CALL_WAIT = 1.0
+COMMAND_WAIT = 20.0
+_TRY_WAIT = 0.05
+
+_FIXES = {
+    "busy": "what was measured is kept and written with the next trial, if the database is free then",
+    "damaged": "it was left where it is; remove it or set CONVKIT_DB",
+    "foreign": "set CONVKIT_DB to another path",
+    "future": "set CONVKIT_DB to another path or use the newer convkit",
+    "forbidden": "correct its owner or mode, or set CONVKIT_DB",
+    "unwritable": "make it writable, free space, or set CONVKIT_DB",
+    "absent": "set HOME or CONVKIT_DB",
+}
 
 Evidence = list[tuple["Session", "Trial"]]
 T = TypeVar("T")
 
 
 class Tier(Protocol):
-    """Trials of one origin."""
+    """Trials of one origin. Problems are given by their texts."""
 
     name: str
 
-    def evidence(self, problem: str, context: Context) -> Evidence: ...
+    def evidence(self, problems: Collection[str], context: Context) -> Evidence: ...
     def problems(self, context: Context) -> list[tuple[str, int]]: ...
     def outcome(self) -> str: ...
 
@@ -39,7 +56,7 @@ class FileTier:
         Only trials of exactly this machine class count; otherwise those of machines like it do, too.
     """
 
-    def __init__(self, name: str, path: str, *, exact: bool) -> None:
+    def __init__(self, name: str, path: str, *, exact: bool = False) -> None:
         self.name = name
         self._path = path
         self._exact = exact
@@ -47,11 +64,11 @@ class FileTier:
         self._trouble = ""
         self._busy = False
 
-    def evidence(self, problem: str, context: Context) -> Evidence:
-        """Trials of a problem, given by its text, that count in this context."""
+    def evidence(self, problems: Collection[str], context: Context) -> Evidence:
+        """Trials of any of the problems that count in this context, oldest first."""
 
         def ask(database: Database, last_row: int) -> Evidence:
-            return database.evidence(problem, last_row)
+            return database.evidence(problems, last_row)
 
         pairs: Evidence = self._ask(ask, [])
         return [pair for pair in pairs if counts_here(pair[0], context, exact=self._exact)]
@@ -65,21 +82,19 @@ class FileTier:
 
     def outcome(self) -> str:
         """What `explain` says of the file."""
-        return self._trouble or str(self._path)
+        return self._trouble or self._path
 
-    def _ask(self, question: Callable[..., T], otherwise: T) -> T:
+    def _ask(self, question: Callable[[Database, int], T], otherwise: T) -> T:
         # Without a file SQLite need not even be imported.
         if not os.path.lexists(self._path):
             self._trouble = f"no file {self._path}"
             return otherwise
         with planning:
-            from pathlib import Path
-
-            from convkit.tuner.evidence.database import READ_WAIT, Database, DatabaseError
+            from convkit.tuner.evidence.database import Database
+            from convkit.tuner.evidence.database_file import READ_WAIT, DatabaseError
 
             # Once is enough: what is locked is mostly locked for long.
-            wait = 0.0 if self._busy else READ_WAIT
-            database = Database(Path(self._path), owned=self._exact, read_wait=wait)
+            database = Database(self._path, owned=self._exact, read_wait=0.0 if self._busy else READ_WAIT)
             try:
                 if self._last_row is None:
                     self._last_row = database.last_row()
@@ -95,36 +110,106 @@ class FileTier:
             return answer
 
 
-class MemoryTier:
-    """Trials that this process measured itself; they come before any file."""
+class UserTier:
+    """The user's trials: those that the file held when this process first asked, and those that it has measured since.
+
+    Parameters
+    ----------
+    path : str or None
+        The file; None keeps everything in memory.
+    reason : str
+        Why there is no file, and what would change that.
+    """
 
     name = "user"
 
-    def __init__(self, why: str = "measured in this process") -> None:
-        self._why = why
-        self._pairs: dict[str, Evidence] = {}
+    def __init__(self, path: str | None = None, reason: str = "of this process") -> None:
+        self._path = path
+        self._reason = reason
+        self._file = None if path is None else FileTier("user", path, exact=True)
+        self._own: dict[str, Evidence] = {}
+        self._unwritten: list[tuple[Session, Sequence[Trial]]] = []
+        self._waited_in_vain = False
 
-    def add(self, session: Session, trials: Iterable[Trial]) -> None:
-        """Remember trials of a session."""
+    def evidence(self, problems: Collection[str], context: Context) -> Evidence:
+        """Trials of any of the problems that count in this context, oldest first."""
         with planning:
-            for trial in trials:
-                self._pairs.setdefault(trial.problem, []).append((session, trial))
-
-    def evidence(self, problem: str, context: Context) -> Evidence:
-        """Trials of a problem, given by its text, that count in this context."""
-        with planning:
-            pairs = list(self._pairs.get(problem, ()))
-        return [pair for pair in pairs if counts_here(pair[0], context, exact=True)]
+            own = [pair for text in problems for pair in self._own.get(text, ())]
+            stored = [] if self._file is None else self._file.evidence(problems, context)
+        known = {session.uuid for session, _ in own}
+        pairs = [pair for pair in stored if pair[0].uuid not in known]
+        return pairs + [pair for pair in own if counts_here(pair[0], context, exact=True)]
 
     def problems(self, context: Context) -> list[tuple[str, int]]:
-        """Problems measured in this process, as (text, threads)."""
+        """Problems with trials of this machine class, as (text, threads)."""
         with planning:
-            found = {(text, session.threads) for text, pairs in self._pairs.items() for session, _ in pairs}
-        return sorted(found)
+            own = {(text, session.threads) for text, pairs in self._own.items() for session, _ in pairs}
+            return sorted(own.union(() if self._file is None else self._file.problems(context)))
 
     def outcome(self) -> str:
         """What `explain` says of it."""
-        return self._why
+        return f"memory only: {self._reason}" if self._file is None else self._file.outcome()
+
+    @property
+    def unwritten(self) -> int:
+        """Trials that are to be in the file and are not yet."""
+        return sum(len(trials) for _, trials in self._unwritten)
+
+    def record(
+        self, session: Session, trials: Sequence[Trial], *, store: bool = True, lock_wait: float = CALL_WAIT
+    ) -> None:
+        """Remember the trials of a session and write them, with any that could not be written before.
+
+        Parameters
+        ----------
+        store : bool
+            False leaves the file alone.
+        lock_wait : float
+            Seconds to wait for other processes at most. Once that was in vain, this process never waits again.
+        """
+        with planning:
+            for trial in trials:
+                self._own.setdefault(trial.problem, []).append((session, trial))
+            if store and trials and self._path is None:
+                notice_once("no database", f"tuning results are kept in memory only: {self._reason}")
+            elif store and trials:
+                self._unwritten.append((session, trials))
+        self.flush(lock_wait)
+
+    def flush(self, lock_wait: float = CALL_WAIT) -> None:
+        """Write what is not in the file yet, a transaction for each session."""
+        deadline = time.monotonic() + (0.0 if self._waited_in_vain else lock_wait)
+        while True:
+            # In short tries, so that neither other threads' calls nor a fork wait along.
+            with planning:
+                error = self._write()
+                busy = error is not None and error.cause == "busy"
+                if not busy or time.monotonic() >= deadline:
+                    self._waited_in_vain |= busy
+                    if error is not None:
+                        text = f"tuning results are kept in memory only: {error}; {_FIXES[error.cause]}"
+                        notice_once(f"write {self._path}", text)
+                    return
+            time.sleep(0.01)
+
+    def _write(self) -> DatabaseError | None:
+        if self._path is None or not self._unwritten:
+            return None
+        from convkit.tuner.evidence.database import Database
+        from convkit.tuner.evidence.database_file import DatabaseError
+
+        database = Database(self._path, write_wait=0.0 if self._waited_in_vain else _TRY_WAIT)
+        moved = None
+        while self._unwritten:
+            try:
+                database.append(*self._unwritten[0])
+                self._unwritten.pop(0)
+            except DatabaseError as error:
+                moved = database.move_aside() if error.cause == "damaged" and moved is None else None
+                if moved is None:
+                    return error
+                notice_once(f"moved {self._path}", f"the damaged tuning database was moved to {moved}")
+        return None
 
 
 def machine_counts(machine: str, here: MachineClass, exact: bool) -> bool:

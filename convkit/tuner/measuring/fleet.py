@@ -10,12 +10,11 @@ import io
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, TypeVar
+from typing import Any
 
 from convkit.distribution import install_line
 from convkit.problem import Problem
 
-T = TypeVar("T")
 Job = tuple[Problem, int]
 Progress = Callable[[int, int, str], None]
 
@@ -36,24 +35,6 @@ class FleetResult:
     failed: tuple[str, ...]
 
 
-def parse_shard(text: str) -> tuple[int, int]:
-    """Shard and number of shards from a text like "2/8"; the first is 1."""
-    first, _, last = text.partition("/")
-    try:
-        number, count = int(first), int(last)
-    except ValueError:
-        number, count = 0, 0
-    if not 1 <= number <= count:
-        raise ValueError(f'a shard is written like "2/8", from 1/8 to 8/8, got {text!r}')
-    return number, count
-
-
-def shard(jobs: Sequence[T], text: str) -> list[T]:
-    """Every n-th of the jobs: together the shards are all of them, and each gets early and late ones."""
-    number, count = parse_shard(text)
-    return list(jobs[number - 1 :: count])
-
-
 def measure_shard(jobs: Sequence[tuple[str, int]], budget: float | None = None) -> tuple[str, list[str]]:
     """Run on a worker: measure problems, given as (text, threads), and return an export and what failed.
 
@@ -64,7 +45,7 @@ def measure_shard(jobs: Sequence[tuple[str, int]], budget: float | None = None) 
     from pathlib import Path
 
     from convkit.tuner.choosing.selector import selector
-    from convkit.tuner.evidence.database import Database
+    from convkit.tuner.evidence.database import write_lines
     from convkit.tuner.measuring.tune import tune_problem
 
     failed = []
@@ -76,15 +57,10 @@ def measure_shard(jobs: Sequence[tuple[str, int]], budget: float | None = None) 
                 tune_problem(Problem.parse(text), threads, budget=budget, store=False)
             except (ValueError, MemoryError) as error:
                 failed.append(f"{text} with {threads} threads: {error}")
-    memory = selector().memory
-    with tempfile.TemporaryDirectory() as directory:
-        database = Database(Path(directory) / "shard.sqlite")
-        for text, threads in jobs:
-            for session, trial in memory.evidence(text, selector().context_of(threads)):
-                database.append(session, [trial])
-        stream = io.StringIO()
-        if database.exists():
-            database.export(stream, contended=True)
+    user, stream = selector().user, io.StringIO()
+    pairs = [pair for text, threads in jobs for pair in user.evidence([text], selector().context_of(threads))]
+    if pairs:
+        write_lines(stream, {session.uuid: session for session, _ in pairs}.values(), [trial for _, trial in pairs])
     return stream.getvalue(), failed
 
 

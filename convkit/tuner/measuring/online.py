@@ -6,19 +6,15 @@ settled, trials are written and the plan is cached as if it had been replayed.
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
 
 from convkit.problem import Problem
-from convkit.tuner import machine
 from convkit.tuner.choosing.selector import Constraints, Selector
-from convkit.tuner.evidence.recorder import Recorder
-from convkit.tuner.evidence.records import Session, Trial, anchor_text
+from convkit.tuner.evidence.records import Result, Session, Trial, anchor_text
 from convkit.tuner.inventory import Candidate
 from convkit.tuner.locks import ForkSafeLock, planning
-from convkit.tuner.measuring.rounds import Outcome, Rounds
+from convkit.tuner.measuring.rounds import Rounds
 from convkit.tuner.measuring.workbench import Bench, Workbench
 
 # Kernels and parameters predicted much slower than the best are not tried on somebody's real work.
@@ -54,7 +50,6 @@ class OnlineProblem:
     def __init__(
         self,
         selector: Selector,
-        recorder: Recorder | None,
         problem: Problem,
         threads: int,
         constraints: Constraints,
@@ -65,7 +60,6 @@ class OnlineProblem:
         self.problem = problem
         self.threads = threads
         self._selector = selector
-        self._recorder = recorder
         self._candidates = self._entrants(constraints)
         self._errors: dict[int, float] = {}
         self._rounds = Rounds([str(candidate) for candidate in self._candidates], rounds=rounds)
@@ -94,8 +88,8 @@ class OnlineProblem:
                 if winner is None or self._written:
                     return
                 self._written = True
-                outcomes = self._rounds.results()
-            self._write(self._candidates[winner], outcomes)
+                results = self._rounds.results()
+            self._write(self._candidates[winner], results)
 
         return candidate, settle
 
@@ -152,29 +146,21 @@ class OnlineProblem:
             self._bench = None
         return True
 
-    def _write(self, best: Candidate, outcomes: list[Outcome]) -> None:
-        here = self._selector.context_of(self.threads)
+    def _write(self, best: Candidate, results: dict[int, Result]) -> None:
+        choosing = self._selector
         with planning:
-            versions, facts = machine.versions(), machine.facts()
-        session = Session(
-            uuid.uuid4().hex, str(here.machine), here.machine.isa, self.threads, here.affinity,
-            f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%f}Z", anchor_text(best.kernel.name, best.parameters),
-            versions=versions, facts=facts, policy={"operands": "real calls"},
-        )  # fmt: skip
+            session = Session.begin(choosing.context_of(self.threads), {"operands": "real calls"})
+        session = replace(session, anchor=anchor_text(best.kernel.name, best.parameters))
         trials = []
-        for outcome in outcomes:
-            candidate = self._candidates[outcome.number]
-            trials.append(Trial(
-                session.uuid, str(self.problem), candidate.kernel.name, candidate.kernel.revision,
-                candidate.parameters, outcome.status, outcome.n, outcome.median, outcome.ratio, outcome.low,
-                outcome.high, self._errors.get(outcome.number),
-                self._selector.inventory.workspace(candidate, self.problem, self.threads), outcome.reason,
-            ))  # fmt: skip
-        if self._recorder is None:
-            self._selector.memory.add(session, trials)
-        else:
-            self._recorder.record(session, trials)
-        self._selector.forget(self.problem)
+        for number, result in results.items():
+            c = self._candidates[number]
+            workspace = choosing.inventory.workspace(c, self.problem, self.threads)
+            figures = result._replace(error=self._errors.get(number), workspace=workspace)
+            trials.append(
+                Trial(session.uuid, str(self.problem), c.kernel.name, c.kernel.revision, c.parameters, *figures)
+            )
+        choosing.user.record(session, trials)
+        choosing.forget(self.problem)
 
 
 class Online:
@@ -187,7 +173,6 @@ class Online:
     def next(
         self,
         selector: Selector,
-        recorder: Recorder | None,
         problem: Problem,
         threads: int,
         constraints: Constraints,
@@ -198,7 +183,7 @@ class Online:
         with self._lock:
             found = self._problems.get(key)
             if found is None:
-                found = self._problems[key] = OnlineProblem(selector, recorder, problem, threads, constraints)
+                found = self._problems[key] = OnlineProblem(selector, problem, threads, constraints)
         return found.next()
 
     def reports(self) -> list[OnlineReport]:

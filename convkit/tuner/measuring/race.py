@@ -18,6 +18,7 @@ from typing import Any
 
 from convkit.tuner.accuracy import class_of
 from convkit.tuner.choosing.intervals import median, median_interval
+from convkit.tuner.evidence.records import Result
 from convkit.tuner.inventory import Candidate
 from convkit.tuner.measuring.contention import ContentionGuard
 from convkit.tuner.measuring.workbench import Bench, Runner
@@ -103,22 +104,6 @@ class Policy:
 
 
 @dataclass(slots=True)
-class Result:
-    """What the race found out about one candidate."""
-
-    candidate: Candidate
-    status: str
-    n: int = 0
-    median: float | None = None
-    ratio: float | None = None
-    low: float | None = None
-    high: float | None = None
-    error: float | None = None
-    workspace: int = 0
-    reason: str = ""
-
-
-@dataclass(slots=True)
 class _Entrant:
     candidate: Candidate
     runner: Runner
@@ -149,8 +134,6 @@ class Race:
         Makes candidates ready and knows what is right.
     budget : float
         Seconds. Candidates are screened in order until the larger part of it is spent; at least two are.
-    record : callable
-        Called with each `Result` as soon as it is final.
     threads : int
         Team size of the candidates.
     """
@@ -160,7 +143,6 @@ class Race:
         bench: Bench,
         *,
         budget: float,
-        record: Callable[[Result], None],
         policy: Policy | None = None,
         guard: ContentionGuard | None = None,
         clock: Callable[[], float] = time.perf_counter,
@@ -171,16 +153,16 @@ class Race:
         self._bench = bench
         self._threads = threads
         self._budget = budget
-        self._record = record
         self._policy = policy or Policy()
         self._guard = guard or ContentionGuard()
         self._clock = clock
         self._random = random.Random(seed)
         self._progress = progress or (lambda done, total, text: None)
+        self.results: list[tuple[Candidate, Result]] = []
         self._anchor: _Entrant | None = None
         self._final = 0
         self._total = 0
-        self._deferred: list[Result] = []
+        self._deferred: list[tuple[Candidate, Result]] = []
 
     @property
     def anchor(self) -> Candidate | None:
@@ -188,7 +170,7 @@ class Race:
         return None if self._anchor is None else self._anchor.candidate
 
     def run(self, candidates: Sequence[Candidate]) -> None:
-        """Race. Every result goes to `record`; on KeyboardInterrupt those with enough samples do, and it propagates."""
+        """Race, to fill `results`; on KeyboardInterrupt with those that have enough samples, and it propagates."""
         self._total = len(candidates)
         begin = self._clock()
         entrants: list[_Entrant] = []
@@ -254,12 +236,12 @@ class Race:
                 slow += behind
                 entrant.behind = behind
             else:
-                self._deferred.append(self._screened_out(entrant))
+                self._deferred.append((entrant.candidate, self._screened_out(entrant)))
         entrants[:] = kept
 
     def _screened_out(self, entrant: _Entrant) -> Result:
         return Result(
-            entrant.candidate, "raced out", n=1, median=entrant.first, error=entrant.error,
+            "raced out", n=1, median=entrant.first, error=entrant.error,
             workspace=entrant.workspace, reason="slow in its first samples",
         )  # fmt: skip
 
@@ -272,11 +254,11 @@ class Race:
             now = self._anchor.first
             if now <= _LONG_RUN:
                 now = self._sample(self._anchor)
-        for result in self._deferred:
+        for candidate, result in self._deferred:
             if self._anchor is not None and result.median is not None:
-                result.ratio = result.median / self._anchor.first
-                result.median = result.ratio * now
-            self._emit(result)
+                ratio = result.median / self._anchor.first
+                result = result._replace(ratio=ratio, median=ratio * now)
+            self._emit(candidate, result)
         self._deferred.clear()
 
     def _prepare(self, candidate: Candidate, rivals: Sequence[_Entrant]) -> _Entrant | None:
@@ -290,12 +272,13 @@ class Race:
             first = self._clock() - begin
             error = self._bench.error(y)
         except (ValueError, RuntimeError, MemoryError) as failure:
-            self._deferred.append(Result(candidate, "failed", reason=f"{type(failure).__name__}: {failure}"[:400]))
+            self._deferred.append((candidate, Result("failed", reason=f"{type(failure).__name__}: {failure}"[:400])))
             return None
         if error > self._bench.tolerance(candidate):
             reason = f"wrong: RMS error {error:.1e}"
             recorded = error if math.isfinite(error) else None
-            self._deferred.append(Result(candidate, "failed", error=recorded, workspace=workspace, reason=reason))
+            result = Result("failed", error=recorded, workspace=workspace, reason=reason)
+            self._deferred.append((candidate, result))
             return None
         entrant = _Entrant(candidate, runner, 1, first, error, workspace, self._bench.footprint(candidate))
         best = _best_first(rivals, entrant.level)
@@ -433,7 +416,7 @@ class Race:
 
     def _leave(self, entrants: list[_Entrant], entrant: _Entrant, status: str, reason: str = "") -> None:
         entrants.remove(entrant)
-        self._emit(self._result(entrant, status, reason))
+        self._emit(entrant.candidate, self._result(entrant, status, reason))
 
     def _clear(self, figures: Sequence[tuple[float, float, float]]) -> bool:
         """True where more rounds would not change who is the best of these, or by too little to matter."""
@@ -463,19 +446,19 @@ class Race:
         rounds = entrant.undisturbed if len(entrant.undisturbed) >= self._policy.block else entrant.samples.keys()
         samples = [entrant.samples[r] for r in rounds] or [entrant.first]
         return Result(
-            entrant.candidate, status, n=len(samples), median=median(samples), ratio=ratio, low=low,
-            high=high, error=entrant.error, workspace=entrant.workspace, reason=reason,
+            status, n=len(samples), median=median(samples), ratio=ratio, ratio_low=low,
+            ratio_high=high, error=entrant.error, workspace=entrant.workspace, reason=reason,
         )  # fmt: skip
 
     def _finish(self, entrants: list[_Entrant]) -> None:
         for entrant in entrants:
-            self._emit(self._result(entrant, "complete"))
+            self._emit(entrant.candidate, self._result(entrant, "complete"))
         entrants.clear()
 
-    def _emit(self, result: Result) -> None:
+    def _emit(self, candidate: Candidate, result: Result) -> None:
         self._final += 1
-        self._record(result)
-        self._progress(self._final, self._total, str(result.candidate))
+        self.results.append((candidate, result))
+        self._progress(self._final, self._total, str(candidate))
 
 
 def _best_first(rivals: Sequence[_Entrant], level: int) -> float:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 import random
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from convkit.tuner.choosing.intervals import median, median_interval
+from convkit.tuner.evidence.records import Result
 
 # How often an alternative is passed over for a sample that does not count before it is sampled as it is.
 _PATIENCE = 200
@@ -46,19 +46,6 @@ class Arm:
     def median(self) -> float | None:
         """Median seconds, None where it never finished."""
         return median(self.counted) if self.samples else None
-
-
-class Outcome(NamedTuple):
-    """An alternative, by number, at the end, as `records.Trial` stores it: ratios are those to the winner."""
-
-    number: int
-    status: str
-    n: int
-    median: float | None
-    ratio: float | None
-    low: float | None
-    high: float | None
-    reason: str
 
 
 class Rounds:
@@ -154,14 +141,15 @@ class Rounds:
         common = sorted(own[r] / other[r] for r in own if r in other and (r or len(own) == 1))
         return (median(common), *median_interval(common)) if common else None
 
-    def results(self) -> list[Outcome]:
-        """What is known of each alternative that ran or failed, relative to the winner."""
-        found = []
+    def results(self) -> dict[int, Result]:
+        """What is known of each alternative, by number, that ran or failed; ratios are those to the winner."""
+        found = {}
         for index, arm in enumerate(self.arms):
             if self.winner is not None and (arm.samples or arm.failed):
                 ratio, low, high = self.figures(index, self.winner) or (None, None, None)
                 status = "failed" if arm.failed else "raced out" if arm.out else "complete"
-                found.append(Outcome(index, status, len(arm.counted), arm.median, ratio, low, high, arm.out[:400]))
+                reason = arm.out[:400]
+                found[index] = Result(status, len(arm.counted), arm.median, ratio, low, high, reason=reason)
         return found
 
     def _best(self) -> int:

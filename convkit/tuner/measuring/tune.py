@@ -4,28 +4,22 @@ from __future__ import annotations
 
 import math
 import time
-import uuid
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
-from pathlib import Path
+from dataclasses import replace
 
 from convkit.problem import Problem
-from convkit.tuner import machine
 from convkit.tuner.choosing.ranking import Ranking
 from convkit.tuner.choosing.selector import Choice, Selector, selector
-from convkit.tuner.evidence.paths import paths
-from convkit.tuner.evidence.recorder import COMMAND_WAIT, Recorder
 from convkit.tuner.evidence.records import Session, Trial, anchor_text
-from convkit.tuner.evidence.tiers import MemoryTier
+from convkit.tuner.evidence.tiers import COMMAND_WAIT
 from convkit.tuner.inventory import Candidate
 from convkit.tuner.locks import ForkSafeLock, planning
 from convkit.tuner.measuring.contention import ContentionGuard
-from convkit.tuner.measuring.race import Policy, Progress, Race, Result
+from convkit.tuner.measuring.race import Policy, Progress, Race
 from convkit.tuner.measuring.workbench import Bench, Workbench
 
 # Two races in one process would time each other.
 _racing = ForkSafeLock()
-_recorders: dict[MemoryTier, Recorder] = {}
 
 
 def tune_problem(
@@ -64,23 +58,10 @@ def tune_problem(
     KeyboardInterrupt
         Between two samples; what was measured until then is stored.
     """
-    with planning:
-        tuner = Tuner(selector(), recorder() if store else None, lock_wait=lock_wait)
+    tuner = Tuner(selector(), store=store, lock_wait=lock_wait)
     if budget is None and at_most is not None:
         budget = min(tuner.default_budget(problem, threads), at_most)
     return tuner.tune(problem, threads, budget=budget, progress=progress, seed=seed)
-
-
-def recorder() -> Recorder:
-    """The recorder of this process's selector."""
-    with planning:
-        memory = selector().memory
-        found = _recorders.get(memory)
-        if found is None:
-            where = paths()
-            _recorders.clear()
-            found = _recorders[memory] = Recorder(Path(where.user) if where.user else None, memory, where.reason)
-        return found
 
 
 class Tuner:
@@ -89,8 +70,8 @@ class Tuner:
     Parameters
     ----------
     selector : Selector
-    recorder : Recorder or None
-        None keeps trials in the selector's memory.
+    store : bool
+        Write trials to the user's database; otherwise this process alone knows them.
     bench : callable
         ``bench(problem, threads, seed)``; injected in tests, like `guard` and `clock`.
     """
@@ -98,24 +79,21 @@ class Tuner:
     def __init__(
         self,
         selector: Selector,
-        recorder: Recorder | None = None,
         *,
+        store: bool = True,
         bench: Callable[[Problem, int, int], Bench] = Workbench,
         guard: Callable[[], ContentionGuard] = ContentionGuard,
         policy: Policy | None = None,
         clock: Callable[[], float] = time.perf_counter,
-        facts: Callable[[], tuple[dict[str, str], dict[str, object]]] | None = None,
         lock_wait: float = COMMAND_WAIT,
     ) -> None:
         self._selector = selector
-        self._recorder = recorder or Recorder(None, selector.memory)
-        self._quiet = recorder is None
+        self._store = store
         self._bench = bench
         self._guard = guard
         self._policy = policy or Policy()
         self._clock = clock
         self._lock_wait = lock_wait
-        self._facts = facts or (lambda: (machine.versions(), machine.facts()))
 
     def tune(
         self,
@@ -169,34 +147,25 @@ class Tuner:
             if not candidates:
                 return
             seconds = self.default_budget(problem, threads) if budget is None else budget
-            here = self._selector.context_of(threads)
-            versions, facts = self._facts()
-        started = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%f}Z"
+            session = Session.begin(self._selector.context_of(threads), self._policy.record(seconds))
         guard = self._guard()
-        results: list[Result] = []
         race = Race(
-            self._bench(problem, threads, seed), budget=seconds, record=results.append, policy=self._policy,
+            self._bench(problem, threads, seed), budget=seconds, policy=self._policy,
             guard=guard, seed=seed, progress=progress, threads=threads, clock=self._clock,
         )  # fmt: skip
         try:
             race.run(candidates)
         finally:
             reason = guard.reason()
-            anchor = race.anchor
-            session = Session(
-                uuid.uuid4().hex, str(here.machine), here.machine.isa, threads, here.affinity, started,
-                "" if anchor is None else anchor_text(anchor.kernel.name, anchor.parameters),
-                contended=reason is not None, versions=versions,
-                facts=facts if reason is None else {**facts, "contention": reason},
-                policy=self._policy.record(seconds),
-            )  # fmt: skip
-            self._keep(session, [_trial(session, problem, result) for result in results])
-
-    def _keep(self, session: Session, trials: list[Trial]) -> None:
-        if self._quiet:
-            self._selector.memory.add(session, trials)
-        else:
-            self._recorder.record(session, trials, self._lock_wait)
+            if race.anchor is not None:
+                session = replace(session, anchor=anchor_text(race.anchor.kernel.name, race.anchor.parameters))
+            if reason is not None:
+                session = replace(session, contended=True, facts={**session.facts, "contention": reason})
+            trials = [
+                Trial(session.uuid, str(problem), c.kernel.name, c.kernel.revision, c.parameters, *result)
+                for c, result in race.results
+            ]
+            self._selector.user.record(session, trials, store=self._store, lock_wait=self._lock_wait)
 
 
 def _spread(sets: list[Candidate]) -> list[Candidate]:
@@ -212,11 +181,3 @@ def _spread(sets: list[Candidate]) -> list[Candidate]:
         ordered.append(farthest)
         left.remove(farthest)
     return ordered
-
-
-def _trial(session: Session, problem: Problem, result: Result) -> Trial:
-    kernel = result.candidate.kernel
-    return Trial(
-        session.uuid, str(problem), kernel.name, kernel.revision, result.candidate.parameters, result.status, result.n,
-        result.median, result.ratio, result.low, result.high, result.error, result.workspace, result.reason,
-    )  # fmt: skip

@@ -10,7 +10,7 @@ from convkit.problem import Problem
 from convkit.tables import aligned
 from convkit.tuner.choosing.ranking import Ranked
 from convkit.tuner.choosing.selector import Constraints, Selector, selector
-from convkit.tuner.evidence.tiers import FileTier
+from convkit.tuner.evidence.tiers import UserTier
 from convkit.tuner.report.page import Each, measured_problems, unwatched
 
 
@@ -114,7 +114,7 @@ def agreement(
     """Compare the choices that two databases lead to, for all problems that both know or for some `only`."""
     choosing = choosing or selector()
     one, two = (
-        Selector(choosing.inventory, [FileTier("user", str(path), exact=True)], choosing.constants, choosing.context_of)
+        Selector(choosing.inventory, UserTier(str(path)), constants=choosing.constants, context_of=choosing.context_of)
         for path in (first, second)
     )
     known = set(measured_problems(two, each))

@@ -29,7 +29,7 @@ def measured_problems(choosing: Selector | None = None, each: Each = unwatched) 
     """
     choosing = choosing or selector()
     here = choosing.context_of(1)
-    own = [tier for tier in {*choosing.tiers, choosing.memory} if tier.name != "shipped"]
+    own = [tier for tier in choosing.tiers if tier.name != "shipped"]
     texts = {found for tier in own for found in tier.problems(here)}
     found = []
     for text, threads in sorted(texts):
