@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import pickle
@@ -144,6 +145,34 @@ def test_bad_arguments_blame_the_caller() -> None:
         best(0)
     assert best(1) in (1, 2)
     assert {row.name for row in best.report().problems[0].alternatives if row.samples} == {"a", "b"}
+
+
+def test_bad_arguments_of_a_pipeline_blame_the_caller() -> None:
+    pipes = [(str(factor), [lambda x, f=factor: f / x, lambda y: y]) for factor in (1, 2)]
+    best = BestOf("pipes", pipes, threads=lambda: 1, key=lambda x: 0)
+    for _ in range(3):
+        with pytest.raises(ZeroDivisionError):
+            best.start(0)(0)
+    for _ in range(30):
+        run = best.start(2)
+        run(run(2))
+    assert best.settled(2) is not None
+    assert {row.name for row in best.report().problems[0].alternatives if row.samples} == {"1", "2"}
+
+
+def test_an_interrupted_call_leaves_no_round_open() -> None:
+    interrupted = iter([True, False] * 3)
+
+    def work(x: int) -> int:
+        if next(interrupted, False):
+            raise KeyboardInterrupt
+        return x
+
+    best = BestOf("made up", [("a", work), ("b", lambda x: x)], threads=lambda: 1)
+    for _ in range(40):
+        with contextlib.suppress(KeyboardInterrupt):
+            best(3)
+    assert best.settled(3) is not None
 
 
 def test_pipelines_are_timed_as_a_whole() -> None:

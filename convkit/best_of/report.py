@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from convkit.tables import aligned
 
-if TYPE_CHECKING:
-    from convkit.best_of.selector import BestOf
+_COLUMNS = ("alternative", "ms", "ratio", "samples", "verdict")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +20,12 @@ class AlternativeReport:
     seconds: float | None
     ratio: float | None
     verdict: str
+
+    def cells(self) -> tuple[str, ...]:
+        """What tables show of it."""
+        seconds = "" if self.seconds is None else f"{1e3 * self.seconds:.4f}"
+        ratio = "" if self.ratio is None else f"{self.ratio:.3f}"
+        return self.name, seconds, ratio, str(self.samples), self.verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,17 +64,8 @@ class BestOfReport:
             state = problem.settled or "exploring"
             where = ", from the database" if problem.from_database else f", lost {1e3 * problem.lost:.3f} ms"
             lines.append(f"{indent}  {problem.key}: {state}{where}")
-            rows = [
-                (
-                    row.name,
-                    "" if row.seconds is None else f"{1e3 * row.seconds:.4f} ms",
-                    "" if row.ratio is None else f"{row.ratio:.3f}",
-                    str(row.samples),
-                    row.verdict,
-                )
-                for row in problem.alternatives
-            ]
-            lines += [f"{indent}    {line}" for line in aligned(rows, left=(0, 4))]
+            rows = [row.cells() for row in problem.alternatives]
+            lines += [f"{indent}    {line}" for line in aligned([_COLUMNS, *rows], left=(0, 4))]
         for alternative, children in self.children.items():
             lines.append(f"{indent}  within {alternative}:")
             for child in children:
@@ -84,16 +80,9 @@ class BestOfReport:
         tree = Tree(f"[bold]{self.name}")
         for problem in self.problems:
             state = f"[green]{problem.settled}" if problem.settled else "[yellow]exploring"
-            table = Table("alternative", "ms", "ratio", "samples", "verdict")
+            table = Table(*_COLUMNS)
             for row in problem.alternatives:
-                table.add_row(
-                    row.name,
-                    "" if row.seconds is None else f"{1e3 * row.seconds:.4f}",
-                    "" if row.ratio is None else f"{row.ratio:.3f}",
-                    str(row.samples),
-                    row.verdict,
-                    style="bold" if row.name == problem.settled else None,
-                )
+                table.add_row(*row.cells(), style="bold" if row.name == problem.settled else None)
             tree.add(f"{problem.key}: {state}").add(table)
         for alternative, children in self.children.items():
             branch = tree.add(f"within {alternative}")
@@ -104,34 +93,3 @@ class BestOfReport:
     def to_json(self) -> str:
         """The tree as JSON."""
         return json.dumps(asdict(self), indent=1)
-
-
-def report_on(selector: BestOf, seen: frozenset[int] = frozenset()) -> BestOfReport:
-    """Build the report of a selector and of those nested in it."""
-    with selector._lock:
-        problems = tuple(_problem_report(selector, problem) for problem in selector._problems.values())
-        nested = {label: list(children.values()) for label, children in selector._children.items()}
-    seen = seen | {id(selector)}
-    children = {
-        label: tuple(report_on(child, seen) for child in below if id(child) not in seen)
-        for label, below in nested.items()
-    }
-    return BestOfReport(selector.name, problems, {label: below for label, below in children.items() if below})
-
-
-def _problem_report(selector: BestOf, problem: Any) -> ProblemReport:
-    rounds = problem.rounds
-    medians = [arm.median for arm in rounds.arms if arm.median is not None and not arm.failed]
-    best = min(medians, default=None)
-    rows = []
-    for index, arm in enumerate(rounds.arms):
-        verdict = "settled" if index == rounds.winner else arm.out or ("slower" if rounds.settled else "in")
-        ratio = None if arm.median is None or best is None else arm.median / best
-        rows.append(AlternativeReport(arm.name, len(arm.counted), arm.median, ratio, verdict))
-    lost = sum(seconds - best for _, seconds in rounds.history) if best is not None else 0.0
-    return ProblemReport(
-        repr(problem.key), problem.threads,
-        None if rounds.winner is None else selector.alternatives[rounds.winner],
-        problem.from_database, max(lost, 0.0), tuple(rows),
-        tuple((rounds.arms[index].name, seconds) for index, seconds in rounds.history),
-    )  # fmt: skip

@@ -9,7 +9,6 @@ and the thread count decide which calls belong together. See `BestOf` for pipeli
 
 from __future__ import annotations
 
-import re
 import time
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
@@ -17,12 +16,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from convkit.tuner.locks import ForkSafeLock, planning
-from convkit.tuner.measuring.nested import Sample, current_sample, disturb
+from convkit.tuner.measuring.nested import Sample, current_sample, discount
 from convkit.tuner.measuring.rounds import Rounds
 from convkit.tuner.notices import notice_once
 
 if TYPE_CHECKING:
-    from convkit.best_of.report import BestOfReport
+    from convkit.best_of.report import BestOfReport, ProblemReport
 
 Stage = Callable[..., Any]
 
@@ -37,6 +36,22 @@ class _Problem:
     failures: dict[str, str] = field(default_factory=dict)
     from_database: bool = False
     stored: bool = False
+
+    def report(self) -> ProblemReport:
+        """What was found about it."""
+        from convkit.best_of.report import AlternativeReport, ProblemReport
+
+        rounds, best = self.rounds, self.rounds.best_median
+        rows = []
+        for index, arm in enumerate(rounds.arms):
+            verdict = "settled" if index == rounds.winner else arm.out or ("slower" if rounds.settled else "in")
+            ratio = None if arm.median is None or best is None else arm.median / best
+            rows.append(AlternativeReport(arm.name, len(arm.counted), arm.median, ratio, verdict))
+        return ProblemReport(
+            repr(self.key), self.threads, None if rounds.winner is None else rounds.arms[rounds.winner].name,
+            self.from_database, rounds.lost, tuple(rows),
+            tuple((rounds.arms[index].name, seconds) for index, seconds in rounds.history),
+        )  # fmt: skip
 
 
 class BestOf:
@@ -145,7 +160,7 @@ class BestOf:
             return known(*args, **kwargs)
         if self.stage_count != 1:
             raise TypeError(f"BestOf {self.name!r} is a pipeline of {self.stage_count} stages: use start()")
-        return self._explore(self._problem(key), args, kwargs)
+        return Pipeline(self, self._problem(key))(*args, **kwargs)
 
     def start(self, *args: Any, **kwargs: Any) -> Pipeline:
         """Begin a pass of a pipeline; the arguments only give the key, by default those of the first stage.
@@ -180,16 +195,8 @@ class BestOf:
             return None if problem.rounds.winner is None else self.alternatives[problem.rounds.winner]
 
     def report(self) -> BestOfReport:
-        """What was tried and found.
-
-        Returns
-        -------
-        BestOfReport
-            A tree with the nested selectors, as text, rich or JSON.
-        """
-        with planning:
-            from convkit.best_of.report import report_on
-        return report_on(self)
+        """What was tried and found: a tree with its nested selectors, as text, rich or JSON."""
+        return self._report(frozenset())
 
     def to_json(self) -> str:
         """The report as JSON.
@@ -226,50 +233,11 @@ class BestOf:
             outer.owner._children.setdefault(outer.alternative, {})[self.name] = self
         return problem
 
-    def _explore(self, problem: _Problem, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        raised: list[tuple[int, int, Exception]] = []
-        while True:
-            with self._lock:
-                index, round_number = self._next(problem, {i for i, _, _ in raised})
-                settled = problem.rounds.settled
-            if index is None:
-                self._blame_caller(problem, raised)
-                raise raised[0][2]
-            label, (stage,) = self._stages[index]
-            if not settled:
-                disturb()
-            try:
-                result, seconds, sample = self._timed(label, stage, args, kwargs)
-            except Exception as error:
-                if settled and not raised:
-                    raise
-                raised.append((index, round_number, error))
-                continue
-            with self._lock:
-                for failure in raised:
-                    self._drop(problem, *failure)
-                self._finish(problem, index, round_number, seconds, sample)
-            self._tell(problem)
-            return result
-
-    def _next(self, problem: _Problem, tried: set[int]) -> tuple[int | None, int]:
-        if not tried:
-            return self._take(problem)
-        left = [index for index in problem.rounds.alive if index not in tried]
-        return (left[0], -1) if left else (None, -1)
-
     def _take(self, problem: _Problem) -> tuple[int, int]:
         while self._abandoned:
             where, index = self._abandoned.popleft()
             where.rounds.give_back(index)
         return problem.rounds.next()
-
-    def _blame_caller(self, problem: _Problem, raised: list[tuple[int, int, Exception]]) -> None:
-        """Nobody could answer: give the samples back as if the call had not been."""
-        with self._lock:
-            for index, round_number, _ in raised:
-                if round_number >= 0:
-                    problem.rounds.give_back(index)
 
     def _timed(
         self, label: str, stage: Stage, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -288,13 +256,6 @@ class BestOf:
         label = self.alternatives[index]
         problem.failures[label] = f"{type(error).__name__}: {error}"[:400]
         problem.rounds.drop(index, round_number, problem.failures[label])
-        self._note_settled(problem)
-
-    def _finish(self, problem: _Problem, index: int, round_number: int, seconds: float, sample: Sample) -> None:
-        if sample.disturbed:
-            problem.rounds.skip(index, round_number, seconds)
-        else:
-            problem.rounds.add(index, round_number, seconds)
         self._note_settled(problem)
 
     def _note_settled(self, problem: _Problem) -> None:
@@ -328,11 +289,24 @@ class BestOf:
             problem.rounds.winner = winner
             problem.from_database = True
 
+    def _report(self, above: frozenset[int]) -> BestOfReport:
+        with planning:
+            from convkit.best_of.report import BestOfReport
+        with self._lock:
+            problems = tuple(problem.report() for problem in self._problems.values())
+            nested = {label: list(children.values()) for label, children in self._children.items()}
+        above = above | {id(self)}
+        children = {
+            label: tuple(child._report(above) for child in below if id(child) not in above)
+            for label, below in nested.items()
+        }
+        return BestOfReport(self.name, problems, {label: below for label, below in children.items() if below})
+
 
 class Pipeline:
     """One pass of a `BestOf` pipeline: call it once for each stage."""
 
-    __slots__ = ("_disturbed", "_index", "_owner", "_problem", "_round", "_seconds", "_stage")
+    __slots__ = ("_counts", "_index", "_owner", "_problem", "_round", "_seconds", "_stage")
 
     def __init__(self, owner: BestOf, problem: _Problem) -> None:
         self._owner = owner
@@ -341,7 +315,7 @@ class Pipeline:
             self._index, self._round = owner._take(problem)
         self._stage = 0
         self._seconds = 0.0
-        self._disturbed = False
+        self._counts = True
 
     def __del__(self) -> None:
         # A pass that is never finished must not keep its round open; no lock may be taken here.
@@ -355,41 +329,50 @@ class Pipeline:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the next stage with its arguments."""
-        owner = self._owner
+        owner, rounds = self._owner, self._problem.rounds
         if self._stage >= owner.stage_count:
             raise RuntimeError(f"BestOf {owner.name!r}: all {owner.stage_count} stages of this pass have run")
-        exploring = self._round >= 0
-        if exploring:
-            disturb()
-        first: Exception | None = None
-        tried: set[int] = set()
+        settled = rounds.settled
+        if not settled:
+            discount()
+        raised: dict[int, tuple[int, Exception]] = {}
         while True:
             label, stages = owner._stages[self._index]
             try:
                 result, seconds, sample = owner._timed(label, stages[self._stage], args, kwargs)
                 break
             except Exception as error:
-                first = first or error
-                tried.add(self._index)
-                with owner._lock:
-                    left = [i for i in self._problem.rounds.alive if i not in tried]
-                    # Only the first stage may be answered by another alternative: later ones need what it left behind.
-                    if not exploring or self._stage or not left:
-                        if exploring:
-                            self._problem.rounds.give_back(self._index)
-                        self._stage = owner.stage_count
-                        raise first from None
-                    owner._drop(self._problem, self._index, self._round, error)
-                    self._index, self._round = left[0], -1
+                raised[self._index] = self._round, error
+            if not self._pass_on(raised, settled):
+                raise next(error for _, error in raised.values())
         self._stage += 1
         self._seconds += seconds
-        self._disturbed |= sample.disturbed
-        if self._stage == owner.stage_count:
-            sample.disturbed = self._disturbed
+        self._counts &= sample.counts
+        ended = self._stage == owner.stage_count
+        if ended or raised:
             with owner._lock:
-                owner._finish(self._problem, self._index, self._round, self._seconds, sample)
+                for index, (number, reason) in raised.items():
+                    owner._drop(self._problem, index, number, reason)
+                if ended:
+                    (rounds.add if self._counts else rounds.skip)(self._index, self._round, self._seconds)
+                    owner._note_settled(self._problem)
             owner._tell(self._problem)
         return result
+
+    def _pass_on(self, raised: dict[int, tuple[int, Exception]], settled: bool) -> bool:
+        """Turn to another alternative after one raised; where none may answer, end as if the call had not been."""
+        rounds = self._problem.rounds
+        with self._owner._lock:
+            left = [index for index in rounds.alive if index not in raised]
+            # Later stages need what the first left behind; once settled, exceptions are the caller's.
+            if left and not settled and not self._stage:
+                self._index, self._round = left[0], -1
+                return True
+            for index, (number, _) in raised.items():
+                if number >= 0:
+                    rounds.give_back(index)
+            self._stage = self._owner.stage_count
+            return False
 
 
 def _size_of(value: Any) -> Any:
@@ -404,8 +387,3 @@ def _hashable(value: Any) -> bool:
     except TypeError:
         return False
     return True
-
-
-def slug(text: str) -> str:
-    """A name as the database stores it: letters, digits and underscores."""
-    return re.sub(r"\W+", "_", text, flags=re.ASCII)[:120] or "_"

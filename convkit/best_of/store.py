@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 
 from convkit.tuner import machine
@@ -11,18 +12,19 @@ from convkit.tuner.evidence.records import BEST_OF, Result, Session, Trial
 from convkit.tuner.locks import planning
 
 
+def slug(text: str) -> str:
+    """A name as the database stores it: letters, digits and underscores."""
+    return re.sub(r"\W+", "_", text, flags=re.ASCII)[:120] or "_"
+
+
 def problem_text(name: str, key: str) -> str:
     """What stands for a key in the column of problems; long keys are represented by their digest."""
-    from convkit.best_of.selector import slug
-
     text = f"{BEST_OF}{slug(name)}-{key}"
     return text if len(text) <= 400 else f"{text[:300]}-{hashlib.sha256(text.encode()).hexdigest()}"
 
 
 def save(name: str, key: str, threads: int, alternatives: Sequence[str], results: Mapping[int, Result]) -> None:
     """Write what a problem has settled on."""
-    from convkit.best_of.selector import slug
-
     with planning:
         session = Session.begin(machine.context(threads), {"operands": "real calls"})
         user = selector().user
@@ -35,8 +37,6 @@ def load(name: str, key: str, threads: int, alternatives: Sequence[str]) -> int 
 
     A result counts only where every alternative of today took part.
     """
-    from convkit.best_of.selector import slug
-
     evidence = selector().user.evidence([problem_text(name, key)], machine.context(threads))
     by_session: dict[str, dict[str, Trial]] = {}
     for session, trial in evidence:

@@ -14,7 +14,7 @@ from convkit.problem import Problem
 from convkit.tuner.accuracy import default_accuracy, parse_accuracy
 from convkit.tuner.choosing.selector import Choice, Constraints, reset, selector
 from convkit.tuner.locks import planning
-from convkit.tuner.measuring.nested import disturb
+from convkit.tuner.measuring.nested import discount
 from convkit.tuner.notices import narrate
 from convkit.typing import Accuracy, Mode
 
@@ -165,7 +165,7 @@ def chooser(
         Kernel index, parameters, what to tell the seconds of the run (or None), whether accuracy is "strict".
     """
     # Whatever is being timed around this call also pays for the miss.
-    disturb()
+    discount()
     problem = Problem.from_core(problem_tuple)
     now = settings()
     mode = now.mode

@@ -1,4 +1,4 @@
-"""Samples that do not count: what is being timed, and how something inside it tells that it is still being tuned."""
+"""Samples within samples: what is being timed, and how something inside it tells that the time does not count."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import Any
 class Sample:
     """A run of an alternative that is being timed."""
 
-    __slots__ = ("alternative", "disturbed", "outer", "owner")
+    __slots__ = ("alternative", "counts", "outer", "owner")
 
     def __init__(self, owner: Any, alternative: str, outer: Sample | None) -> None:
         self.owner = owner
         self.alternative = alternative
         self.outer = outer
-        self.disturbed = False
+        self.counts = True
 
 
 current_sample: ContextVar[Sample | None] = ContextVar("convkit_best_of", default=None)
 
 
-def disturb() -> None:
-    """Tell the samples that are running here that they do not count."""
+def discount() -> None:
+    """Tell the samples that are running here that they do not count: something in them is still being tuned."""
     sample = current_sample.get()
-    while sample is not None and not sample.disturbed:
-        sample.disturbed = True
+    while sample is not None and sample.counts:
+        sample.counts = False
         sample = sample.outer

@@ -152,6 +152,17 @@ class Rounds:
                 found[index] = Result(status, len(arm.counted), arm.median, ratio, low, high, reason=reason)
         return found
 
+    @property
+    def best_median(self) -> float | None:
+        """Median seconds of the fastest alternative that did not fail."""
+        return min((arm.median for arm in self.arms if arm.median and not arm.failed), default=None)
+
+    @property
+    def lost(self) -> float:
+        """Seconds that all runs so far took beyond the best alternative's median."""
+        best = self.best_median
+        return 0.0 if best is None else max(sum(seconds - best for _, seconds in self.history), 0.0)
+
     def _best(self) -> int:
         alive = self.alive
         return min(alive, key=lambda index: (self.arms[index].median or math.inf, index))
