@@ -1,0 +1,1 @@
+"""Programs that use convkit; run from a clone, not installed."""

@@ -1,0 +1,44 @@
+"""``python -m examples.training``: one command for each of the published training systems."""
+
+from __future__ import annotations
+
+import typer
+
+from examples.training.commands import autoencoder, dream, inception, keras_cnn, layer_times, transfer, zoo
+
+app = typer.Typer(
+    help="The published training systems, on convkit.",
+    no_args_is_help=True,
+    add_completion=False,
+    # Under mpiexec a failure must reach mpi4py, which ends the other processes.
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("keras-cnn")(keras_cnn.keras_cnn)
+app.command("layer-times")(layer_times.layer_times)
+app.command("inception")(inception.inception)
+app.command("autoencoder")(autoencoder.autoencoder)
+app.command("transfer")(transfer.transfer)
+app.command("dream")(dream.dream)
+app.command("zoo")(zoo.zoo)
+
+
+def main() -> None:
+    """Run a command; what the user can mend is said in one line, with exit code 2."""
+    from examples.training.checkpoints import CheckpointError
+    from examples.training.data import DataError
+    from examples.training.options import console
+    from examples.training.trainer import Interrupted
+
+    try:
+        app()
+    except (DataError, CheckpointError) as error:
+        console.print(f"error: {error}", style="red", markup=False)
+        raise SystemExit(2) from None
+    except Interrupted:
+        console.print("interrupted; the checkpoint is written: the same command with --resume goes on from there")
+        raise SystemExit(130) from None
+
+
+if __name__ == "__main__":
+    main()
