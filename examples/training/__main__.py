@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import typer
 
 from examples.training.commands import autoencoder, dream, inception, keras_cnn, layer_times, transfer, zoo
@@ -27,6 +29,7 @@ def main() -> None:
     """Run a command; what the user can mend is said in one line, with exit code 2."""
     from examples.training.checkpoints import CheckpointError
     from examples.training.data import DataError
+    from examples.training.group import join
     from examples.training.options import console
     from examples.training.trainer import Interrupted
 
@@ -38,6 +41,12 @@ def main() -> None:
     except Interrupted:
         console.print("interrupted; the checkpoint is written: the same command with --resume goes on from there")
         raise SystemExit(130) from None
+    except Exception as error:
+        group = join()
+        if group.size > 1:  # mpi4py ends the others after this
+            said = f"process {group.rank} of {group.size} failed: {type(error).__name__}: {error}"
+            print(f"{said}; the checkpoints of the last whole epoch are intact", file=sys.stderr, flush=True)
+        raise
 
 
 if __name__ == "__main__":

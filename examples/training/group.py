@@ -57,7 +57,7 @@ def join() -> Group:
     ``mpiexec -n 2 python -m mpi4py -m examples.training ...`` starts two. Without ``-m mpi4py`` a process that fails
     would leave the others waiting, so that is refused.
     """
-    if "mpi4py.MPI" in sys.modules:
+    if "mpi4py.run" in sys.modules:
         from mpi4py import MPI
 
         return _MpiGroup(MPI.COMM_WORLD) if MPI.COMM_WORLD.Get_size() > 1 else Group()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from examples.training import losses, models, options, pictures, schedules
+from examples.training import losses, models, options, schedules
 from examples.training.data import batches, digits
 from examples.training.network import Network
 from examples.training.optimizers import Adam
@@ -55,6 +55,8 @@ def autoencoder(
                 rows.append((epoch + 1, total / len(clean), _error(network, test, data.test)))
         if not run.first:
             return
+        from examples.training import pictures
+
         with (out / "epochs.csv").open("w", newline="", encoding="utf-8") as stream:
             csv.writer(stream).writerows([("epoch", "loss", "test_error"), *rows])
         shown = slice(0, 10)

@@ -9,7 +9,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from examples.training import checkpoints, models, options, pictures
+from examples.training import checkpoints, models, options
 from examples.training.network import Network, Table
 from examples.training.normalization import BatchNorm
 from examples.training.options import Options
@@ -47,6 +47,8 @@ def dream(
             change = _resized(change, size)
             base = _resized(photo, size)
             change = _ascend(run, base, change, steps or (6 if quick else 15), body, rows)
+        from examples.training import pictures
+
         with (out / "ascent.csv").open("w", newline="", encoding="utf-8") as stream:
             csv.writer(stream).writerows([("size", "step", "excitement"), *rows])
         pictures.save_picture(out / "dream.png", photo + change)

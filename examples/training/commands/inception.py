@@ -11,7 +11,7 @@ import numpy as np
 import typer
 from rich.table import Table
 
-from examples.training import checkpoints, models, options, pictures, schedules
+from examples.training import checkpoints, models, options, schedules
 from examples.training.data import Dataset, folder, shapes
 from examples.training.layers import Context
 from examples.training.network import Network
@@ -51,6 +51,8 @@ def inception(
         data = _data(run, images)
         runs = {name: _train(run, name, data, epochs or (4 if quick else 10), resume) for name in names}
         _write(run, runs)
+        from examples.training import pictures
+
         picture = out / "picture.png"
         pictures.save_picture(picture, data.test[0])
         for name in names:
@@ -100,6 +102,8 @@ def _classify(run: Options, name: str, picture: Path) -> None:
 
 
 def _write(run: Options, runs: dict[str, list[Epoch]]) -> None:
+    from examples.training import pictures
+
     table = Table(title=f"Two classes of pictures, {run.threads} threads, {run.layout}")
     for column in ("network", "epoch", "rate", "loss", "accuracy %", "test %", "seconds"):
         table.add_column(column, justify="left" if column == "network" else "right")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -79,18 +78,8 @@ def _train(run: Options, data: Dataset, seed: int, epochs: int, resume: bool) ->
         network, SGD(network, 0.9, 1e-4), schedules.warmup(20, schedules.cosine(RATE, steps)), group=run.group
     )
     path = run.out / f"{data.name}-{seed}.npz"
-    try:
-        with run.progress(trainer, f"{data.name}, seed {seed}", steps), run.profiled(trainer, "keras-cnn", BATCH):
-            history = trainer.fit(data, epochs, BATCH, path=path, resume=resume and path.exists())
-    except Exception as error:
-        if run.group.size > 1:
-            print(
-                f"process {run.group.rank} of {run.group.size} failed: {type(error).__name__}: {error}; "
-                f"the last checkpoint is {path}",
-                file=sys.stderr,
-                flush=True,
-            )
-        raise
+    with run.progress(trainer, f"{data.name}, seed {seed}", steps), run.profiled(trainer, "keras-cnn", BATCH):
+        history = trainer.fit(data, epochs, BATCH, path=path, resume=resume and path.exists())
     if run.first and not options.console.is_terminal:
         last = history[-1]
         run.say(f"{data.name}, seed {seed}: loss {last.loss:.4f}, error {100 * last.error:.2f}%")

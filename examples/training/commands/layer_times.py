@@ -11,7 +11,7 @@ import numpy as np
 import typer
 from rich.table import Table
 
-from examples.training import models, options, pictures, schedules
+from examples.training import models, options, schedules
 from examples.training.network import Network
 from examples.training.optimizers import SGD
 from examples.training.options import Options
@@ -82,6 +82,8 @@ def _measure(run: Options, name: str, batch: int, count: int, warm_up: int) -> t
 
 
 def _plot(run: Options, name: str, batch: int, network: Network, watch: Stopwatch) -> None:
+    from examples.training import pictures
+
     middle = watch.medians()
     names = list(dict.fromkeys(layer for layer, phase in middle.parts if phase in PHASES))
     parts = {phase: [middle.parts.get((layer, phase), 0.0) for layer in names] for phase in PHASES}
