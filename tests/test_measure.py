@@ -5,29 +5,33 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
-from stand_ins import QuietGuard, StandInBench, StandInCore, selector_over, tuner_over
+from stand_ins import QuietGuard, StandInBench, StandInCore, context_of, selector_over, tuner_over
 
 from convkit.problem import Problem
 from convkit.tuner.choosing.intervals import median_interval
-from convkit.tuner.evidence.records import Result
+from convkit.tuner.evidence.database import Database
+from convkit.tuner.evidence.records import Result, Session
+from convkit.tuner.evidence.tiers import UserTier
+from convkit.tuner.measuring import race as race_module
 from convkit.tuner.measuring.contention import ContentionGuard
-from convkit.tuner.measuring.race import Policy, Race
+from convkit.tuner.measuring.race import Race, policy
+from convkit.tuner.measuring.sampling import Sampler
 from convkit.tuner.measuring.tune import Tuner
 
 PROBLEM = Problem(n=1, c=8, h=16, w=16, o=8, kh=3, kw=3)
 
 
 def race(
-    core: StandInCore, bench: StandInBench, budget: float = 60.0, policy: Policy | None = None
+    core: StandInCore, bench: StandInBench, budget: float = 60.0, guard: QuietGuard | None = None
 ) -> dict[str, Result]:
-    selector = selector_over(core)
-    quiet: Any = QuietGuard()
-    found = Race(bench, budget=budget, policy=policy, clock=bench.clock, guard=quiet)
-    found.run(Tuner(selector).entrants(PROBLEM, 1))
-    return {f"{candidate.kernel.family}{candidate.parameters[0]}": result for candidate, result in found.results}
+    quiet: Any = guard or QuietGuard()
+    found = Race(Sampler(bench, guard=quiet, clock=bench.clock), budget=budget)
+    found.run(Tuner(selector_over(core)).entrants(PROBLEM, 1))
+    return {f"{c.kernel.family}{c.parameters[0]}": result for c, result in found.results.items()}
 
 
 def test_the_fastest_wins_and_losers_leave_early() -> None:
@@ -75,12 +79,9 @@ class HalfDisturbed(QuietGuard):
 def test_disturbed_rounds_do_not_count_where_there_are_others() -> None:
     core = StandInCore(first={"seconds": 2.0e-3}, second={"seconds": 2.1e-3})
     bench = StandInBench(core, noise=0.0)
-    guard: Any = HalfDisturbed()
-    found = Race(bench, budget=60, clock=bench.clock, guard=guard)
-    found.run(Tuner(selector_over(core)).entrants(PROBLEM, 1))
-    seconds = {candidate.kernel.family: result.ratio for candidate, result in found.results}
-    assert seconds["first"] == 1.0
-    assert seconds["second"] == pytest.approx(1.05, rel=1e-3)
+    results = race(core, bench, guard=HalfDisturbed())
+    assert results["first8"].ratio == 1.0
+    assert results["second8"].ratio == pytest.approx(1.05, rel=1e-3)
 
 
 def test_memory_bounds_the_candidates_that_are_kept_ready() -> None:
@@ -109,21 +110,23 @@ def test_a_machine_that_slows_down_while_it_screens_keeps_nobody_out() -> None:
     assert results["early8"].ratio == pytest.approx(1 / 0.9)
 
 
-def test_a_lucky_place_in_memory_does_not_win() -> None:
-    def error(policy: Policy) -> float:
+def test_a_lucky_place_in_memory_does_not_win(monkeypatch: pytest.MonkeyPatch) -> None:
+    def error() -> float:
         off = 0.0
         for seed in range(40):
             core = StandInCore(slower={"seconds": 2.1e-3}, faster={"seconds": 2.0e-3})
             bench = StandInBench(core, seed=seed)
             bench.luck = 0.2
-            results = race(core, bench, policy=policy)
-            assert (bench.moves > 0) == (policy.moving > 0)
+            results = race(core, bench)
+            assert (bench.moves > 0) == (race_module.MOVING > 0)
             assert results["slower8"].ratio is not None
             assert results["faster8"].ratio is not None
             off += abs(results["slower8"].ratio / results["faster8"].ratio - 1.05)
         return off
 
-    assert error(Policy()) < 0.75 * error(Policy(moving=-1.0))
+    moved = error()
+    monkeypatch.setattr(race_module, "MOVING", -1.0)
+    assert moved < 0.75 * error()
 
 
 def test_short_candidates_are_repeated_within_a_sample() -> None:
@@ -176,16 +179,36 @@ def test_one_slow_parameter_set_does_not_keep_a_kernels_others_out() -> None:
     assert min(results, key=lambda name: results[name].ratio or 9) == "gemm12"
 
 
-def test_interruption_keeps_what_has_samples() -> None:
-    core = StandInCore(first={"seconds": 2e-3}, second={"seconds": 2.001e-3})
-    bench = StandInBench(core, noise=0.3)
-    bench.interrupt_after = 40
-    selector = selector_over(core)
-    with pytest.raises(KeyboardInterrupt):
-        tuner_over(selector, bench).tune(PROBLEM, 1, budget=60)
-    bench.interrupt_after = None
-    selector.forget(PROBLEM)
-    assert selector.choose(PROBLEM, 1).measured
+def test_interruption_keeps_what_raced_and_discards_what_was_screened(tmp_path: Path) -> None:
+    core = StandInCore(
+        first={"seconds": 2e-3},
+        second={"seconds": 2.001e-3},
+        slow={"seconds": 9e-3},
+        wrong={"seconds": 1e-3, "error": 1},
+    )
+    kept: set[frozenset[str]] = set()
+    for interrupt_after in range(1, 60):
+        bench = StandInBench(core, noise=0.3)
+        bench.interrupt_after = interrupt_after
+        selector = selector_over(core, UserTier(str(tmp_path / f"{interrupt_after}")))
+        with pytest.raises(KeyboardInterrupt):
+            tuner_over(selector, bench, store=True).tune(PROBLEM, 1, budget=60)
+        database = Database(tmp_path / f"{interrupt_after}")
+        found = list(database.trials()) if database.exists() else []
+        kept.add(frozenset(trial.kernel.split("_")[1] for trial in found))
+        assert all(trial.status == "failed" or trial.n >= race_module.BLOCK for trial in found)
+        assert selector.choose(PROBLEM, 1).measured == bool(found)
+        assert not selector.complete(PROBLEM, 1)
+    assert {frozenset(), frozenset({"first", "second", "wrong"})} <= kept
+    assert all("slow" not in kernels and ("wrong" in kernels or not kernels) for kernels in kept)
+
+
+def test_a_session_tells_all_that_decides_a_result() -> None:
+    told = policy(2.0, 7)
+    assert (told["budget"], told["seed"], told["operands"]) == (2.0, 7, "warm")
+    assert {"race.rounds", "screening.screen", "sampling.sample_seconds", "contention.drift"} <= told.keys()
+    session = Session.begin(context_of(1), told)
+    assert Session.from_row(session.row()).policy == {**told, "sampling.apart_seconds": [5e-3, 20e-3]}
 
 
 def test_interval_holds_all_of_few_samples_and_the_middle_of_many() -> None:

@@ -9,12 +9,12 @@ from collections.abc import Callable
 
 from convkit.tuner.choosing.intervals import median
 
-_CANARY_BYTES = bytes(range(256)) * 256
-_DRIFT = 1.25
-_DISTURBED_SHARE = 0.2
+_CANARY = bytes(range(256)) * 256
+DRIFT = 1.25
+DISTURBED_SHARE = 0.2
 # A sample that lost less than this share of its time, or this many seconds, to other processes is as good as any.
-_LOST_SHARE = 0.03
-_LOST_SECONDS = 20e-6
+LOST_SHARE = 0.03
+LOST_SECONDS = 20e-6
 
 
 def run_canary() -> float:
@@ -25,7 +25,7 @@ def run_canary() -> float:
     best = float("inf")
     for _ in range(4):
         begin = time.perf_counter()
-        zlib.crc32(_CANARY_BYTES)
+        zlib.crc32(_CANARY)
         best = min(best, time.perf_counter() - begin)
     return best
 
@@ -77,7 +77,7 @@ class ContentionGuard:
             before, begin = self._switches(), clock()
             seconds = sample()
             used = (clock() - begin) / threads
-            lost = seconds - used > max(_LOST_SHARE * seconds, _LOST_SECONDS)
+            lost = seconds - used > max(LOST_SHARE * seconds, LOST_SECONDS)
             if self._switches() == before or not lost:
                 self._samples += 1
                 return seconds, True
@@ -92,9 +92,9 @@ class ContentionGuard:
 
     def reason(self) -> str | None:
         """What showed that the machine was not ours; None where nothing did."""
-        if self._disturbed > _DISTURBED_SHARE * self._samples:
+        if self._disturbed > DISTURBED_SHARE * self._samples:
             return f"{self._disturbed} of {self._samples} samples were interrupted"
         drift = median(self._times) / min(self._times)
-        if drift > _DRIFT:
+        if drift > DRIFT:
             return f"the canary took {drift:.2f} times its best"
         return None

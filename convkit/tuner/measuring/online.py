@@ -15,7 +15,7 @@ from convkit.tuner.evidence.records import Result, Session, Trial, anchor_text
 from convkit.tuner.inventory import Candidate
 from convkit.tuner.locks import ForkSafeLock, planning
 from convkit.tuner.measuring.rounds import Rounds
-from convkit.tuner.measuring.workbench import Bench, Workbench
+from convkit.tuner.measuring.workbench import Bench, CandidateError, Workbench, admit
 
 # Kernels and parameters predicted much slower than the best are not tried on somebody's real work.
 _PROMISING = 3.0
@@ -98,14 +98,12 @@ class OnlineProblem:
         with self._lock:
             rounds = self._rounds
             names = [str(candidate) for candidate in self._candidates]
-            medians = [arm.median for arm in rounds.arms if arm.median is not None]
-            best = min(medians, default=0.0)
             return OnlineReport(
                 self.problem,
                 self.threads,
                 None if rounds.winner is None else names[rounds.winner],
                 [(names[index], seconds) for index, seconds in rounds.history],
-                sum(seconds - best for _, seconds in rounds.history),
+                rounds.lost,
             )
 
     def _entrants(self, constraints: Constraints) -> list[Candidate]:
@@ -132,16 +130,10 @@ class OnlineProblem:
         if self._bench is None:
             self._bench = self._make_bench(self.problem, self.threads, 0)
         try:
-            runner = self._bench.runner(candidate)
-            runner.y.fill(float("nan"))
-            error = self._bench.error(runner.run())
-            reason = f"wrong: RMS error {error:.1e}" if error > self._bench.tolerance(candidate) else ""
-        except (ValueError, RuntimeError, MemoryError) as failure:
-            error, reason = 0.0, f"{type(failure).__name__}: {failure}"
-        if reason:
-            self._rounds.drop(index, round_number, reason[:400])
+            self._errors[index] = admit(self._bench, candidate)[1]
+        except CandidateError as refused:
+            self._rounds.drop(index, round_number, str(refused)[:400])
             return False
-        self._errors[index] = error
         if len(self._errors) == len(self._rounds.alive):
             self._bench = None
         return True

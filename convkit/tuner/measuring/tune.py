@@ -15,7 +15,8 @@ from convkit.tuner.evidence.tiers import COMMAND_WAIT
 from convkit.tuner.inventory import Candidate
 from convkit.tuner.locks import ForkSafeLock, planning
 from convkit.tuner.measuring.contention import ContentionGuard
-from convkit.tuner.measuring.race import Policy, Progress, Race
+from convkit.tuner.measuring.race import Progress, Race, policy
+from convkit.tuner.measuring.sampling import Sampler
 from convkit.tuner.measuring.workbench import Bench, Workbench
 
 # Two races in one process would time each other.
@@ -83,7 +84,6 @@ class Tuner:
         store: bool = True,
         bench: Callable[[Problem, int, int], Bench] = Workbench,
         guard: Callable[[], ContentionGuard] = ContentionGuard,
-        policy: Policy | None = None,
         clock: Callable[[], float] = time.perf_counter,
         lock_wait: float = COMMAND_WAIT,
     ) -> None:
@@ -91,7 +91,6 @@ class Tuner:
         self._store = store
         self._bench = bench
         self._guard = guard
-        self._policy = policy or Policy()
         self._clock = clock
         self._lock_wait = lock_wait
 
@@ -107,8 +106,10 @@ class Tuner:
         """Measure what the user's tier does not know yet of a problem, or all of it again where it is complete."""
         with _racing:
             if problem.multiply_adds:
-                self._race(problem, threads, budget, progress, seed)
-                self._selector.forget(problem)
+                try:
+                    self._race(problem, threads, budget, progress, seed)
+                finally:
+                    self._selector.forget(problem)
             return self._selector.choose(problem, threads)
 
     def entrants(self, problem: Problem, threads: int) -> list[Candidate]:
@@ -147,23 +148,21 @@ class Tuner:
             if not candidates:
                 return
             seconds = self.default_budget(problem, threads) if budget is None else budget
-            session = Session.begin(self._selector.context_of(threads), self._policy.record(seconds))
+            session = Session.begin(self._selector.context_of(threads), policy(seconds, seed))
         guard = self._guard()
-        race = Race(
-            self._bench(problem, threads, seed), budget=seconds, policy=self._policy,
-            guard=guard, seed=seed, progress=progress, threads=threads, clock=self._clock,
-        )  # fmt: skip
+        sampler = Sampler(self._bench(problem, threads, seed), threads, guard, self._clock)
+        race = Race(sampler, budget=seconds, seed=seed, progress=progress)
         try:
             race.run(candidates)
         finally:
-            reason = guard.reason()
-            if race.anchor is not None:
-                session = replace(session, anchor=anchor_text(race.anchor.kernel.name, race.anchor.parameters))
+            reason, anchor = guard.reason(), race.anchor
+            if anchor is not None:
+                session = replace(session, anchor=anchor_text(anchor.kernel.name, anchor.parameters))
             if reason is not None:
                 session = replace(session, contended=True, facts={**session.facts, "contention": reason})
             trials = [
                 Trial(session.uuid, str(problem), c.kernel.name, c.kernel.revision, c.parameters, *result)
-                for c, result in race.results
+                for c, result in race.results.items()
             ]
             self._selector.user.record(session, trials, store=self._store, lock_wait=self._lock_wait)
 

@@ -6,7 +6,9 @@ a spread of channels. A full reference of a large layer would take longer than t
 
 from __future__ import annotations
 
+import time
 import zlib
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
@@ -38,7 +40,7 @@ class Runner(Protocol):
 
 
 class Bench(Protocol):
-    """What `measure.race` needs to know about a problem."""
+    """What a race needs to know about a problem."""
 
     def runner(self, candidate: Candidate) -> Runner: ...
     def move(self) -> None: ...
@@ -46,6 +48,33 @@ class Bench(Protocol):
     def tolerance(self, candidate: Candidate) -> float: ...
     def workspace(self, candidate: Candidate) -> int: ...
     def footprint(self, candidate: Candidate) -> int: ...
+
+
+class CandidateError(Exception):
+    """A candidate that fails or is wrong, and why; `error` is its RMS error where there is one."""
+
+    def __init__(self, reason: str, error: float | None = None) -> None:
+        super().__init__(reason)
+        self.error = error
+
+
+def admit(
+    bench: Bench, candidate: Candidate, clock: Callable[[], float] = time.perf_counter
+) -> tuple[Runner, float, float]:
+    """The correctness gate: what runs the candidate, its error, and the seconds of its first run; or CandidateError."""
+    try:
+        runner = bench.runner(candidate)
+        # Whatever the kernel fails to write must not pass for a result that an earlier candidate left behind.
+        runner.y.fill(np.nan)
+        begin = clock()
+        y = runner.run()
+        seconds = clock() - begin
+        error = bench.error(y)
+    except (ValueError, RuntimeError, MemoryError) as failure:
+        raise CandidateError(f"{type(failure).__name__}: {failure}") from failure
+    if error > bench.tolerance(candidate):
+        raise CandidateError(f"wrong: RMS error {error:.1e}", error if np.isfinite(error) else None)
+    return runner, error, seconds
 
 
 class Workbench:

@@ -1,0 +1,136 @@
+"""Fair samples: long enough for the clock, taken again when others took the CPU, by teams whose threads are apart."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from convkit.tuner.accuracy import class_of
+from convkit.tuner.inventory import Candidate
+from convkit.tuner.measuring.contention import ContentionGuard
+from convkit.tuner.measuring.workbench import Bench, Runner
+
+# Inner repeats are chosen so that a sample takes at least this long.
+SAMPLE_SECONDS = 1e-3
+# How often a sample that the operating system interrupted is taken, until one was not. CPU time is good enough for one
+# thread not to insist.
+TRIES = 4
+TRIES_ALONE = 2
+# After a pause, in which one thread packed or checked, the kernel may let a whole team run on one CPU for some
+# milliseconds. It is apart when a few runs in a row take as long as the shortest, not before the one time and at the
+# latest after the other.
+APART_SECONDS = (5e-3, 20e-3)
+APART_RUNS = 3
+APART_RATIO = 1.15
+
+
+@dataclass(slots=True)
+class Entrant:
+    """A candidate that is right, and what is known of its time.
+
+    Attributes
+    ----------
+    first : float
+        Seconds of a run by its first samples, on the scale of the other entrants.
+    default : bool
+        The first of its kernel's parameter sets.
+    behind : bool
+        Much slower than the fastest: here for those calls only that ask for its accuracy.
+    samples : dict
+        Round to seconds.
+    undisturbed : set of int
+        Rounds whose sample nothing interrupted.
+    """
+
+    candidate: Candidate
+    runner: Runner
+    error: float
+    workspace: int
+    footprint: int
+    first: float
+    repeats: int = 1
+    default: bool = False
+    behind: bool = False
+    samples: dict[int, float] = field(default_factory=dict)
+    undisturbed: set[int] = field(default_factory=set)
+
+    @property
+    def level(self) -> int:
+        """The strictest accuracy that allows it."""
+        return class_of(self.candidate.kernel)
+
+
+class Sampler:
+    """Times candidates of one problem.
+
+    Parameters
+    ----------
+    bench : Bench
+        Makes candidates ready and knows what is right.
+    threads : int
+        Team size of the candidates.
+    guard : ContentionGuard
+        Injected in tests, like `clock`.
+    """
+
+    def __init__(
+        self,
+        bench: Bench,
+        threads: int = 1,
+        guard: ContentionGuard | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.bench: Bench = bench
+        self.guard: ContentionGuard = guard or ContentionGuard()
+        self.clock: Callable[[], float] = clock
+        self._threads = threads
+
+    def sample(self, entrant: Entrant, round_number: int | None = None) -> float:
+        """Seconds of one run; kept with the entrant as those of a round."""
+        seconds, undisturbed = self.guard.undisturbed(
+            lambda: entrant.runner.time(entrant.repeats),
+            TRIES_ALONE if self._threads == 1 else TRIES,
+            threads=self._threads,
+        )
+        seconds = max(seconds / entrant.repeats, 1e-9)
+        if round_number is not None:
+            entrant.samples[round_number] = seconds
+            if undisturbed:
+                entrant.undisturbed.add(round_number)
+        return seconds
+
+    def lengthen(self, entrant: Entrant) -> None:
+        """Repeat the entrant within a sample until that is long enough for the clock."""
+        for _ in range(2):
+            repeats = max(1, math.ceil(SAMPLE_SECONDS / entrant.first))
+            if repeats <= entrant.repeats:
+                return
+            entrant.repeats = repeats
+            entrant.first = self.sample(entrant)
+
+    def move(self, entrants: Sequence[Entrant]) -> None:
+        """Bring operands, packed weights and workspaces to other memory."""
+        self.bench.move()
+        for entrant in entrants:
+            # The old runner lives until the new one has its memory.
+            try:
+                entrant.runner = self.bench.runner(entrant.candidate)
+            except MemoryError:
+                continue
+            entrant.runner.run()
+        self.spread_team(entrants[0].runner)
+
+    def spread_team(self, runner: Runner) -> None:
+        """Run until the team's threads have a CPU each."""
+        if self._threads == 1:
+            return
+        least, most = APART_SECONDS
+        begin = self.clock()
+        seconds: list[float] = []
+        while (spent := self.clock() - begin) < most:
+            seconds.append(runner.time(1))
+            together = seconds[-APART_RUNS:]
+            if spent >= least and len(together) == APART_RUNS and max(together) <= APART_RATIO * min(seconds):
+                return
