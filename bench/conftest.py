@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from convkit import _core, networks
-from convkit.commands.tune import gradient
-from convkit.contest.contestants import Operands
-from convkit.problem import Problem
+from convkit import UnsupportedAlgorithmError, networks
+from convkit.contest.layers import CALLS, Case, Heat, algorithms, network_cases
+from convkit.contest.results import Report
 from convkit.tables import aligned
+from convkit.training.pipeline import PIPELINES
 from convkit.tuner import choose, is_complete, tune_problem
-from convkit.tuner.choosing.selector import UnsupportedAlgorithmError, selector
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -23,7 +25,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--threads", default="1", help="team sizes, separated by commas")
     group.addoption("--kernels", default="selected", help="selected, all, or algorithms separated by commas")
     group.addoption("--layout", default="nchw", help="nchw, nhwc or both, separated by commas")
-    group.addoption("--op", default="forward", help="forward, input, weight, separated by commas")
+    group.addoption("--op", default="forward", help="forward, input, weight, training, separated by commas")
     group.addoption("--dtype", default="float32", help="float32 or float64")
 
 
@@ -31,39 +33,36 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "layer_case" not in metafunc.fixturenames:
         return
     option = metafunc.config.getoption
+    if unknown := {*option("--op").split(",")} - {*CALLS}:
+        raise pytest.UsageError(f"--op: {', '.join(sorted(unknown))} is not of {', '.join(CALLS)}")
+    try:
+        wanted = algorithms(option("--kernels"), option("--op").split(","))
+    except ValueError as error:
+        raise pytest.UsageError(f"--kernels: {error}") from None
     cases, names = [], []
-    for network in option("--networks").split(","):
-        for layer in networks.get(network).unique():
-            if option("--layers") not in layer.name:
-                continue
-            for layout in option("--layout").upper().split(","):
-                for op in option("--op").split(","):
-                    problem = layer.problem(option("--batch"), layout=layout, dtype=option("--dtype"))
-                    if op != "forward":
-                        problem = problem.replace(op=gradient(problem.op, op), packed=False)
-                    elif not layer.transposed:
-                        problem = problem.replace(bias=True, epilogue="clamp")
-                    for threads in map(int, option("--threads").split(",")):
-                        for kernel in _kernels(option("--kernels"), problem, threads):
-                            cases.append((network, layer, problem, threads, kernel))
-                            names.append(f"{network}-{layer.name}-{layout.lower()}-{op}-{threads}t-{kernel}")
+    for name, layout, call in itertools.product(
+        option("--networks").split(","), option("--layout").upper().split(","), option("--op").split(",")
+    ):
+        found = network_cases(
+            networks.get(name), batch=option("--batch"), layout=layout, call=call, dtype=option("--dtype"),
+            only=option("--layers"),
+        )  # fmt: skip
+        for case, threads in itertools.product(found, map(int, option("--threads").split(","))):
+            for algorithm in _applicable(wanted, case, threads):
+                cases.append((case, threads, algorithm))
+                names.append(f"{name}-{case.layer}-{layout.lower()}-{call}-{threads}t-{algorithm or 'selected'}")
     metafunc.parametrize("layer_case", cases, ids=names)
 
 
-def _kernels(kernels: str, problem: Problem, threads: int) -> list[str]:
-    known = selector().inventory.families
-    names = known if kernels == "all" else kernels.split(",")
-    if unknown := {*names} - {*known, "selected"}:
-        raise pytest.UsageError(f"--kernels: {', '.join(sorted(unknown))} is not of selected, all, {', '.join(known)}")
-    found = []
-    for name in names:
-        try:
-            if name != "selected":
-                choose(problem, threads, algorithm=name)
-        except UnsupportedAlgorithmError:
+def _applicable(wanted: tuple[str | None, ...], case: Case, threads: int) -> Iterator[str | None]:
+    for name in wanted:
+        if name in PIPELINES:
+            if case.call == "training":
+                yield name
             continue
-        found.append(name)
-    return found
+        with contextlib.suppress(UnsupportedAlgorithmError):
+            choose(case.problem, threads, algorithm=name)
+            yield name
 
 
 SWEEP: pytest.StashKey[list[tuple[str, int, float]]] = pytest.StashKey()
@@ -97,38 +96,31 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
 
 @pytest.fixture(scope="session")
-def fma_peak() -> Any:
-    """Measured multiply-adds a second of a team, measured once for each size."""
-    known: dict[tuple[str, int], float] = {}
-
-    def measure(dtype: str, threads: int) -> float:
-        if (dtype, threads) not in known:
-            known[dtype, threads] = _core.fma_peak(dtype, threads)
-        return known[dtype, threads]
-
-    return measure
+def report() -> Report:
+    """Everything that was measured, with this machine's limits."""
+    return Report.here()
 
 
 @pytest.fixture(scope="session")
 def tuned() -> Any:
-    """Measures a problem that the database lacks, once."""
+    """Measures a layer that the database lacks, once."""
 
-    def tune(problem: Problem, threads: int) -> None:
-        if not is_complete(problem, threads) and choose(problem, threads).tier != "user":
-            tune_problem(problem, threads)
+    def tune(case: Case, threads: int) -> None:
+        for problem in case.problems:
+            if not is_complete(problem, threads) and choose(problem, threads).tier != "user":
+                tune_problem(problem, threads)
 
     return tune
 
 
 @pytest.fixture(scope="module")
-def operands_of() -> Any:
-    """Operands and the exact result of a problem; the last one is kept, because neighbours share it."""
-    last: list[Any] = []
+def heat_of() -> Any:
+    """Operands and the exact result of a layer; the last one is kept, because neighbours share it."""
+    last: list[Heat] = []
 
-    def make(problem: Problem) -> tuple[Operands, Any]:
-        if not last or last[0] != problem:
-            operands = Operands(problem)
-            last[:] = [problem, operands, operands.exact()]
-        return last[1], last[2]
+    def make(case: Case) -> Heat:
+        if not last or last[0].case != case:
+            last[:] = [Heat(case)]
+        return last[0]
 
     return make

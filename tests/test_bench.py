@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import subprocess
 import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from test_cli import run
 
+from convkit import _core
 from convkit.contest.contestants import Contestant, Operands, convkit_contestant, peer
+from convkit.contest.layers import Case, Heat
 from convkit.contest.pinning import cpus_for, pinned
 from convkit.contest.results import Report, Row
 from convkit.contest.training import Pass, training_contestant
-from convkit.contest.turns import race, relative_error
+from convkit.contest.turns import in_turns, relative_error
 from convkit.problem import Problem
 
 PROBLEM = Problem(n=1, c=8, h=10, w=9, o=12, kh=3, kw=3, pad_top=1, pad_bottom=1, bias=True, epilogue="clamp")
@@ -126,16 +130,190 @@ def test_a_wrong_contestant_shows_its_error() -> None:
     numpy = peer("numpy", operands, 1)
     assert numpy is not None
     zeros = Contestant("zeros", lambda: np.zeros((1, 12, 10, 7), np.float32), np.asarray)
-    right, wrong = race([numpy, zeros], operands.exact(), seconds=0.01)
+    right, wrong = in_turns([numpy, zeros], operands.exact(), seconds=0.01)
     assert right.error < 1e-5
     assert wrong.error == 1.0
 
 
 @pytest.mark.usefixtures("database")
-def test_bench_refuses_what_it_does_not_know(shapes: Path) -> None:
-    for wrong in (("--against", "abacus"), ("--table", "sums"), ("--op", "sideways"), ("--layout", "CHWN")):
-        run("bench", "--shapes", str(shapes), *wrong, code=2)
-    run("bench", code=2)
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ("--against", "abacus"),
+        ("--table", "sums"),
+        ("--op", "sideways"),
+        ("--layout", "NCHW"),
+        ("--layer", "conv1"),
+        ("--batch", "2"),
+        ("--batch", "0"),
+        ("--kernels", "dirct"),
+        ("--kernels", "columns"),
+        ("--accuracy", "dirct"),
+        ("--accuracy", "nan"),
+        ("--seconds", "nan"),
+        ("--seconds", "inf"),
+        ("--seconds", "-1"),
+        ("--threads", "99999"),
+        ("--plot", "speeds.docx"),
+        ("--json", "missing/rows.json"),
+        ("--csv", "missing/rows.csv"),
+        ("--plot", "missing/speeds"),
+    ],
+)
+def test_bench_refuses_before_it_measures(
+    wrong: tuple[str, str], shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("in_turns", "tune_all"):
+        monkeypatch.setattr(f"convkit.commands.bench.{name}", lambda *_, **__: pytest.fail("it began"))
+    option, value = wrong
+    told = run("bench", "--shapes", str(shapes), option, str(tmp_path / value) if "/" in value else value, code=2)
+    assert "Error" in told
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["shapes.txt"]
+
+
+@pytest.mark.usefixtures("database")
+def test_bench_wants_something_to_do() -> None:
+    assert "name a --network" in run("bench", code=2)
+    assert "name a --network" in run("bench", "--network", "vgg19", "--layer", "no such layer", code=2)
+
+
+@pytest.mark.usefixtures("database")
+@pytest.mark.parametrize("option", ["--json", "--csv"])
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a full disk is tried with /dev/full")
+def test_a_full_disk_is_a_sentence(shapes: Path, option: str) -> None:
+    told = run("bench", "--shapes", str(shapes), "--threads", "1", "--no-tune", "--seconds", "0", "--against", "none",
+               option, "/dev/full", code=2)  # fmt: skip
+    assert "/dev/full: No space left on device" in told
+    assert "->" not in told
+
+
+@pytest.mark.usefixtures("database")
+def test_rows_on_standard_output_have_nothing_beside_them(shapes: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "convkit", "bench", "--shapes", str(shapes), "--threads", "1", "--seconds", "0",
+         "--against", "numpy,torch", "--json", "-"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    rows = json.loads(done.stdout)["rows"]
+    assert len(rows) >= 4
+    assert "shapes.txt line 2, 1 thread: convkit NCHW" in done.stderr
+
+
+@pytest.mark.usefixtures("database")
+def test_accuracy_holds_for_a_training_pass(tmp_path: Path) -> None:
+    saved = tmp_path / "rows.json"
+    shape = tmp_path / "shape"
+    # With this shape Winograd is the choice of everybody who may choose it.
+    shape.write_text("2x64x32x32 64x64x3x3 padding=1\n")
+    options = ("bench", "--shapes", str(shape), "--threads", "1", "--op", "training", "--against", "none", "--no-tune",
+               "--seconds", "0", "--json", str(saved))  # fmt: skip
+    found = []
+    for accuracy in ("strict", "fast"):
+        run(*options, "--accuracy", accuracy)
+        found.append(Report.load(saved).rows[0].kernel)
+    assert "winograd" not in found[0]
+    assert "winograd" in found[1]
+
+
+@pytest.mark.usefixtures("database")
+@pytest.mark.parametrize("op", ["forward", "input", "weight", "training"])
+def test_every_line_of_a_file_is_what_is_timed(tmp_path: Path, op: str) -> None:
+    path, saved = tmp_path / "shapes.txt", tmp_path / "rows.json"
+    lines = [str(PROBLEM), str(PROBLEM.replace(epilogue="other", residual=True)), str(PROBLEM.replace(dtype="float64"))]
+    path.write_text("\n".join(lines))
+    run(
+        "bench",
+        "--shapes",
+        str(path),
+        "--threads",
+        "1",
+        "--no-tune",
+        "--seconds",
+        "0",
+        "--op",
+        op,
+        "--json",
+        str(saved),
+    )
+    rows = Report.load(saved).rows
+    assert {row.op for row in rows} == {op}
+    for row in rows:
+        assert row.error < (1e-12 if "float64" in row.problem else 1e-5)
+        assert row.problem.startswith("forward" if op in ("forward", "training") else f"{op}_grad")
+    ours = [row for row in rows if row.contestant.startswith("convkit")]
+    assert len(ours) == 3
+    assert len([row for row in rows if row.contestant == "NumPy im2col"]) == (2 if op == "forward" else 0)
+
+
+@pytest.mark.usefixtures("database")
+def test_a_gradient_in_a_file_is_what_it_is(tmp_path: Path) -> None:
+    path, saved = tmp_path / "shapes.txt", tmp_path / "rows.json"
+    path.write_text(str(PROBLEM.of_op("weight")))
+    options = ("bench", "--shapes", str(path), "--threads", "1", "--no-tune", "--seconds", "0", "--json", str(saved))
+    run(*options)
+    assert Report.load(saved).rows[0].op == "weight"
+    assert "is a gradient itself" in run(*options, "--op", "training", code=2)
+
+
+@pytest.mark.usefixtures("database")
+def test_what_was_measured_before_an_interrupt_is_shown_and_saved(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+
+    def interrupted(*arguments: Any, **keywords: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return in_turns(*arguments, **keywords)
+
+    monkeypatch.setattr("convkit.commands.bench.in_turns", interrupted)
+    saved = tmp_path / "rows.json"
+    told = run("bench", "--shapes", str(shapes), "--threads", "1", "--no-tune", "--seconds", "0", "--json", str(saved),
+               code=130)  # fmt: skip
+    assert "line 1 x1" in told
+    assert {row.layer for row in Report.load(saved).rows} == {"line 1"}
+
+
+@pytest.mark.usefixtures("database")
+def test_a_layer_that_does_not_fit_costs_only_itself(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def small(self: Heat) -> Any:
+        if self.case.layer == "line 1":
+            raise MemoryError
+        return self._operands.exact()
+
+    monkeypatch.setattr(Heat, "exact", property(small))
+    saved = tmp_path / "rows.json"
+    told = run("bench", "--shapes", str(shapes), "--threads", "1", "--no-tune", "--seconds", "0", "--json", str(saved),
+               code=2)  # fmt: skip
+    assert "line 1: not enough memory" in told
+    assert {row.layer for row in Report.load(saved).rows} == {"line 2"}
+
+
+def test_the_peak_is_that_of_the_cpus_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(_core, "fma_peak", lambda dtype, threads: asked.append(threads) or 1e9 * threads)
+    monkeypatch.setattr(_core, "available_cpus", lambda: 2)
+    report = Report.here()
+    for team in (1, 2, 64):
+        report.measure_limits(team)
+    assert asked == [1, 2, 2]
+    assert [report.peak(team) for team in (1, 2, 64)] == [2e9, 4e9, 4e9]
+    assert report.peak(2, "float64") == 2e9
+
+
+def test_samples_that_were_interrupted_make_a_row_doubtful(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("convkit.contest.turns.ContentionGuard.reason", lambda self: "somebody else")
+    heat = Heat(Case("net", "layer", 1, PROBLEM))
+    entered = heat.contestants(1, (None, "direct", "winograd_strided"), ("numpy",))
+    assert [one.name for one in entered] == ["convkit NCHW", "convkit direct NCHW", "NumPy im2col"]
+    report = Report(machine={"class": "a"}, fma_peak={1: 1e9}, bandwidth={1: 1.0})
+    for contestant, timing in zip(entered, in_turns(entered, heat.exact, seconds=0.0), strict=True):
+        row = report.add(heat.case, 1, contestant, timing)
+        assert row.busy == "somebody else"
+        assert row.disturbed == (contestant.name != "NumPy im2col")
 
 
 def test_teams_get_cores_before_siblings(tmp_path: Path) -> None:
@@ -178,6 +356,7 @@ def test_threads_that_openmp_bound_are_not_pinned() -> None:
     script = """
 import os
 from convkit import _core
+from convkit.contest.layers import Case, Heat
 from convkit.contest.pinning import pinned
 before = os.sched_getaffinity(0)
 with pinned(_core.available_cpus()) as cpus:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ from typer.testing import CliRunner
 
 from convkit import _core, networks
 from convkit.commands import app, arguments
-from convkit.commands.tune import Job, tune_all
+from convkit.commands.tune import Job, Tally, tune_all
 from convkit.distribution import install_line
 from convkit.problem import Problem
 
@@ -254,23 +255,52 @@ def test_a_wrong_line_of_a_shapes_file_is_named(tmp_path: Path, line: str) -> No
         arguments.shapes_file(path)
 
 
-def test_demo_draws_and_times_nothing_the_second_time(database: Path, tmp_path: Path) -> None:
+def test_demo_draws_and_tunes_nothing_the_second_time(database: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="the demo draws")
     from PIL import Image
 
-    options = ("demo", "--output", str(tmp_path), "--budget", "2s", "--threads", "1")
+    options = ("demo", "--output", str(tmp_path / "demo"), "--budget", "2s", "--threads", "1")
     first = run(*options)
     assert "9 measured" in first
     for layer in networks.get("vgg19").layers:
         assert layer.name in first
-    for name in ("filter-bank.png", "vgg19.png"):
-        with Image.open(tmp_path / name) as picture:
+    assert {path.name for path in (tmp_path / "demo").iterdir()} == {"filter-bank.png", "vgg19.png"}
+    for path in (tmp_path / "demo").iterdir():
+        with Image.open(path) as picture:
             assert picture.width > 800
             assert len(picture.convert("L").getcolors() or []) > 50
-    kept = database.read_bytes(), (tmp_path / "numpy-im2col.json").read_bytes()
-    second = run(*options)
-    assert "nothing was timed" in second
-    assert kept == (database.read_bytes(), (tmp_path / "numpy-im2col.json").read_bytes())
+    kept = database.read_bytes()
+    assert "nothing was tuned" in run(*options)
+    assert kept == database.read_bytes()
+
+
+@pytest.mark.usefixtures("database")
+def test_demo_shows_times_of_one_race_and_says_if_it_was_disturbed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("matplotlib", reason="the demo draws")
+    from convkit.contest.turns import Timing
+
+    seen: list[str] = []
+
+    def raced(contestants: list[Any], exact: Any, *_: Any, **__: Any) -> list[Timing]:
+        _, theirs = contestants
+        seen.append(theirs.name)
+        busy = "4 of 5 samples were interrupted" if len(seen) in (3, 16 + 3) else ""
+        return [Timing(seconds, seconds, 5, 1.0, 1e-7, 1e-7, busy) for seconds in (1e-3, 8e-3)]
+
+    monkeypatch.setattr("convkit.commands.demo.in_turns", raced)
+    monkeypatch.setattr("convkit.commands.demo.tune_all", lambda *_, **__: Tally(reused=9))
+    options = ("demo", "--output", str(tmp_path), "--threads", "1", "--layout", "NHWC")
+    told = run(*options)
+    assert seen == ["NumPy im2col"] * 16
+    assert len(re.findall(r"\b8\.0x", told)) == 16 + 1
+    assert "16.00" in told
+    assert "128.00" in told
+    assert "while 1 of 16 layers were timed (4 of 5 samples were interrupted)" in told
+    lines = run(*options, "--json").splitlines()
+    facts = json.loads(lines[-1])
+    assert [row["layer"] for row in facts["layers"]][::2] == [layer.name for layer in networks.get("vgg19").layers]
 
 
 def test_the_filter_bank_is_what_scipy_would_do() -> None:

@@ -11,6 +11,7 @@ import typer
 
 from convkit import networks
 from convkit.problem import DTYPES, LAYOUTS, Problem, of_call
+from convkit.typing import Accuracy
 
 __all__ = [
     "accuracy",
@@ -111,7 +112,7 @@ def duration(text: str, option: str | None = None, least: float = 0.0) -> float:
     return seconds
 
 
-def accuracy(text: str) -> str | float | None:
+def accuracy(text: str) -> Accuracy | None:
     """A level's name or an RMS error; None for an empty text."""
     from convkit.tuner.accuracy import parse_accuracy
 

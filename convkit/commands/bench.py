@@ -3,33 +3,34 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.progress import track
+from rich.console import Console
 from rich.table import Table
 
 from convkit.commands import arguments
-from convkit.commands.terminal import console
-from convkit.commands.tune import OPS, Job, gradient, tune_all
-from convkit.contest import limits
-from convkit.contest.contestants import PEERS, Array, Contestant, Operands, convkit_contestant, installed, peer
+from convkit.commands.failing import CommandError
+from convkit.commands.outputs import STDOUT, Outputs
+from convkit.commands.terminal import console, error_console
+from convkit.commands.tune import Job, tune_all
+from convkit.commands.watching import Watch
+from convkit.contest.contestants import PEERS, installed
+from convkit.contest.layers import CALLS, Case, Heat, algorithms, limited, network_cases
 from convkit.contest.results import Report, Row, by_layer
-from convkit.contest.training import Pass, pass_problems, torch_pass, training_contestant
-from convkit.contest.turns import race
+from convkit.contest.turns import in_turns
 from convkit.distribution import install_line
-from convkit.networks import Network
-from convkit.problem import LAYOUTS, Problem
-from convkit.tables import threads_text
+from convkit.problem import LAYOUTS, OPS, Problem
+from convkit.tables import threads_text, time_text
+from convkit.typing import Accuracy
 
 __all__ = ["bench"]
 
 _TOO_WRONG = 1e-3
 # What a program would use for every layer if it could not choose.
 _STATIC = "direct,im2col,conv_gemm,winograd2,winograd4"
-_STATIC_TRAINING = f"columns,{_STATIC}"
 
 
 def bench(
@@ -45,192 +46,165 @@ def bench(
     op: Annotated[str, typer.Option(help="forward, input, weight, or training: all three in turn.")] = "forward",
     kernels: Annotated[str, typer.Option(help="selected, all, or algorithms separated by commas.")] = "selected",
     against: Annotated[str, typer.Option(help=f"Peers: {', '.join(PEERS)}, installed, or none.")] = "numpy",
-    accuracy: Annotated[str, typer.Option(help="strict, standard or fast; empty: the default.")] = "",
-    seconds: Annotated[float, typer.Option(help="Time for each contestant and layer.")] = 0.3,
+    accuracy: Annotated[str, typer.Option(help="strict, standard, fast, or an RMS error; empty: the default.")] = "",
+    seconds: Annotated[str, typer.Option(help="Time for each contestant and layer, at least five samples.")] = "0.3",
     tuning: Annotated[bool, typer.Option("--tune/--no-tune", help="Measure layers that the database lacks.")] = True,
-    json: Annotated[Path | None, typer.Option(help="Save the rows as JSON.")] = None,
-    csv: Annotated[Path | None, typer.Option(help="Save the rows as a table.")] = None,
-    plot: Annotated[Path | None, typer.Option(help="Save the pictures; their names begin with this one.")] = None,
+    json: Annotated[
+        Path | None, typer.Option(help="Save the rows as JSON; -: standard output.", readable=False)
+    ] = None,
+    csv: Annotated[
+        Path | None, typer.Option(help="Save the rows as a table; -: standard output.", readable=False)
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Save the pictures; their names begin with this one.", readable=False)
+    ] = None,
     table: Annotated[
         str, typer.Option(help='"layers", or "bestof": every algorithm against the selection.')
     ] = "layers",
 ) -> None:
     """Time layers with convkit and with other libraries, in turns, in one process, and check every result."""
-    if table not in ("layers", "bestof"):
-        raise typer.BadParameter(f"--table {table!r} is neither layers nor bestof")
+    if table not in _TABLES:
+        raise typer.BadParameter(f"{table!r} is not one of {', '.join(_TABLES)}", param_hint="'--table'")
+    if not network:
+        arguments.refuse_idle(context, ("layer", "batch", "layout"), "they vary the layers of a --network")
+    call = arguments.words(op, CALLS, "--op")[0]
     teams = arguments.teams(threads)
-    layers = _layers(network, shapes, layer, batch, layout, op)
-    if not layers:
+    wanted = _wanted(kernels, call, table)
+    bound, limit = arguments.accuracy(accuracy), arguments.duration(seconds, "--seconds")
+    cases = _cases(network, shapes, layer, batch, layout, call)
+    if not cases:
         raise typer.BadParameter("name a --network or a file of --shapes with at least one layer")
-    peers = _peers(against)
-    algorithms = kernels
-    if table == "bestof" and kernels == "selected":
-        algorithms = _STATIC_TRAINING if op == "training" else _STATIC
-    if tuning:
-        jobs = [
-            Job(f"{net} {name}", part, team)
-            for net, name, _, problem in layers
-            for part in (pass_problems(problem) if op == "training" else (problem,))
-            for team in teams
-        ]
-        if tune_all(jobs, any_answer=True).pending:
-            raise typer.Exit(130)
-    report = Report.here()
-    report.machine["command"] = _command(context)
-    work = [(row, team) for team in teams for row in layers]
-    try:
-        for (name, label, count, problem), team in track(work, "Layers", console=console, transient=True):
-            report.measure_limits(team)
-            with _limited(team):
-                entered, exact = _enter(problem, op, team, algorithms, peers, accuracy, tuning)
-                timings = race(entered, exact, seconds, threads=team)
-            for contestant, timing in zip(entered, timings, strict=True):
-                limit = sum(limits.kernel_limit(*part, team, report.fma_peak[team]) for part in contestant.parts)
-                report.rows.append(
-                    Row(
-                        name,
-                        label,
-                        count,
-                        str(problem),
-                        team,
-                        contestant.name,
-                        contestant.kernel,
-                        contestant.parameters,
-                        timing.median,
-                        timing.best,
-                        timing.samples,
-                        timing.cpu_per_wall,
-                        timing.error,
-                        timing.rms_error,
-                        limit,
-                        op,
-                    )
-                )
-    except KeyboardInterrupt:
-        console.print("stopped; what was measured is shown")
-    for title in report.networks():
-        for team in report.teams():
-            if rows := report.select(title, team):
-                shown = _best_of_table if table == "bestof" else _layer_table
-                console.print(shown(report, title, team, rows))
-    if disturbed := sum(row.disturbed for row in report.rows):
-        console.print(
-            f"{disturbed} rows of convkit got less CPU time than their threads could use: the machine was busy with "
-            "something else, and these figures are worth little",
-            style="yellow",
-        )
-    _save(report, json, csv, plot)
+    # Whoever reads rows from standard output wants nothing else there.
+    told = error_console if STDOUT in (json, csv) else console
+    peers = _peers(against, told)
+    with Outputs() as outputs:
+        save = _savers(outputs, json, csv, plot)
+        if tuning:
+            jobs = [
+                Job(f"{case.network} {case.layer}", problem, team)
+                for case in cases
+                for problem in case.problems
+                for team in teams
+            ]
+            if tune_all(jobs, any_answer=True, shown=told).pending:
+                raise typer.Exit(130)
+        report = Report.here()
+        report.machine["command"] = _command(context)
+        work = [(case, team) for team in teams for case in cases]
+        trouble, status = _measure(report, work, wanted, peers, bound, limit, tuning, told)
+        for title in report.networks():
+            for team in report.teams():
+                if rows := report.select(title, team):
+                    told.print(_TABLES[table](report, title, team, rows))
+        if disturbed := sum(row.disturbed for row in report.rows):
+            told.print(
+                f"{disturbed} of convkit's rows were measured while the machine was busy with something else: their "
+                "figures are worth little",
+                style="yellow",
+                highlight=False,
+            )
+        saved = [line for write in save for line in write(report)] if report.rows else []
+    for line in saved:
+        told.print(line, highlight=False, markup=False, soft_wrap=True)
+    if trouble:
+        raise CommandError("; ".join(trouble))
+    if status:
+        raise typer.Exit(status)
 
 
-def _layers(
-    network: str, shapes: Path | None, only: str, batch: int, layout: str, op: str
-) -> list[tuple[str, str, int, Problem]]:
-    """(network, layer, count, problem) of everything to be timed."""
-    orders = arguments.words(layout.upper(), LAYOUTS)
-    name = arguments.words(op, (*OPS, "training"))[0]
-    found = []
-    for net in arguments.network_list(network) if network else ():
-        for order in orders:
-            for layer in net.unique():
-                if only not in layer.name:
+def _measure(
+    report: Report,
+    work: list[tuple[Case, int]],
+    wanted: tuple[str | None, ...],
+    peers: tuple[str, ...],
+    accuracy: Accuracy | None,
+    seconds: float,
+    settle: bool,
+    told: Console,
+) -> tuple[list[str], int]:
+    """Fill the report; what went wrong with single layers, and the exit status of an interrupt."""
+    trouble: list[str] = []
+    with Watch("layers", len(work), told) as watch:
+        try:
+            for case, team in work:
+                report.measure_limits(team)
+                try:
+                    heat = Heat(case)
+                    with limited(team):
+                        entered = heat.contestants(team, wanted, peers, accuracy=accuracy, settle=settle)
+                        timings = in_turns(entered, heat.exact, seconds, threads=team)
+                except MemoryError:
+                    trouble.append(f"{case.network} {case.layer}: not enough memory")
+                    watch.done(trouble[-1])
                     continue
-                problem = layer.problem(batch, layout=order)
-                if name == "training":
-                    if layer.transposed:
-                        continue
-                    problem = problem.replace(bias=True, packed=False)
-                elif name != "forward":
-                    problem = problem.replace(op=gradient(problem.op, name), packed=False)
-                elif problem.op == "forward":
-                    problem = problem.replace(bias=True, epilogue="clamp")
-                found.append((f"{_title(net, batch, name)} {order}", layer.name, layer.count, problem))
+                rows = [report.add(case, team, *one) for one in zip(entered, timings, strict=True)]
+                times = ", ".join(f"{row.contestant} {time_text(row.median)}" for row in rows)
+                watch.done(f"{case.network} {case.layer}, {threads_text(team)}: {times}")
+        except KeyboardInterrupt:
+            watch.tell("stopped; what was measured is shown")
+            return trouble, 130
+    return trouble, 0
+
+
+def _wanted(kernels: str, call: str, table: str) -> tuple[str | None, ...]:
+    """The selection, and the algorithms beside it."""
+    if table == "bestof" and kernels == "selected":
+        kernels = f"columns,{_STATIC}" if call == "training" else _STATIC
+    try:
+        return tuple(dict.fromkeys((None, *algorithms(kernels, [call]))))
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="'--kernels'") from None
+
+
+def _cases(network: str, shapes: Path | None, only: str, batch: int, layout: str, call: str) -> list[Case]:
+    """Everything to be timed."""
+    found = [
+        case
+        for net in (arguments.network_list(network) if network else ())
+        for order in arguments.words(layout.upper(), LAYOUTS, "--layout")
+        for case in network_cases(net, batch=batch, layout=order, call=call, only=only)
+    ]
     for number, problem in enumerate(arguments.shapes_file(shapes) if shapes else (), start=1):
-        found.append((shapes.name if shapes else "", f"line {number}", 1, problem))
+        found.append(Case(shapes.name if shapes else "", f"line {number}", 1, *_called(problem, call)))
     return found
 
 
-def _title(network: Network, batch: int, op: str) -> str:
-    """A network as tables and pictures call it."""
-    parts = [network.title, *(["CIFAR-10"] if network.name.endswith("_cifar") else [])]
-    if batch != 1:
-        parts.append(f"batch {batch}")
-    return " ".join([*parts, *([op] if op != "forward" else [])])
+def _called(problem: Problem, call: str) -> tuple[Problem, str]:
+    """A problem of a file and what is timed of it: itself, or what --op makes of a forward call."""
+    if problem.op != "forward":
+        if call != "forward":
+            raise typer.BadParameter(f"{problem} is a gradient itself", param_hint="'--op'")
+        return problem, CALLS[OPS.index(problem.op)]
+    if call == "training":
+        return problem.replace(epilogue="none", residual=False, packed=False), call
+    return (problem if call == "forward" else problem.of_op(call).replace(packed=False)), call
 
 
-def _peers(against: str) -> tuple[str, ...]:
+def _peers(against: str, told: Console = console) -> tuple[str, ...]:
     if against == "none":
         return ()
     if against == "installed":
         return tuple(name for name in PEERS if installed(name))
-    names = arguments.words(against, tuple(PEERS))
+    names = arguments.words(against, tuple(PEERS), "--against")
     for name in names:
         if not installed(name):
-            console.print(f"{name} is not installed: {install_line('peers')}", style="yellow", markup=False)
+            told.print(f"{name} is not installed: {install_line('peers')}", style="yellow", markup=False)
     return tuple(name for name in names if installed(name))
 
 
-def _enter(
-    problem: Problem, op: str, threads: int, kernels: str, peers: tuple[str, ...], accuracy: str, settle: bool
-) -> tuple[list[Contestant], Array]:
-    """Everybody who can do a layer, the selection first, and the exact result."""
-    import convkit
-    from convkit.tuner.choosing.selector import selector
-
-    families: Sequence[str] = ()
-    if kernels != "selected":
-        families = selector().inventory.families if kernels == "all" else arguments.words(kernels)
-    training = op == "training"
-    work = Pass(problem) if training else None
-    operands = work.operands if work else Operands(problem)
-    found = [training_contestant(work, threads, settle=settle) if work else
-             convkit_contestant(operands, threads, accuracy=accuracy or None)]  # fmt: skip
-    for family in families:
-        try:
-            found.append(training_contestant(work, threads, family) if work else
-                         convkit_contestant(operands, threads, algorithm=family))  # fmt: skip
-        except convkit.UnsupportedAlgorithmError:
-            continue
-    if work:
-        others = [torch_pass(work, threads) if name == "torch" else None for name in peers]
-    else:
-        others = [peer(name, operands, threads) for name in peers]
-    found += [contestant for contestant in others if contestant is not None]
-    return found, (work or operands).exact()
-
-
-def _limited(threads: int) -> Any:
-    """Hold the BLAS behind NumPy to the same number of threads, where threadpoolctl is installed."""
-    import contextlib
-
-    try:
-        from threadpoolctl import threadpool_limits
-    except ModuleNotFoundError:
-        return contextlib.nullcontext()
-    return threadpool_limits(threads, user_api="blas")
-
-
 def _layer_table(report: Report, network: str, threads: int, rows: list[Row]) -> Table:
-    peak = 2 * report.fma_peak[threads]
+    peak = report.peak(threads)
     table = Table(
         title=f"{network}, {threads_text(threads)}, {report.machine['cpu']}",
         caption=f"FMA peak {peak / 1e9:.0f} GFLOP/s, measured; operations as direct summation counts them. "
         "% of limit: of what this kernel could reach. ! error above 1e-3.",
     )
-    for column in (
-        "layer",
-        "contestant",
-        "kernel",
-        "ms",
-        "GFLOP/s",
-        "% of peak",
-        "% of limit",
-        "to best",
-        "CPUs",
-        "error",
-    ):
-        table.add_column(
-            column, justify="left" if column in ("layer", "contestant", "kernel") else "right", no_wrap=True
-        )
+    table.add_column("layer", no_wrap=True)
+    # In a narrow terminal names are folded before figures are cut.
+    for column in ("contestant", "kernel"):
+        table.add_column(column, overflow="fold")
+    for column in ("ms", "GFLOP/s", "% of peak", "% of limit", "to best", "CPUs", "error"):
+        table.add_column(column, justify="right", no_wrap=True)
     for layer, own in by_layer(rows):
         best = min((row.median for row in own if row.error < _TOO_WRONG), default=own[0].median)
         for place, row in enumerate(sorted(own, key=lambda row: row.median)):
@@ -240,7 +214,7 @@ def _layer_table(report: Report, network: str, threads: int, rows: list[Row]) ->
                 row.kernel,
                 f"{1e3 * row.median:.3f}",
                 f"{row.rate / 1e9:.1f}",
-                f"{100 * row.rate / peak:.0f}",
+                f"{100 * row.rate / report.peak(threads, Problem.parse(row.problem).dtype):.0f}",
                 f"{100 * row.limit / row.median:.0f}" if row.limit else "",
                 f"{row.median / best:.2f}",
                 f"{row.cpu_per_wall:.1f}",
@@ -289,6 +263,12 @@ def _best_of_table(report: Report, network: str, threads: int, rows: list[Row]) 
     return table
 
 
+_TABLES: dict[str, Callable[[Report, str, int, list[Row]], Table]] = {
+    "layers": _layer_table,
+    "bestof": _best_of_table,
+}
+
+
 def _command(context: typer.Context) -> str:
     """The command that was given, without its output files."""
     words = ["convkit", "bench"]
@@ -302,18 +282,41 @@ def _command(context: typer.Context) -> str:
     return shlex.join(words)
 
 
-def _save(report: Report, json: Path | None, csv: Path | None, plot: Path | None) -> None:
+def _savers(
+    outputs: Outputs, json: Path | None, csv: Path | None, plot: Path | None
+) -> list[Callable[[Report], list[str]]]:
+    """What writes the files that were asked for and says so; raises where that would fail at the end."""
+    found: list[Callable[[Report], list[str]]] = []
+
+    def saver(path: Path, save: Callable[[Report, Path], None], what: str) -> None:
+        staged = outputs.file(path)
+
+        def write(report: Report) -> list[str]:
+            save(report, staged)
+            return [] if path == STDOUT else [f"{what} -> {path}"]
+
+        found.append(write)
+
     if json:
-        report.save(json)
-        console.print(f"Rows -> {json}", highlight=False)
+        saver(json, Report.save, "Rows")
     if csv:
-        report.save_csv(csv)
-        console.print(f"Table -> {csv}", highlight=False)
+        saver(csv, Report.save_csv, "Table")
     if plot:
-        try:
-            from convkit.pictures import speed
-        except ModuleNotFoundError as error:
-            console.print(f"the plots need {error.name}: {install_line('plot')}", style="red", markup=False)
-            raise typer.Exit(1) from None
-        for path in speed.save_all(report, plot):
-            console.print(f"Picture -> {path}", highlight=False)
+        found.append(_plotter(outputs, plot))
+    return found
+
+
+def _plotter(outputs: Outputs, plot: Path) -> Callable[[Report], list[str]]:
+    try:
+        from convkit.pictures import speed
+    except ModuleNotFoundError as error:
+        raise CommandError(f"the plots need {error.name}: {install_line('plot')}") from None
+    known = speed.file_types()
+    if plot.suffix and plot.suffix[1:].lower() not in known:
+        raise typer.BadParameter(f"{plot.name} does not end in one of {', '.join(known)}", param_hint="'--plot'")
+    staged = outputs.folder(plot.parent)
+
+    def write(report: Report) -> list[str]:
+        return [f"Picture -> {plot.with_name(path.name)}" for path in speed.save_all(report, staged / plot.name)]
+
+    return write

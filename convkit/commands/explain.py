@@ -9,7 +9,7 @@ import typer
 from convkit import networks
 from convkit.commands import arguments
 from convkit.commands.terminal import console
-from convkit.commands.tune import OPS, gradient
+from convkit.commands.tune import CALLS
 from convkit.problem import DTYPES, Problem, epilogue_class, of_call
 
 __all__ = ["explain"]
@@ -68,7 +68,7 @@ def explain(
             arguments.refuse_idle(
                 context, ("activation", "bias", "cold"), "a gradient has no epilogue and packs nothing"
             )
-            problem = _gradient(problem, op)
+            problem = problem.of_op(arguments.words(op, CALLS, "--op")[0]).replace(packed=False)
         explanation = explain_problem(
             problem,
             threads=arguments.teams(str(threads))[0] if threads else None,
@@ -101,10 +101,3 @@ def _shape(text: str) -> tuple[int, int, int, int]:
         known = ", ".join(networks.names())
         raise ValueError(f"{text!r} is neither a shape such as 1x64x56x56 nor a network: {known}")
     return arguments.shape(text)
-
-
-def _gradient(problem: Problem, name: str) -> Problem:
-    """The problem of a gradient as `convkit tune --op` measures it."""
-    if name not in OPS:
-        raise ValueError(f"--op {name!r} is not one of {', '.join(OPS)}")
-    return problem.replace(op=gradient(problem.op, name), epilogue="none", bias=False, packed=False)

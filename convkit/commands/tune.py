@@ -7,11 +7,13 @@ import time
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import product
 from json import dumps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Console
 from rich.text import Text
 
 from convkit.commands import arguments
@@ -24,9 +26,9 @@ from convkit.tables import threads_text, time_text
 if TYPE_CHECKING:
     from convkit.tuner import Choice
 
-__all__ = ["OPS", "Job", "Tally", "gradient", "tune", "tune_all"]
+__all__ = ["CALLS", "Job", "Tally", "tune", "tune_all"]
 
-OPS = {"forward": "forward", "input": "input_grad", "weight": "weight_grad"}
+CALLS = ("forward", "input", "weight")
 # Less than a few samples long is no measurement.
 _LEAST = 1e-2
 
@@ -113,7 +115,7 @@ def tune(
         arguments.refuse_idle(context, idle, "without --network there is nothing to vary")
         if shapes is None:
             arguments.refuse_idle(context, ("threads",), "what is listed comes with its team sizes")
-    elif "forward" not in arguments.words(op, tuple(OPS), "--op"):
+    elif "forward" not in arguments.words(op, CALLS, "--op"):
         arguments.refuse_idle(context, ("weights", "activation"), "gradients have no epilogue and pack nothing")
     if dask:
         arguments.refuse_idle(context, ("budget", "resume"), "workers are given a time --per-shape and measure it all")
@@ -136,7 +138,7 @@ def tune(
     if dask:
         _tune_with_dask(dask, jobs, each, json)
         return
-    tally = tune_all(jobs, whole, each=each, again=not resume, json=json)
+    tally = tune_all(jobs, whole, each=each, again=not resume, json=json, shown=error_console if json else console)
     if json:
         print(tally.to_json())
     else:
@@ -211,6 +213,7 @@ def tune_all(
     each: float | None = None,
     again: bool = False,
     json: bool = False,
+    shown: Console = console,
 ) -> Tally:
     """Tune every job that the database does not answer yet, under a progress bar.
 
@@ -228,7 +231,9 @@ def tune_all(
     again : bool
         Measure also what the database answers.
     json : bool
-        Print a line of JSON for each job; what people read goes to the error output.
+        Print a line of JSON for each job.
+    shown : Console
+        Where people read.
 
     Returns
     -------
@@ -248,7 +253,6 @@ def tune_all(
             line = {"problem": str(job.problem), "label": job.label, "threads": job.threads, "outcome": outcome}
             print(dumps({**line, **facts}), flush=True)
 
-    shown = error_console if json else console
     with Watch("problems", len(jobs), shown, parts=True) as watch:
         deadline = None if budget is None else time.monotonic() + budget
         try:
@@ -310,31 +314,22 @@ def _regret(job: Job, predicted: Choice, choice: Choice) -> Iterable[float]:
 
 
 def _variants(problem: Problem, layout: str, dtype: str, op: str, weights: str, activation: str) -> Iterable[Problem]:
-    for name in arguments.words(op, tuple(OPS), "--op"):
-        for order in arguments.words(layout.upper(), LAYOUTS, "--layout"):
-            for kind in arguments.words(dtype, DTYPES, "--dtype"):
-                for packed in arguments.words(weights, ("packed", "cold"), "--weights"):
-                    for fused in arguments.words(activation, ("relu", "none"), "--activation"):
-                        fields: dict[str, Any] = {
-                            "epilogue": "clamp" if fused == "relu" else "none",
-                            "packed": packed == "packed",
-                        }
-                        if name == "forward":
-                            fields["op"] = problem.op
-                        else:
-                            # convkit.grad's functions are given other weights at every step of a training.
-                            fields.update(op=gradient(problem.op, name), packed=False)
-                        if name != "forward" or problem.op != "forward":
-                            fields.update(bias=False, epilogue="none")
-                        yield problem.replace(layout=order, dtype=kind, **fields)
-
-
-def gradient(op: str, name: str) -> str:
-    """The operation behind a gradient ("input", "weight") of a layer whose forward call is `op`."""
-    # The input gradient of a transposed convolution is an ordinary one.
-    if op == "input_grad" and name == "input":
-        return "forward"
-    return OPS[name]
+    epilogues = {"relu": "clamp", "none": "none"}
+    for call, order, kind, packed, fused in product(
+        arguments.words(op, CALLS, "--op"),
+        arguments.words(layout.upper(), LAYOUTS, "--layout"),
+        arguments.words(dtype, DTYPES, "--dtype"),
+        arguments.words(weights, ("packed", "cold"), "--weights"),
+        arguments.words(activation, tuple(epilogues), "--activation"),
+    ):
+        varied = problem.replace(layout=order, dtype=kind)
+        if call != "forward":
+            # convkit.grad's functions are given other weights at every step of a training.
+            yield varied.of_op(call).replace(packed=False)
+        elif problem.op != "forward":
+            yield varied.replace(bias=False, packed=packed == "packed")
+        else:
+            yield varied.replace(epilogue=epilogues[fused], packed=packed == "packed")
 
 
 def _share(jobs: list[Job], shard: str) -> list[Job]:

@@ -17,6 +17,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
 from rich.text import Text
 
 __all__ = ["Watch"]
@@ -45,9 +46,11 @@ class Watch:
     ) -> None:
         self._console = console
         count = () if timed else (MofNCompleteColumn(),)
-        columns = (TextColumn("{task.description}"), BarColumn(), *count, TimeElapsedColumn(), TextColumn("left:"),
-                   TimeRemainingColumn())  # fmt: skip
-        self._progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        what_now = TextColumn("{task.description}", table_column=Column(no_wrap=True, ratio=1))
+        columns = (BarColumn(20), *count, TimeElapsedColumn(), TextColumn("left:"), TimeRemainingColumn(), what_now)
+        self._progress = Progress(
+            *columns, console=console, transient=True, disable=not console.is_terminal, expand=True
+        )
         self._whole = self._progress.add_task(what, total=total)
         self._part: TaskID | None = self._progress.add_task("", total=None) if parts else None
         self._began = time.monotonic()
@@ -88,6 +91,12 @@ class Watch:
         for item in items:
             yield item
             self.advance()
+
+    def done(self, line: str) -> None:
+        """Count one as done, and say so in a line where there is no bar."""
+        if not self._console.is_terminal:
+            self.tell(line)
+        self.advance()
 
     def advance(self) -> None:
         """Count one as done."""

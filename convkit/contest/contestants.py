@@ -9,6 +9,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convkit.problem import Problem
+from convkit.typing import Accuracy, Activation
 
 if TYPE_CHECKING:
     from convkit.tuner import Choice
@@ -52,19 +54,29 @@ class Contestant:
 
 
 class Operands:
-    """Random operands of a problem, NCHW and OIHW: `x` and `w` (forward), `dy` where a gradient is computed."""
+    """Operands of a problem, NCHW and OIHW: `x` and `w` (forward), `dy` where a gradient is computed.
 
-    def __init__(self, problem: Problem, seed: int = 0) -> None:
+    Parameters
+    ----------
+    x, w, bias : ndarray, optional
+        Random where they are left out.
+    """
+
+    def __init__(
+        self, problem: Problem, seed: int = 0, *,
+        x: Array | None = None, w: Array | None = None, bias: Array | None = None,
+    ) -> None:  # fmt: skip
         p = self.problem = problem
         rng = np.random.default_rng(seed)
 
         def normal(*shape: int) -> Array:
             return np.asarray(rng.standard_normal(shape, dtype=p.dtype))
 
-        self.x = normal(p.n, p.c, p.h, p.w)
-        self.w = normal(*p.w_shape)
-        self.bias = normal(p.o) if p.bias else None
+        self.x = normal(p.n, p.c, p.h, p.w) if x is None else x
+        self.w = normal(*p.w_shape) if w is None else w
+        self.bias = (normal(p.o) if bias is None else bias) if p.bias else None
         self.dy = normal(p.n, p.o, p.oh, p.ow) if p.op != "forward" else None
+        self.residual = normal(p.n, p.o, p.oh, p.ow) if p.residual else None
 
     @property
     def geometry(self) -> dict[str, Any]:
@@ -77,6 +89,17 @@ class Operands:
             "groups": p.groups,
         }
 
+    @property
+    def activation(self) -> Activation | None:
+        """An activation of the problem's class."""
+        names: dict[str, Activation | None] = {"none": None, "clamp": "relu", "other": "silu"}
+        return names[self.problem.epilogue]
+
+    @property
+    def plain(self) -> bool:
+        """True where there is nothing behind the convolution but what every library has: a bias and a ReLU."""
+        return self.problem.epilogue != "other" and not self.problem.residual
+
     def exact(self) -> Array:
         """The result in float64, NCHW (OIHW for a weight gradient)."""
         from convkit import reference
@@ -86,8 +109,9 @@ class Operands:
             return reference.conv2d_input(self.x.shape, self.w, self.dy, **self.geometry)  # type: ignore[arg-type]
         if p.op == "weight_grad":
             return reference.conv2d_weight(self.x, self.w.shape, self.dy, **self.geometry)  # type: ignore[arg-type]
-        clamped = p.epilogue == "clamp"
-        return reference.conv2d(self.x, self.w, self.bias, activation="relu" if clamped else None, **self.geometry)
+        return reference.conv2d(
+            self.x, self.w, self.bias, activation=self.activation, residual=self.residual, **self.geometry
+        )
 
 
 def in_layout(array: Array, layout: str) -> Array:
@@ -96,7 +120,7 @@ def in_layout(array: Array, layout: str) -> Array:
 
 
 def convkit_contestant(
-    operands: Operands, threads: int, algorithm: str | None = None, accuracy: Any = None
+    operands: Operands, threads: int, algorithm: str | None = None, accuracy: Accuracy | None = None
 ) -> Contestant:
     """What the selector chooses, or the best known candidate of a family or kernel.
 
@@ -129,14 +153,14 @@ def _forward_call(operands: Operands, choice: Choice) -> Callable[[], Any]:
     keywords: dict[str, Any] = {
         **operands.geometry,
         "layout": p.layout,
-        "activation": "relu" if p.epilogue == "clamp" else None,
+        "activation": operands.activation,
         "algorithm": choice,
         "num_threads": choice.threads,
     }
+    added = {} if operands.residual is None else {"residual": in_layout(operands.residual, p.layout)}
     if p.packed:
-        layer = convkit.Conv2d(operands.w, operands.bias, **keywords)
-        return lambda: layer(x)
-    return lambda: convkit.conv2d(x, operands.w, operands.bias, **keywords)
+        return partial(convkit.Conv2d(operands.w, operands.bias, **keywords), x, **added)
+    return partial(convkit.conv2d, x, operands.w, operands.bias, **added, **keywords)
 
 
 def _gradient_call(operands: Operands, choice: Choice) -> Callable[[], Any]:
@@ -363,4 +387,4 @@ def installed(name: str) -> bool:
 
 def peer(name: str, operands: Operands, threads: int) -> Contestant | None:
     """Set a peer up; None where it cannot do this layer."""
-    return PEERS[name][1](operands, threads)
+    return PEERS[name][1](operands, threads) if operands.plain else None

@@ -12,6 +12,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from convkit.contest.contestants import Contestant
+from convkit.contest.layers import Case
+from convkit.contest.limits import kernel_limit
+from convkit.contest.turns import Timing
 from convkit.problem import Problem
 
 __all__ = ["Report", "Row"]
@@ -36,6 +40,8 @@ class Row:
         Seconds that the kernel could reach at most; 0 where that is not known.
     op : str
         "forward", "input" or "weight"; "training" for the three of them in one call.
+    busy : str
+        What showed that the machine was busy with something else meanwhile; empty if nothing did.
     """
 
     network: str
@@ -54,6 +60,7 @@ class Row:
     rms_error: float
     limit: float
     op: str = "forward"
+    busy: str = ""
 
     @property
     def flops(self) -> int:
@@ -67,11 +74,12 @@ class Row:
 
     @property
     def disturbed(self) -> bool:
-        """True where convkit got clearly less CPU time than its threads could use, so that somebody else had it.
+        """True where convkit's samples were interrupted, or got less CPU time than its threads could use.
 
-        Short calls do not count: they may be too small for the whole team.
+        The latter does not count for short calls: they may be too small for the whole team.
         """
-        return self.contestant.startswith("convkit") and self.median > 1e-3 and self.cpu_per_wall < 0.75 * self.threads
+        starved = self.median > 1e-3 and self.cpu_per_wall < 0.75 * self.threads
+        return self.contestant.startswith("convkit") and (bool(self.busy) or starved)
 
 
 @dataclass
@@ -123,7 +131,9 @@ class Report:
         from convkit.tuner.choosing.selector import selector
 
         constants = selector().constants
-        before, now = self.fma_peak.get(team, 0.0), _core.fma_peak("float32", team)
+        # Threads beyond the CPUs reach nothing more, whatever each of them thinks it did in its share of the time.
+        before = self.fma_peak.get(team, 0.0)
+        now = _core.fma_peak("float32", min(team, _core.available_cpus()))
         self.fma_peak[team] = max(before, now)
         if now > before:
             # What was disturbed by others is no limit: those of earlier rows shrink with it.
@@ -131,6 +141,34 @@ class Report:
                 if row.threads == team:
                     self.rows[place] = replace(row, limit=row.limit * before / now)
         self.bandwidth[team] = min(team * constants.dram, constants.dram_total)
+
+    def peak(self, team: int, dtype: str = "float32") -> float:
+        """Operations a second that the FMA units of a team reach at most, two for each multiply-add."""
+        return 2 * self.fma_peak[team] / (1 if dtype == "float32" else 2)
+
+    def add(self, case: Case, team: int, contestant: Contestant, timing: Timing) -> Row:
+        """Add what was measured of a contestant on a layer; the limits of the team must have been measured."""
+        row = Row(
+            case.network,
+            case.layer,
+            case.count,
+            str(case.problem),
+            team,
+            contestant.name,
+            contestant.kernel,
+            contestant.parameters,
+            timing.median,
+            timing.best,
+            timing.samples,
+            timing.cpu_per_wall,
+            timing.error,
+            timing.rms_error,
+            sum(kernel_limit(*part, team, self.peak(team, case.problem.dtype) / 2) for part in contestant.parts),
+            case.call,
+            timing.busy,
+        )
+        self.rows.append(row)
+        return row
 
     def networks(self) -> tuple[str, ...]:
         """Networks in order of appearance."""
@@ -156,6 +194,10 @@ class Report:
         if {row.layer for row in own} != layers:
             return None
         return sum(row.median * row.count for row in own)
+
+    def dicts(self) -> list[dict[str, Any]]:
+        """Rows by their names, for JSON."""
+        return [asdict(row) for row in self.rows]
 
     def save(self, path: Path) -> None:
         """Write JSON: names of columns, and a line for each row."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from convkit.contest.contestants import Array, Contestant, Operands, Part, in_layout
 from convkit.problem import Problem
 from convkit.training.pipeline import PIPELINES
+from convkit.typing import Accuracy
 
 if TYPE_CHECKING:
     from convkit.tuner import Choice
@@ -23,7 +25,7 @@ Outputs = tuple[Any, Any, Any]
 
 def pass_problems(forward: Problem) -> tuple[Problem, Problem, Problem]:
     """The problems of a pass: forward, input gradient and weight gradient."""
-    dx, dw = (forward.replace(op=op, bias=False, epilogue="none", packed=False) for op in GRADIENTS)
+    dx, dw = (forward.of_op(op).replace(packed=False) for op in GRADIENTS)
     return forward, dx, dw
 
 
@@ -38,28 +40,33 @@ class Pass:
         self.operands = Operands(p, seed)
         rng = np.random.default_rng(seed + 1)
         self.dy: Array = np.asarray(rng.standard_normal((p.n, p.o, p.oh, p.ow), dtype=p.dtype))
-        self._scales: tuple[float, ...] = ()
 
-    def exact(self) -> Array:
-        """The three results in float64."""
+    @cached_property
+    def _parts(self) -> tuple[Array, Array, Array]:
         from convkit import reference
 
         x, w, geometry = self.operands.x, self.operands.w, self.operands.geometry
-        found = (
+        return (
             self.operands.exact(),
             reference.conv2d_input(x.shape, w, self.dy, **geometry),
             reference.conv2d_weight(x, w.shape, self.dy, **geometry),
         )
-        self._scales = tuple(float(np.abs(part).max()) or 1.0 for part in found)
-        return self.joined(*found)
+
+    def exact(self) -> Array:
+        """The three results in float64."""
+        return self.joined(*self._parts)
 
     def joined(self, y: Array, dx: Array, dw: Array) -> Array:
-        """The results as one vector; `exact` must have been called before."""
-        parts = zip((y, dx, dw), self._scales, strict=True)
-        return np.concatenate([np.asarray(part, dtype=np.float64).ravel() / scale for part, scale in parts])
+        """Results as one vector, each over its largest exact value."""
+        scaled = zip((y, dx, dw), self._parts, strict=True)
+        return np.concatenate(
+            [np.asarray(part, dtype=np.float64).ravel() / (np.abs(exact).max() or 1.0) for part, exact in scaled]
+        )
 
 
-def training_contestant(work: Pass, threads: int, algorithm: str | None = None, settle: bool = False) -> Contestant:
+def training_contestant(
+    work: Pass, threads: int, algorithm: str | None = None, accuracy: Accuracy | None = None, settle: bool = False
+) -> Contestant:
     """A pass of `convkit.TrainingConv2d`: what it selects, one of its pipelines, or one algorithm for all three parts.
 
     Where an algorithm computes the forward pass but not a gradient, the fastest direct kernel computes that.
@@ -80,10 +87,12 @@ def training_contestant(work: Pass, threads: int, algorithm: str | None = None, 
     chosen: Any = algorithm
     parts: tuple[Part, ...] = ()
     if algorithm not in PIPELINES:
-        choices = _choices(p, threads, algorithm)
+        choices = _choices(p, threads, algorithm, accuracy)
         parts = tuple((choice.problem, choice.kernel, choice.parameters) for choice in choices)
         chosen = choices if algorithm else None
-    plan = convkit.TrainingConv2d(**operands.geometry, layout=p.layout, num_threads=threads, algorithm=chosen)
+    plan = convkit.TrainingConv2d(
+        **operands.geometry, layout=p.layout, num_threads=threads, algorithm=chosen, accuracy=accuracy
+    )
     x, dy = in_layout(operands.x, p.layout), in_layout(work.dy, p.layout)
     w, bias = operands.w, operands.bias
 
@@ -108,14 +117,14 @@ def training_contestant(work: Pass, threads: int, algorithm: str | None = None, 
     return Contestant(f"{name} {p.layout}", call, result, kernels, parts=parts)
 
 
-def _choices(forward: Problem, threads: int, algorithm: str | None) -> list[Choice]:
+def _choices(forward: Problem, threads: int, algorithm: str | None, accuracy: Accuracy | None) -> list[Choice]:
     import convkit
     from convkit.tuner import choose
 
     found = []
     for problem in pass_problems(forward):
         try:
-            found.append(choose(problem, threads, algorithm=algorithm))
+            found.append(choose(problem, threads, algorithm=algorithm, accuracy=accuracy))
         except convkit.UnsupportedAlgorithmError:
             if problem.op == "forward":
                 raise

@@ -6,12 +6,14 @@ import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from convkit.contest.contestants import Array, Contestant
+from convkit.tuner.measuring.contention import ContentionGuard
 
-__all__ = ["Timing", "race", "relative_error", "wait_for_idle"]
+__all__ = ["Timing", "in_turns", "relative_error", "wait_for_idle"]
 
 # Longer than a tick of the kernel's clock: the CPU time of a thread that keeps running shows only after one.
 _POLL = 0.012
@@ -35,6 +37,8 @@ class Timing:
         Largest error relative to the largest exact value.
     rms_error : float
         RMS error relative to the RMS of the exact result.
+    busy : str
+        What showed that the machine was busy with something else while convkit ran; empty if nothing did.
     """
 
     median: float
@@ -43,6 +47,7 @@ class Timing:
     cpu_per_wall: float
     error: float
     rms_error: float
+    busy: str = ""
 
 
 def relative_error(found: Array, exact: Array) -> tuple[float, float]:
@@ -67,7 +72,7 @@ def wait_for_idle() -> None:
             return
 
 
-def race(
+def in_turns(
     contestants: Sequence[Contestant], exact: Array, seconds: float = 0.5, least: float = 5e-3, threads: int = 1
 ) -> list[Timing]:
     """Time contestants in turns.
@@ -95,6 +100,7 @@ def race(
         repeats.append(max(1, round(least / max(once, 1e-7))))
         expected.append(max(once, 1e-7) * repeats[-1])
     rounds = max(5, int(seconds / max(expected)))
+    guard = ContentionGuard()
     walls: list[list[float]] = [[] for _ in contestants]
     for _ in range(rounds):
         for place, contestant in enumerate(contestants):
@@ -105,14 +111,28 @@ def race(
             contestant.call()
             while threads > 1 and time.perf_counter() - warm < _TEAM_WARM:
                 contestant.call()
-            begin = time.perf_counter()
-            for _ in range(repeats[place]):
-                contestant.call()
-            walls[place].append((time.perf_counter() - begin) / repeats[place])
+            sample = partial(_sample, contestant, repeats[place], walls[place])
+            # Other libraries may have other threads than they were asked for: their CPU time says nothing.
+            if contestant.parts:
+                guard.undisturbed(sample, 1, threads=threads)
+            else:
+                sample()
+        guard.end_round()
+    busy = guard.reason() or ""
     return [
-        Timing(statistics.median(wall), min(wall), len(wall), _threads_at_work(contestant, threads), *error)
+        Timing(statistics.median(wall), min(wall), len(wall), _threads_at_work(contestant, threads), *error, busy)
         for contestant, wall, error in zip(contestants, walls, errors, strict=True)
     ]
+
+
+def _sample(contestant: Contestant, repeats: int, walls: list[float]) -> float:
+    """Seconds of a number of calls; those of one are added to `walls`."""
+    begin = time.perf_counter()
+    for _ in range(repeats):
+        contestant.call()
+    seconds = time.perf_counter() - begin
+    walls.append(seconds / repeats)
+    return seconds
 
 
 def _threads_at_work(contestant: Contestant, threads: int) -> float:

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from convkit.contest.results import Report, by_layer
 from convkit.pictures.style import GRID, INK, LIMIT, OURS, QUIET, THEIRS
+from convkit.problem import Problem
 from convkit.tables import threads_text
-
-if TYPE_CHECKING:
-    from convkit.commands.demo import LayerRow
 
 __all__ = ["contact_sheet", "layer_chart", "load_photo", "square"]
 
@@ -28,9 +27,12 @@ def load_photo(path: Path | None) -> Array:
 
     if path is None:
         path = Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg"
-    with Image.open(path) as image:
-        image.thumbnail((1600, 1600))
-        return np.asarray(image.convert("RGB"), dtype=np.float32) / np.float32(255)
+    try:
+        with Image.open(path) as image:
+            image.thumbnail((1600, 1600))
+            return np.asarray(image.convert("RGB"), dtype=np.float32) / np.float32(255)
+    except Image.DecompressionBombError as error:
+        raise OSError(f"{path}: {error}") from None
 
 
 def square(photo: Array, size: int) -> Array:
@@ -63,7 +65,7 @@ def contact_sheet(photo: Array, filtered: Array, names: Sequence[str], path: Pat
         axes.imshow(np.clip(picture, 0.0, 1.0), cmap="gray", vmin=0.0, vmax=1.0, interpolation="lanczos")
         axes.set_title(name, fontsize=12, color=INK)
         axes.set_axis_off()
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=110, format="png")
 
 
 def _shown(name: str, picture: Array) -> Array:
@@ -74,22 +76,22 @@ def _shown(name: str, picture: Array) -> Array:
     return picture
 
 
-def layer_chart(rows: Sequence[LayerRow], peak: float, team: int, cpu: str, path: Path) -> None:
-    """Speed of every layer beside NumPy's, with the FMA peak as a line."""
+def layer_chart(report: Report, team: int, path: Path) -> None:
+    """Speed of every layer beside NumPy's, with the FMA peak as a line; rows come in pairs, ours first."""
+    rows = [tuple(pair) for _, pair in by_layer(report.rows)]
+    peak = report.peak(team)
     figure = Figure(figsize=(11.5, 7.2), layout="constrained", facecolor="white")
     axes = figure.subplots()
     place = np.arange(len(rows))
-    ours = np.array([row.flops_rate for row in rows]) / 1e9
-    theirs = np.array([row.numpy_flops_rate for row in rows]) / 1e9
+    ours, theirs = (np.array([pair[which].rate for pair in rows]) / 1e9 for which in (0, 1))
     axes.barh(place - 0.2, ours, 0.4, color=OURS[0], label="convkit, the kernel that was chosen")
     axes.barh(place + 0.2, theirs, 0.4, color=THEIRS["NumPy"], label="NumPy, im2col and matrix product")
     axes.axvline(peak / 1e9, color=LIMIT, linewidth=1.5, label=f"measured FMA peak, {peak / 1e9:.0f} GFLOP/s")
     right = max(float(ours.max()), peak / 1e9)
-    for y, row, speed in zip(place, rows, ours, strict=True):
-        text = f"{1e3 * row.seconds:.2f} ms   {row.speedup:.1f}x NumPy"
+    for y, (mine, other), speed in zip(place, rows, ours, strict=True):
         inside = speed > 0.42 * right
         axes.annotate(
-            text,
+            f"{1e3 * mine.median:.2f} ms   {other.median / mine.median:.1f}x NumPy",
             (speed, y - 0.2),
             xytext=(-6 if inside else 6, 0),
             textcoords="offset points",
@@ -98,12 +100,13 @@ def layer_chart(rows: Sequence[LayerRow], peak: float, team: int, cpu: str, path
             fontsize=8.5,
             color="white" if inside else INK,
         )
-    labels = [f"{row.name}   {row.problem.c}→{row.problem.o} @{row.problem.h}" for row in rows]
+    problems = [Problem.parse(mine.problem) for mine, _ in rows]
+    labels = [f"{mine.layer}   {p.c}→{p.o} @{p.h}" for (mine, _), p in zip(rows, problems, strict=True)]
     axes.set_yticks(place, labels, fontsize=9.5, color=INK)
     axes.invert_yaxis()
     axes.set_xlim(0, 1.06 * right)
     axes.set_xlabel("GFLOP/s, operations counted as direct summation does", color=INK)
-    total, numpy_total = sum(row.seconds for row in rows), sum(row.numpy_seconds for row in rows)
+    total, numpy_total = (sum(pair[which].median for pair in rows) for which in (0, 1))
     axes.set_title(
         f"VGG-19's sixteen convolutions: {1e3 * total:.0f} ms, NumPy {1e3 * numpy_total:.0f} ms",
         fontsize=15,
@@ -114,7 +117,8 @@ def layer_chart(rows: Sequence[LayerRow], peak: float, team: int, cpu: str, path
     axes.text(
         0.0,
         1.015,
-        f"one 224x224 photograph, float32, {rows[0].problem.layout}, bias and ReLU fused, {threads_text(team)}, {cpu}",
+        f"one 224x224 photograph, float32, {problems[0].layout}, bias and ReLU fused, {threads_text(team)}, "
+        f"{report.machine['cpu']}",
         transform=axes.transAxes,
         fontsize=10,
         color=QUIET,
@@ -124,4 +128,4 @@ def layer_chart(rows: Sequence[LayerRow], peak: float, team: int, cpu: str, path
     axes.grid(axis="x", color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=10)
-    figure.savefig(path, dpi=130)
+    figure.savefig(path, dpi=130, format="png")

@@ -17,7 +17,21 @@ from convkit.pictures.style import FAMILIES, INK, LIMIT, OURS, QUIET, THEIRS, fr
 from convkit.problem import Problem
 from convkit.tables import threads_text
 
-__all__ = ["error_and_speed", "kernel_map", "layer_bars", "roofline", "save_all", "thread_scaling", "totals"]
+__all__ = [
+    "error_and_speed",
+    "file_types",
+    "kernel_map",
+    "layer_bars",
+    "roofline",
+    "save_all",
+    "thread_scaling",
+    "totals",
+]
+
+
+def file_types() -> tuple[str, ...]:
+    """Endings of file names that a picture can be saved under."""
+    return tuple(sorted(Figure().canvas.get_supported_filetypes()))
 
 
 def save_all(report: Report, path: Path) -> list[Path]:
