@@ -333,6 +333,16 @@ def test_a_wrong_variable_is_named(variable: str) -> None:
     assert "Traceback" not in done.stderr.decode()
 
 
+def test_a_tilde_in_the_path_is_the_home(tmp_path: Path) -> None:
+    for entry, expected in (("~/trials.sqlite", tmp_path / "trials.sqlite"), (":memory:", "none: CONVKIT_DB asks")):
+        done = process("db", "path", env={"HOME": str(tmp_path), "CONVKIT_DB": f"{entry}:~/site.sqlite"})
+        first, second = done.stdout.decode().splitlines()
+        assert first.startswith(str(expected))
+        assert second == f"site: {tmp_path / 'site.sqlite'}"
+    done = process("db", "path", env={"CONVKIT_DB": "~no-such-user/trials.sqlite"})
+    assert b"home directory that is not known" in done.stdout
+
+
 def test_version_and_short_help() -> None:
     assert run("--version") == f"convkit {convkit.__version__}\n"
     for words in ((), ("tune",), ("db",), ("db", "prune")):

@@ -37,16 +37,19 @@ class Paths(NamedTuple):
 def paths() -> Paths:
     """Where this process looks, from CONVKIT_DB or else the user and site data directories. Touches no file.
 
-    CONVKIT_DB is a path list: its first entry is read and written, the others are read. The entry ``:memory:`` stands
-    for no file.
+    CONVKIT_DB is a path list: its first entry is read and written, the others are read. "~" is the home directory, the
+    entry ``:memory:`` stands for no file.
     """
     text = os.environ.get("CONVKIT_DB")
     if text:
         entries = [part for part in re.split(f"({re.escape(_MEMORY)})|{os.pathsep}", text) if part]
-        first, *rest = entries or [_MEMORY]
-        sites = [os.path.abspath(entry) for entry in rest if entry != _MEMORY]
+        # Nobody but a shell turns "~" into a home, and not in the middle of a list or in a service's settings.
+        first, *rest = map(os.path.expanduser, entries or [_MEMORY])
+        sites = [os.path.abspath(entry) for entry in rest if entry != _MEMORY and not entry.startswith("~")]
         if first == _MEMORY:
             return Paths(None, sites, "CONVKIT_DB asks for memory only")
+        if first.startswith("~"):
+            return Paths(None, sites, f"CONVKIT_DB begins with a home directory that is not known: {first}")
         return Paths(os.path.abspath(first), sites)
     import platformdirs
 
