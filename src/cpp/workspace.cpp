@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstdlib>
 #include <exception>
 #include <limits>
 #include <new>
@@ -40,15 +41,6 @@ std::int64_t available_memory() noexcept {
   return bytes;
 }
 
-// Blocks of nearly equal size serve each other: sizes are rounded up to an eighth of their power of two.
-std::int64_t rounded(std::int64_t bytes) {
-  if (bytes <= 0) return page;
-  if (bytes > std::numeric_limits<std::int64_t>::max() / 4) throw std::bad_alloc();
-  std::int64_t step = page;
-  while (step * 16 <= bytes) step *= 2;
-  return (bytes + step - 1) / step * step;
-}
-
 }  // namespace
 
 std::int64_t checked_sum(std::int64_t a, std::int64_t b) {
@@ -62,6 +54,32 @@ std::int64_t checked_product(std::int64_t a, std::int64_t b) {
   if (__builtin_mul_overflow(a, b, &product)) throw std::bad_alloc();
   return product;
 }
+
+#if defined(__SANITIZE_ADDRESS__)
+
+// Of exactly the size that was asked for, so that the sanitizer sees the first byte behind it.
+Block::Block(std::int64_t bytes) : bytes_(bytes > 0 ? bytes : 1) {
+  void* data = nullptr;
+  if (posix_memalign(&data, page, static_cast<std::size_t>(bytes_))) throw std::bad_alloc();
+  data_ = static_cast<std::byte*>(data);
+}
+
+Block::~Block() { std::free(data_); }
+
+#else
+
+namespace {
+
+// Blocks of nearly equal size serve each other: sizes are rounded up to an eighth of their power of two.
+std::int64_t rounded(std::int64_t bytes) {
+  if (bytes <= 0) return page;
+  if (bytes > std::numeric_limits<std::int64_t>::max() / 4) throw std::bad_alloc();
+  std::int64_t step = page;
+  while (step * 16 <= bytes) step *= 2;
+  return (bytes + step - 1) / step * step;
+}
+
+}  // namespace
 
 Block::Block(std::int64_t bytes) : bytes_(rounded(bytes)) {
   // Scattered small pages compete for sets of L2, a huge one never with itself: the last one is made whole if half is used.
@@ -84,14 +102,16 @@ Block::Block(std::int64_t bytes) : bytes_(rounded(bytes)) {
   }
 }
 
+Block::~Block() {
+  if (data_) munmap(data_, static_cast<std::size_t>(bytes_));
+}
+
+#endif
+
 Block& Block::operator=(Block&& other) noexcept {
   std::swap(data_, other.data_);
   std::swap(bytes_, other.bytes_);
   return *this;
-}
-
-Block::~Block() {
-  if (data_) munmap(data_, static_cast<std::size_t>(bytes_));
 }
 
 std::byte* Block::release() {
