@@ -33,7 +33,8 @@ SCRIPT = """
         x = np.ones((n, c, h, w) if layout == "NCHW" else (n, h, w, c), dtype)
         f = np.ones((o, c // groups, k, k), dtype)
         keywords = {"groups": groups, "layout": layout, "num_threads": random.choice((1, 2)),
-                    "stride": random.choice((1, 2, (1, 2), [2, 1])), "padding": random.choice((0, 1, (0, 1), "same_upper"))}
+                    "stride": random.choice((1, 2, (1, 2), [2, 1])),
+                    "padding": random.choice((0, 1, (0, 1), "same_upper"))}
         kind = random.randrange(9)
         if kind == 0:
             return lambda: ck.conv2d(x, f, activation="relu", **keywords)
@@ -47,7 +48,8 @@ SCRIPT = """
             return lambda: ck.Conv2d(f, **keywords)(x)
         if kind == 4:
             y = np.ones_like(ck.conv2d(x, f, **keywords))
-            return lambda: (ck.grad.conv2d_weight(x, f.shape, y, **keywords), ck.grad.conv2d_input(x.shape, f, y, **keywords))
+            return lambda: (ck.grad.conv2d_weight(x, f.shape, y, **keywords),
+                            ck.grad.conv2d_input(x.shape, f, y, **keywords))
         if kind == 5:
             layer = ck.Conv2d(f, **keywords)
             return lambda: (layer.update(f), layer(x))
