@@ -299,6 +299,28 @@ def test_merging_with_a_wrong_file_merges_none(measured: Path, tmp_path: Path, s
     assert Database(measured).counts()["trials"] == 0
 
 
+@pytest.mark.usefixtures("database")
+def test_the_demo_tries_its_folder_and_its_photograph_before_it_tunes(
+    tmp_path: Path, shapes: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("matplotlib", reason="the demo draws")
+    monkeypatch.setattr("convkit.commands.demo.tune_all", lambda *_, **__: pytest.fail("it began"))
+    assert "File exists" in failed("demo", "--output", shapes)
+    assert "No such file or directory" in failed("demo", "--output", "/proc/nowhere")
+    assert "is a directory" in failed("demo", "--image", str(tmp_path))
+    assert "cannot identify image file" in failed("demo", "--image", shapes, "--output", str(tmp_path / "demo"))
+    assert "99999 threads" in failed("demo", "--threads", "99999")
+    assert "budget" in failed("demo", "--budget", "soon")
+    monkeypatch.setattr("convkit.commands.outputs.os.replace", lambda *_: _refuse(tmp_path))
+    folder = tmp_path / "pictures"
+    assert "Permission denied" in failed("demo", "--output", str(folder))
+    assert list(folder.iterdir()) == []
+
+
+def _refuse(path: Path) -> None:
+    raise PermissionError(13, "Permission denied", str(path))
+
+
 # Measurements that nobody would remember
 
 

@@ -44,8 +44,6 @@ class Commands(TyperGroup):
 
 def _sentence(error: Exception) -> str | None:
     """The reason in one sentence where the world is to blame; None for typer's own exceptions and for bugs."""
-    from convkit.tuner.evidence.database import DatabaseError
-
     if isinstance(error, BrokenPipeError):  # whoever read the output has seen enough: typer ends quietly
         return None
     if isinstance(error, CommandError):
@@ -53,7 +51,8 @@ def _sentence(error: Exception) -> str | None:
     if isinstance(error, OSError):
         why = error.strerror or str(error)
         return f"{os.fspath(error.filename)}: {why}" if isinstance(error.filename, str | os.PathLike) else why
-    if isinstance(error, DatabaseError):
+    database = sys.modules.get("convkit.tuner.evidence.database")  # who has not loaded it has not raised its error
+    if database is not None and isinstance(error, database.DatabaseError):
         return str(error)
     if isinstance(error, MemoryError):
         return f"not enough memory: {error}" if str(error) else "not enough memory"
