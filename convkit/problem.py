@@ -187,7 +187,8 @@ class Problem(_Fields):
             OPS.index(self.op),
             DTYPES.index(self.dtype),
             LAYOUTS.index(self.layout),
-            *(getattr(self, name) for name in _SIZES),
+            *self[:7],
+            *self[10:19],
             EPILOGUES.index(self.epilogue),
             int(self.bias),
             int(self.residual),
@@ -212,14 +213,30 @@ class Problem(_Fields):
             **sizes,
         )
 
+    @property
+    def epilogue_text(self) -> str:
+        """Epilogue, bias and residual as the problem's text has them."""
+        return f"{self.epilogue}{'+bias' if self.bias else ''}{'+residual' if self.residual else ''}"
+
     def __str__(self) -> str:
+        return self._text(self.epilogue_text)
+
+    def _text(self, epilogue: str) -> str:
         return (
             f"{self.op}-{self.dtype}-{self.layout}-n{self.n}c{self.c}h{self.h}w{self.w}-o{self.o}k{self.kh}x{self.kw}"
             f"-s{self.stride_h}x{self.stride_w}-p{self.pad_top},{self.pad_bottom},{self.pad_left},{self.pad_right}"
-            f"-d{self.dilation_h}x{self.dilation_w}-g{self.groups}"
-            f"-{self.epilogue}{'+bias' if self.bias else ''}{'+residual' if self.residual else ''}"
-            f"-{'packed' if self.packed else 'cold'}"
+            f"-d{self.dilation_h}x{self.dilation_w}-g{self.groups}-{epilogue}-{'packed' if self.packed else 'cold'}"
         )
+
+    def bare(self) -> Problem:
+        """The problem without an epilogue: what problems share that answer for each other."""
+        return self._replace(epilogue="none", bias=False, residual=False)
+
+    def texts(self) -> list[str]:
+        """The texts of this problem with every epilogue, its own first."""
+        epilogues = dict.fromkeys([self.epilogue_text, *(_EPILOGUE_TEXTS if self.op != "weight_grad" else ())])
+        head, tail = self._text("|").split("|")
+        return [f"{head}{epilogue}{tail}" for epilogue in epilogues]
 
     @classmethod
     def parse(cls, text: str) -> Problem:
@@ -244,6 +261,7 @@ _SIZES: tuple[str, ...] = (
     "dilation_h", "dilation_w", "groups",
 )  # fmt: skip
 assert len(_SIZES) + 7 == len(Problem._fields)
+_EPILOGUE_TEXTS = [a + b + r for a in EPILOGUES for b in ("", "+bias") for r in ("", "+residual")]
 
 
 def of_call(

@@ -36,9 +36,9 @@ def pytest_unconfigure() -> None:
 @pytest.fixture
 def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
     """What the package logs in this test, as if it had logged nothing before."""
-    from convkit.tuner.notices import forget_notices
+    import convkit
 
-    forget_notices()
+    convkit.reload()
     caplog.set_level("WARNING", logger="convkit")
     return caplog
 

@@ -185,7 +185,7 @@ def test_everything_that_calls_import_is_imported_under_the_lock(tmp_path: Path)
         p.table(), p.to_csv({str(tmp_path / "csv")!r}), p.to_chrome_trace({str(tmp_path / "trace")!r})
         explained = ck.explain((1, 3, 9, 9), (2, 3, 3, 3), dtype=np.float32)
         str(explained), explained.to_json()
-        explained.choice.index
+        explained.choice.candidate
         ck.show_config()
         ck.clear_workspaces()
         assert not found, found
@@ -302,7 +302,7 @@ def test_a_plan_that_another_thread_was_running_serves_the_child() -> None:
         from convkit.training import pipeline
         held, release = threading.Event(), threading.Event()
         def hold():
-            with pipeline._Alone(plan._busy), pipeline._selectors_lock, best._lock:
+            with pipeline._Alone(plan._busy), best._lock:
                 held.set()
                 release.wait()
         thread = threading.Thread(target=hold)

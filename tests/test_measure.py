@@ -30,7 +30,8 @@ def race(
 ) -> dict[str, Result]:
     quiet: Any = guard or QuietGuard()
     found = Race(Sampler(bench, guard=quiet, clock=bench.clock), budget=budget)
-    found.run(Tuner(selector_over(core)).entrants(PROBLEM, 1))
+    selector = selector_over(core)
+    found.run(Tuner(selector).entrants(selector.on(PROBLEM, 1)))
     return {f"{c.kernel.family}{c.parameters[0]}": result for c, result in found.results.items()}
 
 
@@ -166,7 +167,8 @@ def test_a_direct_summation_runs_however_short_the_budget() -> None:
 
 def test_every_parameter_set_competes_and_only_the_best_instruction_set() -> None:
     core = StandInCore(gemm={"seconds": 2e-3, "blocks": (8, 16, 40), "optimum": 40})
-    assert all(c.kernel.isa == "avx2" for c in Tuner(selector_over(core)).entrants(PROBLEM, 1))
+    selector = selector_over(core)
+    assert all(c.kernel.isa == "avx2" for c in Tuner(selector).entrants(selector.on(PROBLEM, 1)))
     results = race(core, StandInBench(core, noise=0.001))
     assert set(results) == {"gemm8", "gemm16", "gemm40"}
     assert min(results, key=lambda name: results[name].ratio or 9) == "gemm40"
@@ -198,7 +200,7 @@ def test_interruption_keeps_what_raced_and_discards_what_was_screened(tmp_path: 
         kept.add(frozenset(trial.kernel.split("_")[1] for trial in found))
         assert all(trial.status == "failed" or trial.n >= race_module.BLOCK for trial in found)
         assert selector.choose(PROBLEM, 1).measured == bool(found)
-        assert not selector.complete(PROBLEM, 1)
+        assert not selector.on(PROBLEM, 1).complete
     assert {frozenset(), frozenset({"first", "second", "wrong"})} <= kept
     assert all("slow" not in kernels and ("wrong" in kernels or not kernels) for kernels in kept)
 

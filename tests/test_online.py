@@ -14,17 +14,17 @@ from convkit.best_of import BestOf
 from convkit.problem import Problem, of_call
 from convkit.reference import conv2d as reference
 from convkit.tuner import choose
-from convkit.tuner.choosing.selector import Constraints
+from convkit.tuner.inventory import Constraints
 from convkit.tuner.measuring.online import OnlineProblem, online
 
 PROBLEM = Problem(n=1, c=8, h=16, w=16, o=8, kh=3, kw=3)
-LIMITS = Constraints("standard", 2**30)
+LIMITS = Constraints(PROBLEM, "standard", 2**30)
 
 
 def explore(core: StandInCore, calls: int = 60) -> tuple[OnlineProblem, list[str], Any]:
     bench = StandInBench(core, noise=0.001)
     selector = selector_over(core)
-    problem = OnlineProblem(selector, PROBLEM, 1, LIMITS, bench=lambda *_: bench)
+    problem = OnlineProblem(selector, selector.on(PROBLEM, 1), LIMITS, bench=lambda *_: bench)
     ran = []
     for _ in range(calls):
         turn = problem.next()
@@ -67,7 +67,7 @@ def test_real_calls_are_right_and_settle(database: Path) -> None:
     with ck.tuning(mode="online"):
         for _ in range(150):
             np.testing.assert_allclose(ck.conv2d(x, w, padding=1, num_threads=1), expected, rtol=1e-4, atol=1e-4)
-        (report,) = online.reports()
+        (report,) = online().reports()
         assert report.settled is not None
         assert len({name for name, _ in report.history}) > 1
         misses = _core.counters()["plan_misses"]
@@ -82,7 +82,7 @@ def test_a_spent_budget_ends_exploring(database: Path) -> None:
     x, w = np.ones((1, 8, 12, 12), np.float32), np.ones((8, 8, 3, 3), np.float32)
     with ck.tuning(mode="online", budget=0):
         ck.conv2d(x, w, num_threads=1)
-    assert online.reports() == []
+    assert online().reports() == []
 
 
 def test_best_of_waits_for_convkit_to_settle(database: Path) -> None:
@@ -91,7 +91,7 @@ def test_best_of_waits_for_convkit_to_settle(database: Path) -> None:
     with ck.tuning(mode="online"):
         for _ in range(400):
             best(x)
-        assert all(report.settled for report in online.reports())
+        assert all(report.settled for report in online().reports())
     assert best.settled(x) is not None
 
 
@@ -103,4 +103,4 @@ def test_conv2d_layers_explore_too(database: Path) -> None:
     with ck.tuning(mode="online"):
         for _ in range(150):
             np.testing.assert_allclose(layer(x), reference(x, w, padding=1), rtol=1e-4, atol=1e-4)
-        assert [report.settled is not None for report in online.reports()] == [True]
+        assert [report.settled is not None for report in online().reports()] == [True]

@@ -13,6 +13,7 @@ from stand_ins import StandInBench, StandInCore, selector_over, tuner_over
 import convkit as ck
 from convkit.problem import Problem
 from convkit.tuner import tune_problem
+from convkit.tuner.choosing import cost_model
 from convkit.tuner.choosing.selector import selector
 from convkit.tuner.evidence.tiers import UserTier
 from convkit.tuner.machine import machine_class
@@ -29,11 +30,12 @@ def test_regret_of_model_and_neighbours() -> None:
         gemm={"seconds": 2e-3}, praised={"seconds": 3e-3, "predicted": 1e-3}, best={"seconds": 1e-3, "predicted": 4e-3}
     )
     selector_ = selector_over(core)
-    measured = [(PROBLEM, 1), (PROBLEM.replace(c=12), 1)]
-    for problem, threads in measured:
-        tuner_over(selector_, StandInBench(core)).tune(problem, threads, budget=60)
-    assert report.measured_problems(selector_) == sorted(measured, key=lambda pair: str(pair[0]))
-    found = regrets(selector_, measured)
+    measured = [PROBLEM, PROBLEM.replace(c=12)]
+    for problem in measured:
+        tuner_over(selector_, StandInBench(core)).tune(problem, 1, budget=60)
+    cases = report.measured_cases(selector_)
+    assert [case.task.problem for case in cases] == sorted(measured, key=str)
+    found = regrets(cases)
     assert [row.best.candidate.kernel.family for row in found] == ["best", "best"]
     assert [row.model for row in found] == [pytest.approx(2.0, rel=0.05)] * 2
     assert [row.neighbour for row in found] == [0.0, 0.0]
@@ -83,9 +85,10 @@ def test_stale_problems_are_listed() -> None:
     old = StandInCore(gemm={"seconds": 2e-3})
     selector_ = selector_over(old)
     tuner_over(selector_, StandInBench(old)).tune(PROBLEM, 1, budget=60)
-    assert report.stale_problems(selector_) == []
+    assert report.stale_cases(report.measured_cases(selector_)) == []
     grown = selector_over(StandInCore(gemm={"seconds": 2e-3}, newer={"seconds": 1e-3}), selector_.user)
-    assert report.stale_problems(grown) == [(PROBLEM, 1)]
+    (stale,) = report.stale_cases(report.measured_cases(grown))
+    assert (stale.task.problem, stale.task.threads) == (PROBLEM, 1)
     assert "nothing was measured" in str(report.summarise(selector_over(old)))
 
 
@@ -95,14 +98,15 @@ def test_calibration_is_kept_and_used(database: Path) -> None:
     assert found.constants.corrections
     ck.reload()
     assert selector().constants == found.constants
-    assert calibration.load("another machine") is None
-    path = calibration.calibration_path()
-    assert path is not None
+    assert cost_model.load("another machine") is None
+    kept = cost_model.constants_path()
+    assert kept is not None
+    path = Path(kept)
     assert path.stat().st_mode & 0o777 == 0o600
     value = json.loads(path.read_text())
     for change in ({"constants": None}, {"constants": {**value["constants"], "l2": -1}}, {"constants": {"fmas": {}}}):
         path.write_text(json.dumps({**value, **change}))
-        assert calibration.load(str(machine_class())) is None
+        assert cost_model.load(str(machine_class())) is None
     for text in ("", "[", "[]", "[" * 5000):
         path.write_text(text)
         ck.reload()

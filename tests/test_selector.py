@@ -184,8 +184,9 @@ def test_a_neighbour_corrects_the_cost_model() -> None:
     assert "doublings away" in text
     assert "times the fastest estimate" in text
     assert selector.choose(near, 2).tier == "neighbour"
-    for far in (near.replace(c=256), near.replace(kh=5), near.replace(stride_h=2), near.replace(epilogue="clamp")):
+    for far in (near.replace(c=256), near.replace(kh=5), near.replace(stride_h=2), near.replace(packed=False)):
         assert selector.choose(far, 1).tier == "model"
+    assert selector.choose(near.replace(epilogue="clamp", bias=True), 1).tier == "neighbour"
     assert selector.choose(near, 1, accuracy="strict", workspace_limit=0).tier == "neighbour"
 
 
@@ -195,7 +196,7 @@ def test_an_older_revision_answers_until_measured_again() -> None:
     selector = selector_over(CORE, memory_of(*pairs))
     choice = selector.choose(PROBLEM, 1)
     assert (choice.family, choice.stale) == ("gemm", True)
-    assert not selector.complete(PROBLEM, 1)
+    assert not selector.on(PROBLEM, 1).complete
     assert "older revision" in str(explain_problem(PROBLEM, 1, choosing=selector))
 
 
@@ -224,14 +225,14 @@ def test_tuning_completes_a_problem_and_only_new_kernels_run_later() -> None:
     selector = selector_over(CORE)
     choice = tuner_over(selector, bench).tune(PROBLEM, 1, budget=60)
     assert (choice.tier, choice.family, choice.stale) == ("user", "winograd", False)
-    assert selector.complete(PROBLEM, 1)
+    assert selector.on(PROBLEM, 1).complete
 
     known = dict(zip(("gemm", "winograd", "coarse"), CORE.details[::2], strict=False))
     grown = StandInCore(**known, newer={"seconds": 0.7e-3})
     later = selector_over(grown, selector.user)
-    assert not later.complete(PROBLEM, 1)
+    assert not later.on(PROBLEM, 1).complete
     assert later.choose(PROBLEM, 1).stale
-    entrants = [c.kernel.family for c in tuner_over(later, StandInBench(grown)).entrants(PROBLEM, 1)]
+    entrants = [c.kernel.family for c in tuner_over(later, StandInBench(grown)).entrants(later.on(PROBLEM, 1))]
     assert sorted(entrants[:2]) == ["coarse", "winograd"]
     assert entrants[2:] == ["newer"]
     assert tuner_over(later, StandInBench(grown)).tune(PROBLEM, 1, budget=60).family == "newer"
@@ -242,8 +243,8 @@ def test_a_contended_tune_is_marked_and_not_complete() -> None:
     choice = tuner_over(selector, StandInBench(CORE), trouble="made up").tune(PROBLEM, 1, budget=60)
     assert choice.measured
     assert choice.stale
-    assert selector.tried(PROBLEM, 1)
-    assert not selector.complete(PROBLEM, 1)
+    assert selector.on(PROBLEM, 1).tried
+    assert not selector.on(PROBLEM, 1).complete
     ((own, _), *_) = selector.user.evidence([str(PROBLEM)], context_of(1))
     assert own.contended
 

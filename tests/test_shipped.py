@@ -16,7 +16,7 @@ from convkit.tuner.evidence.database import Database
 from convkit.tuner.evidence.shipped import DIRECTORY, ShippedTier, file_name, write
 from convkit.tuner.inventory import Inventory
 from convkit.tuner.machine import Context, MachineClass
-from convkit.tuner.report.page import measured_problems
+from convkit.tuner.report.page import measured_cases
 
 PROBLEM = Problem(n=1, c=8, h=16, w=16, o=8, kh=3, kw=3)
 CORE = StandInCore(gemm={"seconds": 2e-3}, other={"seconds": 1e-3})
@@ -46,7 +46,7 @@ def test_machines_like_it_find_the_trials(tmp_path: Path) -> None:
         choice = selector.choose(PROBLEM, 1)
         assert (choice.tier, choice.family) == ("shipped", "gemm")
     assert tier.problems(context_of(1)) == [(str(PROBLEM), 1)]
-    assert measured_problems(selector) == []
+    assert measured_cases(selector) == []
     assert tier.outcome() == file_name(MACHINE)
 
 

@@ -157,10 +157,7 @@ def test_the_layout_is_what_the_arguments_say_whatever_the_order_in_memory(
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_online_passes_over_other_memory_orders_are_right(
-    layout: str, database: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(training, "_selectors", {})
+def test_online_passes_over_other_memory_orders_are_right(layout: str, database: Path) -> None:
     x, w, bias = operands(layout, 2, 8, 8, 8, 8, (3, 3), dtype="float64")
     other = (0, 2, 3, 1) if layout == "NCHW" else (0, 3, 1, 2)
     x = np.ascontiguousarray(x.transpose(other)).transpose(np.argsort(other))
@@ -232,9 +229,7 @@ def test_columns_need_room_and_a_reason() -> None:
 
 
 @pytest.mark.parametrize("fastest", training.PIPELINES)
-def test_online_passes_settle_on_one_pipeline_and_the_database_keeps_it(
-    database: Path, monkeypatch: pytest.MonkeyPatch, fastest: str
-) -> None:
+def test_online_passes_settle_on_one_pipeline_and_the_database_keeps_it(database: Path, fastest: str) -> None:
     now = 0.0
 
     def clock() -> float:
@@ -245,7 +240,6 @@ def test_online_passes_settle_on_one_pipeline_and_the_database_keeps_it(
         now += 1.0 if sample.alternative == fastest else 2.0
         return now
 
-    monkeypatch.setattr(training, "_selectors", {})
     x, w, bias = operands("NCHW", 1, 3, 8, 8, 4, (3, 3))
     plan = ck.TrainingConv2d(padding=1, num_threads=1)
     seen = set()
@@ -263,7 +257,6 @@ def test_online_passes_settle_on_one_pipeline_and_the_database_keeps_it(
     stored = {trial.kernel for trial in open_user().trials() if "training" in trial.problem}
     assert stored == set(training.PIPELINES)
 
-    monkeypatch.setattr(training, "_selectors", {})
     ck.reload()
     again = ck.TrainingConv2d(padding=1, num_threads=1)
     with ck.tuning(mode="replay"):
@@ -273,8 +266,7 @@ def test_online_passes_settle_on_one_pipeline_and_the_database_keeps_it(
     assert problem.from_database
 
 
-def test_tune_settles_at_first_sight(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "_selectors", {})
+def test_tune_settles_at_first_sight(database: Path) -> None:
     x, w, bias = operands("NCHW", 1, 3, 8, 8, 4, (3, 3))
     plan = ck.TrainingConv2d(padding=1, num_threads=1)
     with ck.tuning(mode="tune"):
@@ -285,8 +277,7 @@ def test_tune_settles_at_first_sight(database: Path, monkeypatch: pytest.MonkeyP
     assert any("training" in trial.problem for trial in open_user().trials())
 
 
-def test_replay_times_nothing(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "_selectors", {})
+def test_replay_times_nothing(database: Path) -> None:
     x, w, bias = operands("NCHW", 1, 3, 8, 8, 4, (3, 3))
     plan = ck.TrainingConv2d(padding=1, num_threads=1)
     for mode in ("replay", "off"):

@@ -12,7 +12,7 @@ from test_problem import problems
 
 from convkit import reference
 from convkit.problem import Problem
-from convkit.tuner.accuracy import direct_error
+from convkit.tuner.inventory import direct_error
 from convkit.tuner.measuring.workbench import Workbench
 
 

@@ -195,7 +195,13 @@ class BestOf:
             return None if problem.rounds.winner is None else self.alternatives[problem.rounds.winner]
 
     def report(self) -> BestOfReport:
-        """What was tried and found: a tree with its nested selectors, as text, rich or JSON."""
+        """What was tried and found.
+
+        Returns
+        -------
+        BestOfReport
+            A tree with its nested selectors, as text, rich or JSON.
+        """
         return self._report(frozenset())
 
     def to_json(self) -> str:

@@ -114,7 +114,7 @@ def duration(text: str, option: str | None = None, least: float = 0.0) -> float:
 
 def accuracy(text: str) -> Accuracy | None:
     """A level's name or an RMS error; None for an empty text."""
-    from convkit.tuner.accuracy import parse_accuracy
+    from convkit.tuner.inventory import parse_accuracy
 
     try:
         return parse_accuracy(text) if text else None

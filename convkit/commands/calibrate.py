@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 from json import dumps
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -28,18 +30,19 @@ def calibrate(
     The cost model uses them from then on, for problems that nobody has measured.
     """
     from convkit.tuner import reload
+    from convkit.tuner.choosing.cost_model import constants_path
     from convkit.tuner.measuring import calibration
 
     seconds = arguments.duration(budget, "--budget", _LEAST)
-    path = calibration.calibration_path()
+    path = constants_path()
     if path is not None:
-        try_file(path)
+        try_file(Path(path))
     with Watch("calibrating", seconds, error_console if json else console, timed=True) as watch:
         found = calibration.calibrate(seconds, lambda done, total, text: watch.now(text))
     if json:
         print(dumps({**asdict(found), "constants": found.constants._asdict()}))
     else:
         console.print(str(found), highlight=False, markup=False)
-        if path is not None and path.exists():
+        if path is not None and os.path.exists(path):
             console.print(f"kept in {path}", highlight=False, markup=False, soft_wrap=True)
     reload()

@@ -64,7 +64,7 @@ def _sentence(error: Exception) -> str | None:
 def _wrong_variable() -> str | None:
     """What is wrong with a CONVKIT_* variable."""
     from convkit import _core
-    from convkit.tuner.accuracy import default_accuracy
+    from convkit.tuner.inventory import default_accuracy
     from convkit.tuner.modes import default_mode
     from convkit.tuner.notices import verbosity
 

@@ -98,13 +98,8 @@ def _measured(table: Network, batch: int, layout: str, threads: int) -> Layers:
 
     found = []
     for layer in table.unique():
-        variants = (
-            layer.problem(batch, layout=layout, bias=bias, epilogue=epilogue, packed=True)
-            for epilogue in ("clamp", "none")
-            for bias in (layer.bias, True, False)
-        )
-        problem = next((p for p in variants if selector().answers(p, threads)[0].ranking.ranked), None)
-        if problem is not None:
+        problem = layer.problem(batch, layout=layout, bias=layer.bias, packed=True)
+        if selector().on(problem, threads).own.ranked:
             found.append((layer.name, layer.count, problem))
     return found
 

@@ -175,9 +175,10 @@ def _write_the_rest() -> None:
 
 def _listed(stale: bool, from_misses: Path | None) -> list[Job]:
     """Problems that the database or a log names, with their team sizes."""
-    from convkit.tuner.report.page import missed_problems, stale_problems
+    from convkit.tuner.report.page import measured_cases, missed_problems, stale_cases
 
-    found = stale_problems() if stale else []
+    cases = stale_cases(measured_cases()) if stale else []
+    found = [(case.task.problem, case.task.threads) for case in cases]
     if from_misses is not None:
         found += missed_problems(from_misses.read_text(errors="replace"))
     return [Job(_label(problem), problem, threads) for problem, threads in found]
@@ -264,7 +265,7 @@ def tune_all(
                     tally.reused += 1
                     source = "database"
                 else:
-                    predicted = selector().model_choice(job.problem, job.threads)
+                    predicted = selector().on(job.problem, job.threads).model_choice()
                     share = each
                     if deadline is not None:
                         left = max(0.05, (deadline - time.monotonic()) / (len(waiting) + 1))
@@ -309,7 +310,7 @@ def _regret(job: Job, predicted: Choice, choice: Choice) -> Iterable[float]:
     from convkit import tuner
 
     for row in tuner.explain_problem(job.problem, threads=job.threads).rows:
-        if row.measured and row.seconds and (row.kernel, row.parameters) == (predicted.kernel, predicted.parameters):
+        if row.measured and row.seconds and row.candidate == predicted.candidate:
             yield max(1.0, row.seconds / choice.seconds)
 
 

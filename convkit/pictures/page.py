@@ -28,13 +28,12 @@ def write(path: Path | str, choosing: Selector | None = None, summary: Summary |
         "pre{background:#f4f4f4;padding:1em;overflow:auto}img{max-width:100%}</style>",
         f"<h1>convkit: tuning report</h1><pre>{escape(str(found))}</pre>",
     ]
-    for title, explanation, picture in figures(choosing, found.measured, found.regrets):
+    for title, explanation, picture in figures(found.measured, found.regrets):
         parts.append(
             f"<h2>{escape(title)}</h2><p>{escape(explanation)}</p>"
             f"<img alt='{escape(title)}' src='data:image/png;base64,{picture}'>"
         )
     parts.append("<h2>Choices</h2><pre>")
-    parts += [escape(f"{choosing.choose(problem, threads)}  {problem} with {threads} threads\n")
-              for problem, threads in found.measured]  # fmt: skip
+    parts += [escape(f"{case.choose()}  {case.task}\n") for case in found.measured]
     parts.append("</pre></html>")
     Path(path).write_text("".join(parts), encoding="utf-8")

@@ -13,27 +13,27 @@ from matplotlib.patches import Patch
 
 from convkit.pictures.style import FAMILIES
 from convkit.problem import Problem
-from convkit.tuner.choosing.selector import Selector
+from convkit.tuner.choosing.selector import Case
 from convkit.tuner.measuring.online import online
 from convkit.tuner.report.regret import Regret
 
 __all__ = ["figures"]
 
-Measured = Sequence[tuple[Problem, int]]
+Measured = Sequence[Case]
 Picture = tuple[str, str, str]
 
 
-def figures(choosing: Selector, measured: Measured, found: Sequence[Regret]) -> Iterator[Picture]:
+def figures(measured: Measured, found: Sequence[Regret]) -> Iterator[Picture]:
     """Title, explanation and PNG of each plot that there are data for."""
     yield from _each(
         "Which kernel wins where",
         "3x3, stride 1: the family that answers, over channels and image height.",
-        lambda axes: _map_of_winners(axes, choosing, measured),
+        lambda axes: _map_of_winners(axes, measured),
     )
     yield from _each(
         "Times by threads",
         "Time of the chosen kernel relative to one thread, for problems measured with several team sizes.",
-        lambda axes: _by_threads(axes, choosing, measured),
+        lambda axes: _by_threads(axes, measured),
     )
     yield from _each(
         "Regret",
@@ -43,7 +43,7 @@ def figures(choosing: Selector, measured: Measured, found: Sequence[Regret]) -> 
     yield from _each(
         "Error against speed",
         "Each candidate: its measured RMS error over its time relative to the fastest candidate of its problem.",
-        lambda axes: _error_against_speed(axes, choosing, measured),
+        lambda axes: _error_against_speed(axes, measured),
     )
     yield from _each(
         "Convergence of the online mode",
@@ -62,12 +62,12 @@ def _each(title: str, explanation: str, draw: Callable[[Axes], bool]) -> Iterato
     yield title, explanation, base64.b64encode(stream.getvalue()).decode()
 
 
-def _map_of_winners(axes: Axes, choosing: Selector, measured: Measured) -> bool:
+def _map_of_winners(axes: Axes, measured: Measured) -> bool:
+    least = min((case.task.threads for case in measured), default=0)
     chosen = [
-        (problem.c, problem.h, choosing.choose(problem, threads).family)
-        for problem, threads in measured
-        if (problem.kh, problem.kw, problem.stride_h, problem.stride_w, problem.groups) == (3, 3, 1, 1, 1)
-        and threads == min(t for _, t in measured)
+        (p.c, p.h, case.choose().family)
+        for case, p in ((case, case.task.problem) for case in measured if case.task.threads == least)
+        if (p.kh, p.kw, p.stride_h, p.stride_w, p.groups) == (3, 3, 1, 1, 1)
     ]
     if not chosen:
         return False
@@ -92,10 +92,10 @@ def _map_of_winners(axes: Axes, choosing: Selector, measured: Measured) -> bool:
     return True
 
 
-def _by_threads(axes: Axes, choosing: Selector, measured: Measured) -> bool:
+def _by_threads(axes: Axes, measured: Measured) -> bool:
     times: dict[Problem, dict[int, float]] = {}
-    for problem, threads in measured:
-        times.setdefault(problem, {})[threads] = choosing.choose(problem, threads).seconds
+    for case in measured:
+        times.setdefault(case.task.problem.bare(), {})[case.task.threads] = case.choose().seconds
     drawn = False
     for by_threads in times.values():
         if 1 in by_threads and len(by_threads) > 1 and by_threads[1]:
@@ -122,15 +122,13 @@ def _regret(axes: Axes, found: Sequence[Regret]) -> bool:
     return drawn
 
 
-def _error_against_speed(axes: Axes, choosing: Selector, measured: Measured) -> bool:
+def _error_against_speed(axes: Axes, measured: Measured) -> bool:
     points: dict[str, list[tuple[float, float]]] = {}
-    for problem, threads in measured:
-        if problem.dtype != "float32":
-            continue
-        for answer in choosing.answers(problem, threads):
-            for row in answer.ranking.ranked:
-                if row.error:
-                    points.setdefault(row.candidate.kernel.family, []).append((row.ratio, row.error))
+    for case in measured:
+        rows = [row for answer in case.answers for row in answer.ranking.ranked]
+        for row in rows if case.task.problem.dtype == "float32" else ():
+            if row.error:
+                points.setdefault(row.candidate.kernel.family, []).append((row.ratio, row.error))
     for family, pairs in sorted(points.items()):
         ratios, errors = zip(*pairs, strict=True)
         axes.scatter(ratios, errors, s=8, alpha=0.5, label=family)
@@ -144,7 +142,7 @@ def _error_against_speed(axes: Axes, choosing: Selector, measured: Measured) -> 
 
 
 def _convergence(axes: Axes) -> bool:
-    reports = [report for report in online.reports() if len(report.history) > 1]
+    reports = [report for report in online().reports() if len(report.history) > 1]
     for report in reports:
         best = min(seconds for _, seconds in report.history)
         axes.plot([seconds / best for _, seconds in report.history], alpha=0.5)

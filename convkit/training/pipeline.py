@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, overload
@@ -16,6 +15,7 @@ from convkit.grad import conv2d_bias
 from convkit.problem import Problem
 from convkit.training.columns import Columns
 from convkit.tuner.locks import ForkSafeLock, planning
+from convkit.tuner.process import Slot
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -272,15 +272,15 @@ class TrainingConv2d:
             return self._pipeline or "kernels", None
         with planning:
             from convkit.tuner.modes import settings
-        now = settings()
-        if now.mode == "off":
+        mode = settings().mode
+        if mode == "off":
             return "kernels", None
         best = _selector(self._limits["num_threads"])
         name = best.settled(current)
-        if name is None and now.mode == "tune":
-            _settle(best, current, now.budget)
+        if name is None and mode == "tune":
+            _settle(best, current)
             name = best.settled(current)
-        if name is None and now.mode == "online":
+        if name is None and mode == "online":
             return "", best.start(current)
         return name or "kernels", None
 
@@ -326,8 +326,12 @@ _STAGES: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
 _DEFAULTS: dict[str, Any] = {
     "stride": 1, "padding": 0, "dilation": 1, "groups": 1, "layout": "NCHW", "input_gradient": True,
 }  # fmt: skip
-_selectors: dict[int | None, BestOf] = {}
-_selectors_lock = ForkSafeLock()
+
+
+@Slot
+def _selectors() -> dict[int | None, BestOf]:
+    """The selectors of pipelines by thread count, None for that of a call which does not say."""
+    return {}
 
 
 def _selector(num_threads: int | None) -> BestOf:
@@ -335,25 +339,29 @@ def _selector(num_threads: int | None) -> BestOf:
     with planning:
         from convkit.best_of.selector import BestOf
 
-    with _selectors_lock:
-        if num_threads not in _selectors:
+        selectors = _selectors()
+        if num_threads not in selectors:
             threads = _core.default_threads if num_threads is None else lambda: num_threads
-            _selectors[num_threads] = BestOf(
+            selectors[num_threads] = BestOf(
                 "training", list(_STAGES.items()), key=lambda current: current.key, threads=threads, store=True
             )
-        return _selectors[num_threads]
+        return selectors[num_threads]
 
 
-def _settle(best: BestOf, current: _Pass, budget: float | None) -> None:
-    """Run passes on the arguments of this call until one pipeline has won, or the budget is spent."""
-    begin = time.perf_counter()
+def _settle(best: BestOf, current: _Pass) -> None:
+    """Run passes on the arguments of this call until one pipeline has won, or the block's budget is spent."""
+    from convkit.tuner.modes import measuring
+
     dy: Any = None
-    while best.settled(current) is None and (budget is None or time.perf_counter() - begin < budget):
-        pipeline = best.start(current)
-        y = pipeline(current)
-        if dy is None:
-            dy = np.random.default_rng(0).standard_normal(y.shape).astype(y.dtype)
-        pipeline(current, dy)
+    while best.settled(current) is None:
+        with measuring() as left:
+            if left == 0:
+                return
+            pipeline = best.start(current)
+            y = pipeline(current)
+            if dy is None:
+                dy = np.random.default_rng(0).standard_normal(y.shape).astype(y.dtype)
+            pipeline(current, dy)
 
 
 def _array(value: Any) -> Any:

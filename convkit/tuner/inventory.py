@@ -1,12 +1,20 @@
-"""The inventory filtered for a problem: which kernels, with which parameters, may answer it."""
+"""The inventory as the tuner asks it: which kernels may answer a call, with which parameters, how exact, how costly."""
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from convkit.problem import Problem
+from convkit.typing import Accuracy
+
+LEVELS: tuple[Literal["strict", "standard", "fast"], ...] = ("strict", "standard", "fast")
+_STANDARD_RATIO = 4.0
+# The measured error of a kernel is a sample; it overrules the declared class only where it is clearly larger.
+_SAMPLING_SLACK = 1.25
 
 
 class Kernel(NamedTuple):
@@ -24,11 +32,24 @@ class Kernel(NamedTuple):
     rms_ratio: float
     schema: tuple[tuple[str, int, int], ...]
 
+    def __hash__(self) -> int:
+        return hash(self.index)
+
     @property
     def rank_key(self) -> str:
         """The kernel's name without its instruction set: equal for the same kernel compiled for another one."""
         head, _, tail = self.name.partition("__")
         return head + tail.removeprefix(self.isa)
+
+    @property
+    def error_class(self) -> float:
+        """Declared RMS error in units of direct summation's."""
+        return 1.0 if self.direct else max(self.rms_ratio, 1.0)
+
+    @property
+    def level(self) -> int:
+        """The strictest accuracy that allows the kernel, as an index of `LEVELS`."""
+        return 0 if self.direct else 1 if self.rms_ratio <= _STANDARD_RATIO else 2
 
     def takes(self, parameters: Sequence[int]) -> bool:
         """True where `parameters` has the schema's length and lies within its bounds."""
@@ -64,7 +85,7 @@ class Core(Protocol):
 
 
 class Inventory:
-    """All kernels this process can run, and the questions the tuner asks about them.
+    """All kernels that this process can run.
 
     Parameters
     ----------
@@ -73,7 +94,7 @@ class Inventory:
     """
 
     def __init__(self, core: Core) -> None:
-        self._core = core
+        self.core: Core = core
         self.kernels: tuple[Kernel, ...] = tuple(
             Kernel(
                 index=entry["index"],
@@ -90,79 +111,179 @@ class Inventory:
             )
             for entry in core.kernels()
         )
+        self.by_name: dict[str, Kernel] = {kernel.name: kernel for kernel in self.kernels}
+        self.families: tuple[str, ...] = tuple(dict.fromkeys(kernel.family for kernel in self.kernels))
+        # Of each op, dtype and layout the kernels in inventory order, with their names but for the instruction set.
+        self.of_kind: dict[tuple[str, str, str], list[tuple[str, Kernel]]] = {}
+        for kernel in self.kernels:
+            for layout in kernel.layouts:
+                kind = kernel.op, kernel.dtype, layout
+                self.of_kind.setdefault(kind, []).append((kernel.rank_key, kernel))
 
-    @property
-    def workspace_limit(self) -> int:
-        """Bytes of workspace that a call may use where it does not say."""
-        return self._core.workspace_limit()
+    def on(self, problem: Problem, threads: int) -> Task:
+        """The questions that may be asked about a problem for a team."""
+        return Task(self, problem, threads)
+
+
+class Task:
+    """A problem for a team, and what the inventory says of it. Answers are kept: make a new one for a new question.
+
+    Parameters
+    ----------
+    inventory : Inventory
+    problem : Problem
+    threads : int
+        Team size.
+    """
+
+    def __init__(self, inventory: Inventory, problem: Problem, threads: int) -> None:
+        self.inventory: Inventory = inventory
+        self.problem: Problem = problem
+        self.threads: int = threads
+        self._core = inventory.core
+        self._fields = problem.to_core()
+        self._sets: dict[Kernel, list[Candidate]] = {}
+
+    def __str__(self) -> str:
+        return f"{self.problem} with {self.threads} threads"
 
     @cached_property
-    def by_name(self) -> dict[str, Kernel]:
-        """Kernels by full name."""
-        return {kernel.name: kernel for kernel in self.kernels}
+    def _of_kind(self) -> list[tuple[str, Kernel]]:
+        return self.inventory.of_kind.get((self.problem.op, self.problem.dtype, self.problem.layout), [])
 
-    @cached_property
-    def families(self) -> tuple[str, ...]:
-        """Family names in inventory order."""
-        return tuple(dict.fromkeys(kernel.family for kernel in self.kernels))
-
-    def applicable(self, problem: Problem) -> list[Kernel]:
+    def applicable(self) -> list[Kernel]:
         """Kernels of any instruction set that take the problem, in inventory order."""
-        core_problem = problem.to_core()
-        return [
-            kernel
-            for kernel in self.kernels
-            if kernel.op == problem.op
-            and kernel.dtype == problem.dtype
-            and problem.layout in kernel.layouts
-            and self._core.applies(kernel.index, core_problem)
-        ]
+        return [kernel for _, kernel in self._of_kind if self._core.applies(kernel.index, self._fields)]
 
-    def competitors(self, problem: Problem) -> list[Kernel]:
+    @cached_property
+    def competitors(self) -> list[Kernel]:
         """The kernels that compete for the problem: of each the copy for the best instruction set only."""
         best: dict[str, Kernel] = {}
-        for kernel in self.applicable(problem):
-            best.setdefault(kernel.rank_key, kernel)
+        for key, kernel in self._of_kind:
+            if key not in best and self._core.applies(kernel.index, self._fields):
+                best[key] = kernel
         return list(best.values())
 
-    def default(self, kernel: Kernel, problem: Problem, threads: int) -> Candidate:
-        """The kernel with its default parameters for this problem and team."""
-        return Candidate(kernel, tuple(self._core.candidates(kernel.index, problem.to_core(), threads)[0]))
+    def parameter_sets(self, kernel: Kernel) -> list[Candidate]:
+        """Every parameter set of a kernel worth measuring, the default first, without repetitions."""
+        known = self._sets.get(kernel)
+        if known is None:
+            sets = dict.fromkeys(map(tuple, self._core.candidates(kernel.index, self._fields, self.threads)))
+            known = self._sets[kernel] = [Candidate(kernel, parameters) for parameters in sets]
+        return known
 
-    def parameter_sets(self, kernel: Kernel, problem: Problem, threads: int) -> list[Candidate]:
-        """Every parameter set worth measuring, the default first, without repetitions."""
-        sets = dict.fromkeys(tuple(p) for p in self._core.candidates(kernel.index, problem.to_core(), threads))
-        return [Candidate(kernel, parameters) for parameters in sets]
+    def default(self, kernel: Kernel) -> Candidate:
+        """The kernel with its default parameters."""
+        return self.parameter_sets(kernel)[0]
 
-    def candidates(self, problem: Problem, threads: int) -> Iterator[Candidate]:
+    def candidates(self) -> Iterator[Candidate]:
         """Every competitor with every parameter set worth measuring."""
-        for kernel in self.competitors(problem):
-            yield from self.parameter_sets(kernel, problem, threads)
+        for kernel in self.competitors:
+            yield from self.parameter_sets(kernel)
 
-    def cost(self, candidate: Candidate, problem: Problem, threads: int) -> dict[str, float]:
+    def cost(self, candidate: Candidate) -> dict[str, float]:
         """The candidate's declared cost."""
-        return self._core.cost(candidate.kernel.index, problem.to_core(), candidate.parameters, threads)
+        return self._core.cost(candidate.kernel.index, self._fields, candidate.parameters, self.threads)
 
-    def workspace(self, candidate: Candidate, problem: Problem, threads: int) -> int:
+    def workspace(self, candidate: Candidate) -> int:
         """Bytes of workspace that the candidate needs."""
-        return self._core.workspace_bytes(candidate.kernel.index, problem.to_core(), candidate.parameters, threads)
+        return self._core.workspace_bytes(candidate.kernel.index, self._fields, candidate.parameters, self.threads)
 
-    def resolve(self, name: str, parameters: Sequence[int], problem: Problem) -> Candidate | None:
+    def resolve(self, name: str, parameters: Sequence[int]) -> Candidate | None:
         """The candidate behind a stored name and parameters; None where it does not exist or does not apply here.
 
         Parameters that the kernel did not have yet when it was measured are 0, which stands for what it did then.
         """
-        kernel = self.by_name.get(name)
+        kernel = self.inventory.by_name.get(name)
         if kernel is None:
             return None
         parameters = (*parameters, *[0] * (len(kernel.schema) - len(parameters)))
-        if not kernel.takes(parameters):
+        p = self.problem
+        if (
+            not kernel.takes(parameters)
+            or (kernel.op, kernel.dtype) != (p.op, p.dtype)
+            or p.layout not in kernel.layouts
+        ):
             return None
-        if kernel.op != problem.op or kernel.dtype != problem.dtype or problem.layout not in kernel.layouts:
+        return Candidate(kernel, parameters) if self._core.applies(kernel.index, self._fields) else None
+
+    def constraints(self, accuracy: object = None, workspace_limit: object = None) -> Constraints:
+        """The constraints behind the arguments of a call, defaults filled in."""
+        bound = default_accuracy(self.problem.dtype) if accuracy is None else parse_accuracy(accuracy)
+        return Constraints(self.problem, bound, _parse_limit(self._core, workspace_limit))
+
+
+class Constraints(NamedTuple):
+    """What a call asks of a kernel beside being fast."""
+
+    problem: Problem
+    accuracy: Accuracy
+    workspace_limit: int
+
+    def refusal(self, candidate: Candidate, workspace: int, error: float | None) -> str | None:
+        """Why the candidate may not answer the call; None where it may.
+
+        Parameters
+        ----------
+        workspace : int
+            Bytes that it needs.
+        error : float or None
+            Its measured RMS error relative to RMS(y).
+        """
+        if workspace > self.workspace_limit:
+            return f"needs {workspace} bytes of workspace"
+        kernel, accuracy = candidate.kernel, self.accuracy
+        if accuracy == "fast" or (kernel.direct and isinstance(accuracy, str)):
             return None
-        if not self._core.applies(kernel.index, problem.to_core()):
-            return None
-        return Candidate(kernel, parameters)
+        if accuracy == "strict":
+            return "not direct summation"
+        direct = direct_error(self.problem)
+        if accuracy == "standard":
+            ratio = max(kernel.rms_ratio, (error or 0.0) / (_SAMPLING_SLACK * direct))
+            return None if ratio <= _STANDARD_RATIO else f"RMS error {ratio:.1f} times direct summation's"
+        # The larger of the inventory's error class and what was measured.
+        expected = max(direct * kernel.error_class, error or 0.0)
+        return None if expected <= float(accuracy) else f"expected RMS error {expected:.1e}"
+
+
+def parse_accuracy(value: object, name: str = "accuracy") -> Accuracy:
+    """A level's name or a positive bound; ValueError names what is allowed."""
+    for level in LEVELS:
+        if isinstance(value, str) and value == level:
+            return level
+    try:
+        bound = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        bound = math.nan
+    if not 0 < bound < math.inf:
+        raise ValueError(f"{name} must be one of {', '.join(LEVELS)} or a positive number, got {value!r}")
+    return bound
+
+
+def default_accuracy(dtype: str) -> Accuracy:
+    """CONVKIT_ACCURACY, or else standard for float32 and strict for float64."""
+    text = os.environ.get("CONVKIT_ACCURACY")
+    if text:
+        return parse_accuracy(text, "CONVKIT_ACCURACY")
+    return "standard" if dtype == "float32" else "strict"
+
+
+def _parse_limit(core: Core, value: Any) -> int:
+    if value is None:
+        return core.workspace_limit()
+    limit = int(value)
+    if limit < 0:
+        raise ValueError(f"workspace_limit must be at least 0 bytes, got {value!r}")
+    return limit
+
+
+def direct_error(problem: Problem) -> float:
+    """Expected RMS error of direct summation relative to RMS(y), on normal data.
+
+    Rounding errors of a running sum of K terms grow like sqrt(K); the blocked sums of a GEMM stay below it.
+    """
+    unit = 2.0**-24 if problem.dtype == "float32" else 2.0**-53
+    return unit * (0.5 + 0.25 * math.sqrt(problem.reduction))
 
 
 def core_inventory() -> Inventory:

@@ -7,7 +7,6 @@ import re
 from functools import cache
 from typing import Any, NamedTuple
 
-AFFINITIES = ("unpinned", "cores", "siblings")
 _TOPOLOGY = "/sys/devices/system/cpu"
 
 
@@ -101,7 +100,7 @@ def affinity_class(topology: str = _TOPOLOGY, allowed: set[int] | None = None) -
     Read at every call: the mask may change between calls, and reading it costs little.
     """
     cpus = os.sched_getaffinity(0) if allowed is None else allowed
-    if len(cpus) >= (os.cpu_count() or 1):
+    if len(cpus) >= _cpu_count():
         return "unpinned"
     for cpu in cpus:
         try:
@@ -112,6 +111,11 @@ def affinity_class(topology: str = _TOPOLOGY, allowed: set[int] | None = None) -
         if len(siblings & cpus) > 1:
             return "siblings"
     return "cores"
+
+
+@cache
+def _cpu_count() -> int:
+    return os.cpu_count() or 1
 
 
 def _cpu_list(text: str) -> set[int]:

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import re
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, NamedTuple, get_args
 
+from convkit import _core
 from convkit.problem import Problem
-from convkit.tuner.accuracy import default_accuracy, parse_accuracy
-from convkit.tuner.choosing.selector import Choice, Constraints, reset, selector
+from convkit.tuner.choosing.selector import MEASURED_TIERS, Case, Choice, selector
+from convkit.tuner.inventory import Constraints, parse_accuracy
 from convkit.tuner.locks import planning
 from convkit.tuner.measuring.nested import discount
 from convkit.tuner.notices import narrate
+from convkit.tuner.process import Slot, reload
 from convkit.typing import Accuracy, Mode
 
+__all__ = ["MODES", "NotMeasuredError", "Settings", "chooser", "measuring", "reload", "settings", "tuning"]
+
 MODES: tuple[Mode, ...] = get_args(Mode)
-_MEASURED_TIERS = ("user", "site", "shipped")
 
 Chosen = tuple[int, tuple[int, ...], Callable[[float], None] | None, bool]
 
@@ -44,18 +49,39 @@ class Settings(NamedTuple):
     accuracy: Accuracy | None = None
 
 
-class _State:
-    __slots__ = ("entered", "settings", "spent")
+class Budget:
+    """Seconds that measuring may take within a block, and within the blocks in it that say nothing of a budget."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        self.entered = 0
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
         self.spent = 0.0
 
+    @property
+    def left(self) -> float:
+        """Seconds that are not spent."""
+        return max(self.seconds - self.spent, 0.0)
 
+
+class _Block(NamedTuple):
+    """A `tuning` block that is open in a context."""
+
+    settings: Settings
+    budget: Budget | None
+    token: int
+    outer: _Block | None
+
+
+_block: ContextVar[_Block | None] = ContextVar("convkit_tuning_block", default=None)
+# Tokens are part of a plan's key: never given out twice, whatever is forgotten.
+_numbers = itertools.count(1)
 _tokens: dict[Settings, int] = {}
-_states: dict[int, _State] = {}
-_tried: set[tuple[Problem, int]] = set()
+_MOST_TOKENS = 256
+
+
+@Slot
+def _tried() -> set[tuple[Problem, int]]:
+    """What was measured at first sight, or could have been."""
+    return set()
 
 
 def default_mode() -> Mode:
@@ -86,14 +112,21 @@ def parse_budget(value: Any) -> float:
 
 def settings() -> Settings:
     """The settings in force here: those of the innermost `tuning` block, or the environment's."""
-    state = _state()
-    return Settings(default_mode()) if state is None else state.settings
+    block = _block.get()
+    return Settings(default_mode()) if block is None else block.settings
 
 
-def _state() -> _State | None:
-    from convkit import _core
-
-    return _states.get(_core.context())
+@contextlib.contextmanager
+def measuring() -> Iterator[float | None]:
+    """Charge what a block of code takes to the budget; it gets the seconds that are left, None for no limit."""
+    block = _block.get()
+    budget = None if block is None else block.budget
+    begin = time.perf_counter()
+    try:
+        yield None if budget is None else budget.left
+    finally:
+        if budget is not None:
+            budget.spent += time.perf_counter() - begin
 
 
 class tuning:  # noqa: N801 - used as ``with convkit.tuning(...)``
@@ -119,43 +152,38 @@ class tuning:  # noqa: N801 - used as ``with convkit.tuning(...)``
         self._mode = None if mode is None else parse_mode(mode)
         self._budget = None if budget is None else parse_budget(budget)
         self._accuracy = None if accuracy is None else parse_accuracy(accuracy)
-        self._outer: list[tuple[int, int]] = []
 
     def __enter__(self) -> tuning:
-        from convkit import _core
-
-        outer = settings()
+        outer, before = _block.get(), settings()
         inner = Settings(
-            self._mode or outer.mode,
-            outer.budget if self._budget is None else self._budget,
-            outer.accuracy if self._accuracy is None else self._accuracy,
+            self._mode or before.mode,
+            before.budget if self._budget is None else self._budget,
+            before.accuracy if self._accuracy is None else self._accuracy,
         )
+        given = None if self._budget is None else Budget(self._budget)
         with planning:
-            token = _tokens.setdefault(inner, len(_tokens) + 1)
-            state = _states.setdefault(token, _State(inner))
-            if not state.entered:
-                state.spent = 0.0
-            state.entered += 1
-            previous = _core.context()
+            if len(_tokens) >= _MOST_TOKENS:  # no more than a miss for each of the plans
+                _tokens.clear()
+            if inner not in _tokens:
+                _tokens[inner] = next(_numbers)
+            block = _Block(inner, given or (outer.budget if outer else None), _tokens[inner], outer)
             _core.context_entered()
-        _core.set_context(token)
-        self._outer.append((previous, token))
+        _core.set_context(block.token)
+        _block.set(block)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        from convkit import _core
-
-        previous, token = self._outer.pop()
-        _core.set_context(previous)
-        with planning:
-            _states[token].entered -= 1
-            _core.context_left()
+        block = _block.get()
+        outer = block.outer if block else None
+        _block.set(outer)
+        _core.set_context(outer.token if outer else 0)
+        _core.context_left()
 
 
 def chooser(
-    problem_tuple: tuple[int, ...], threads: int, algorithm: Any, accuracy: Any, workspace_limit: Any
+    problem_tuple: tuple[int, ...], threads: int, algorithm: object, accuracy: object, workspace_limit: object
 ) -> Chosen:
     """Answer a miss of the plan cache.
 
@@ -167,34 +195,26 @@ def chooser(
     # Whatever is being timed around this call also pays for the miss.
     discount()
     problem = Problem.from_core(problem_tuple)
-    now = settings()
-    mode = now.mode
-    accuracy = now.accuracy if accuracy is None else accuracy
-    strict = (default_accuracy(problem.dtype) if accuracy is None else accuracy) == "strict"
+    mode, _, usual_accuracy = settings()
     free = algorithm is None and problem.multiply_adds > 0
     # In a signal handler that interrupted a choice, measuring could wait for threads that wait for that choice to end.
     may_measure = free and not planning.held
     if mode == "tune" and may_measure:
         _tune_unless_known(problem, threads)
     with planning:
-        choosing = selector()
-        if mode == "off" and free:
-            choice = choosing.model_choice(problem, threads, accuracy=accuracy, workspace_limit=workspace_limit)
-        else:
-            choice = choosing.choose(
-                problem, threads, algorithm=algorithm, accuracy=accuracy, workspace_limit=workspace_limit
-            )
+        case = selector().on(problem, threads)
+        constraints = case.task.constraints(usual_accuracy if accuracy is None else accuracy, workspace_limit)
+        choice = case.model_choice(constraints) if mode == "off" and free else case.choose(constraints, algorithm)
+    strict = constraints.accuracy == "strict"
     if mode == "online" and may_measure and choice.tier != "user":
-        turn = _explore(problem, threads, accuracy, workspace_limit)
+        turn = _explore(case, constraints)
         if turn is not None:
             return *turn, strict
-    if mode == "require" and free and choice.tier not in _MEASURED_TIERS:
-        raise NotMeasuredError(
-            f"mode is require and no database knows {problem} with {threads} threads; run convkit tune"
-        )
-    narrate(1, lambda: f"{choice.problem} with {choice.threads} threads: {choice} ({mode})")
+    if mode == "require" and free and choice.tier not in MEASURED_TIERS:
+        raise NotMeasuredError(f"mode is require and no database knows {case.task}; run convkit tune")
+    narrate(1, lambda: f"{case.task}: {choice} ({mode})")
     narrate(2, lambda: _explained(choice))
-    return selector().inventory.by_name[choice.kernel].index, choice.parameters, None, strict
+    return choice.candidate.kernel.index, choice.parameters, None, strict
 
 
 def _explained(choice: Choice) -> str:
@@ -204,71 +224,41 @@ def _explained(choice: Choice) -> str:
 
 
 def _explore(
-    problem: Problem, threads: int, accuracy: Any, workspace_limit: Any
+    case: Case, constraints: Constraints
 ) -> tuple[int, tuple[int, ...], Callable[[float], None] | None] | None:
     """The next candidate of the online mode; None where the budget is spent or none is right."""
-    state = _state()
-    if _budget_left(state) == 0:
+    block = _block.get()
+    budget = None if block is None else block.budget
+    if budget is not None and not budget.left:
         return None
     with planning:
         from convkit.tuner.measuring.online import online
-
-        constraints = Constraints.of_call(selector().inventory, problem, accuracy, workspace_limit)
-    turn = online.next(selector(), problem, threads, constraints)
+    turn = online().next(selector(), case, constraints)
     if turn is None:
         return None
     candidate, settle = turn
-    if settle is None or state is None:
+    if settle is None or budget is None:
         return candidate.kernel.index, candidate.parameters, settle
 
     def settle_and_count(seconds: float) -> None:
-        state.spent += seconds
+        budget.spent += seconds
         settle(seconds)
 
     return candidate.kernel.index, candidate.parameters, settle_and_count
 
 
-def _budget_left(state: _State | None) -> float | None:
-    """Seconds that measuring may still take in this block; None where nothing limits them."""
-    if state is None or state.settings.budget is None:
-        return None
-    return max(state.settings.budget - state.spent, 0.0)
-
-
 def _tune_unless_known(problem: Problem, threads: int) -> None:
     """Measure at first sight, once a process: what a short budget left out is not tried again at each call."""
-    state = _state()
-    left = _budget_left(state)
-    if left == 0:
-        return
-    with planning:
-        if (problem, threads) in _tried:
+    with measuring() as left:
+        if left == 0:
             return
-        _tried.add((problem, threads))
-        # What a busy machine has measured is measured again by `convkit tune`, not in somebody's call.
-        if selector().tried(problem, threads):
-            return
-        from convkit.tuner.evidence.tiers import CALL_WAIT
-        from convkit.tuner.measuring.tune import tune_problem
-    begin = time.perf_counter()
-    try:
+        with planning:
+            if (problem, threads) in _tried():
+                return
+            _tried().add((problem, threads))
+            # What a busy machine has measured is measured again by `convkit tune`, not in somebody's call.
+            if selector().on(problem, threads).tried:
+                return
+            from convkit.tuner.evidence.tiers import CALL_WAIT
+            from convkit.tuner.measuring.tune import tune_problem
         tune_problem(problem, threads, at_most=left, lock_wait=CALL_WAIT)
-    finally:
-        if state is not None:
-            state.spent += time.perf_counter() - begin
-
-
-def reload() -> None:
-    """Read the databases, the environment and the calibration anew; plans are chosen again."""
-    from convkit import _core
-    from convkit.tuner.notices import forget_notices
-
-    with planning:
-        reset()
-        forget_notices()
-        _tried.clear()
-    if "convkit.tuner.measuring.online" in sys.modules:
-        from convkit.tuner.measuring.online import online
-
-        online.clear()
-    _core.clear_plans()

@@ -6,16 +6,21 @@ import os
 from collections.abc import Callable
 
 from convkit.tuner.locks import planning
+from convkit.tuner.process import Slot
 
-_told: set[str] = set()
+
+@Slot
+def _told() -> set[str]:
+    """The causes that were told."""
+    return set()
 
 
 def notice_once(cause: str, text: str) -> None:
     """Log `text` as a warning of the "convkit" logger, unless `cause` was told before in this process."""
     with planning:
-        if cause in _told:
+        if cause in _told():
             return
-        _told.add(cause)
+        _told().add(cause)
         import logging
     # Handlers are the user's code.
     planning.later(lambda: logging.getLogger("convkit").warning("%s", text))
@@ -47,9 +52,3 @@ def narrate(level: int, text: Callable[[], str]) -> None:
         logger.info("%s", told)
 
     planning.later(tell)
-
-
-def forget_notices() -> None:
-    """Let every cause be told again: `convkit.reload` and tests."""
-    with planning:
-        _told.clear()

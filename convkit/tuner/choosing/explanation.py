@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from convkit.problem import Problem, of_call
-from convkit.tuner.choosing.neighbours import Neighbour
+from convkit.tables import aligned, bytes_text
 from convkit.tuner.choosing.ranking import Ranked
-from convkit.tuner.choosing.selector import Choice, Constraints, Selector, TierAnswer, selector
+from convkit.tuner.choosing.selector import Case, Choice, Selector, TierAnswer, selector
+from convkit.tuner.inventory import Candidate, Constraints
 from convkit.tuner.locks import planning
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     )
 
 _COLUMNS = ("", "kernel", "parameters", "ms", "how", "ratio", "error", "workspace", "verdict")
+_TEXTS = (0, 1, 2, 4, 8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,80 +39,102 @@ class ExplanationRow:
 
     Attributes
     ----------
-    seconds : float or None
-        Median or prediction; None where the candidate failed.
-    measured : bool
-    ratio, low, high : float or None
-        Time relative to the fastest measured candidate, and its interval.
-    error : float or None
-        Measured RMS error relative to RMS(y).
-    workspace : int
-        Bytes.
+    candidate : Candidate
     status : str
         "complete", "raced out", "failed", "estimated" or "predicted".
     verdict : str
         "chosen", or why it was not.
+    workspace : int
+        Bytes.
+    seconds : float or None
+        Median or prediction; None where the candidate failed.
+    ratio, low, high : float or None
+        Time relative to the fastest measured candidate, and its interval.
+    error : float or None
+        Measured RMS error relative to RMS(y).
     """
 
-    kernel: str
-    parameters: tuple[int, ...]
-    seconds: float | None
-    measured: bool
-    ratio: float | None
-    low: float | None
-    high: float | None
-    error: float | None
-    workspace: int
+    candidate: Candidate
     status: str
     verdict: str
+    workspace: int = 0
+    seconds: float | None = None
+    ratio: float | None = None
+    low: float | None = None
+    high: float | None = None
+    error: float | None = None
+
+    @property
+    def kernel(self) -> str:
+        """The kernel's full name."""
+        return self.candidate.kernel.name
+
+    @property
+    def parameters(self) -> tuple[int, ...]:
+        """The parameters in the order of the kernel's schema."""
+        return self.candidate.parameters
+
+    @property
+    def measured(self) -> bool:
+        """The candidate was run."""
+        return self.status not in ("estimated", "predicted")
+
+    def cells(self) -> tuple[str, ...]:
+        """The row as the table shows it."""
+        return (
+            "*" if self.verdict == "chosen" else "",
+            self.kernel,
+            ",".join(map(str, self.parameters)),
+            "" if self.seconds is None else f"{1e3 * self.seconds:.3f}",
+            "measured" if self.measured else self.status,
+            "" if self.ratio is None else f"{self.ratio:.3f}",
+            "" if self.error is None else f"{self.error:.1e}",
+            bytes_text(self.workspace),
+            self.verdict,
+        )
+
+    def record(self) -> dict[str, Any]:
+        """The row for JSON."""
+        names = ("kernel", "parameters", "seconds", "measured", "ratio", "low", "high", "error", "workspace", "status")
+        return {name: getattr(self, name) for name in (*names, "verdict")}
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
     """What `explain` found. ``str()`` is a table; `choice` can be given to ``conv2d(algorithm=)``."""
 
-    problem: Problem
-    threads: int
-    accuracy: str | float
-    workspace_limit: int
+    constraints: Constraints
     choice: Choice
     tiers: tuple[tuple[str, str], ...]
     missing: tuple[str, ...]
     rows: tuple[ExplanationRow, ...]
 
-    def __str__(self) -> str:
+    @property
+    def problem(self) -> Problem:
+        """What is convolved."""
+        return self.choice.problem
+
+    @property
+    def threads(self) -> int:
+        """Team size."""
+        return self.choice.threads
+
+    def _head(self) -> list[str]:
+        limit = bytes_text(self.constraints.workspace_limit)
         lines = [
             f"problem    {self.problem}",
-            f"threads    {self.threads}, accuracy {self.accuracy}, workspace at most {_bytes(self.workspace_limit)}",
+            f"threads    {self.threads}, accuracy {self.constraints.accuracy}, workspace at most {limit}",
             f"choice     {self.choice}",
         ]
         lines += [f"{'tiers' if not i else '':10} {name}: {outcome}" for i, (name, outcome) in enumerate(self.tiers)]
         if self.missing:
             lines.append(f"stale      not measured yet: {', '.join(self.missing)}")
-        cells = [_COLUMNS, *map(self._cells, self.rows)]
-        widths = [max(len(row[column]) for row in cells) for column in range(len(_COLUMNS))]
-        for row in cells:
-            text = "  ".join(
-                cell.rjust(width) if 3 <= column <= 7 and column != 4 else cell.ljust(width)
-                for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-            )
-            lines.append(text.rstrip())
-        return "\n".join(lines)
+        return lines
+
+    def __str__(self) -> str:
+        return "\n".join([*self._head(), *aligned([_COLUMNS, *(row.cells() for row in self.rows)], _TEXTS)])
 
     __repr__ = __str__
-
-    def _cells(self, row: ExplanationRow) -> tuple[str, ...]:
-        return (
-            "*" if row.verdict == "chosen" else "",
-            row.kernel,
-            ",".join(map(str, row.parameters)),
-            "" if row.seconds is None else f"{1e3 * row.seconds:.3f}",
-            "measured" if row.measured else row.status,
-            "" if row.ratio is None else f"{row.ratio:.3f}",
-            "" if row.error is None else f"{row.error:.1e}",
-            _bytes(row.workspace),
-            row.verdict,
-        )
 
     def __rich__(self) -> Any:
         """The table for rich."""
@@ -117,24 +142,28 @@ class Explanation:
         from rich.table import Table
         from rich.text import Text
 
-        head = str(self).splitlines()
         table = Table(*_COLUMNS[1:], title=f"{self.problem}")
         for row in self.rows:
-            table.add_row(*self._cells(row)[1:], style="bold green" if row.verdict == "chosen" else None)
-        return Group(Text("\n".join(head[: -len(self.rows) - 1])), table)
+            table.add_row(*row.cells()[1:], style="bold green" if row.verdict == "chosen" else None)
+        return Group(Text("\n".join(self._head())), table)
 
     def to_json(self) -> str:
         """Everything as one JSON object."""
+        choice = self.choice
+        names = ("kernel", "family", "parameters", "tier", "seconds", "measured", "error", "workspace", "stale")
         value = {
             "problem": str(self.problem),
             "threads": self.threads,
-            "accuracy": self.accuracy,
-            "workspace_limit": self.workspace_limit,
-            "choice": {**self.choice._asdict(), "problem": str(self.problem)},
+            "accuracy": self.constraints.accuracy,
+            "workspace_limit": self.constraints.workspace_limit,
+            "choice": {
+                "problem": str(self.problem), "threads": self.threads, "epilogue": choice.epilogue,
+                **{name: getattr(choice, name) for name in names},
+            },
             "tiers": dict(self.tiers),
             "missing": list(self.missing),
-            "rows": [asdict(row) for row in self.rows],
-        }
+            "rows": [row.record() for row in self.rows],
+        }  # fmt: skip
         return json.dumps(value, indent=1)
 
 
@@ -202,10 +231,10 @@ def explain(
 def explain_problem(
     problem: Problem,
     threads: int | None = None,
-    accuracy: Any = None,
+    accuracy: Accuracy | None = None,
     workspace_limit: int | None = None,
     *,
-    algorithm: Any = None,
+    algorithm: Algorithm | None = None,
     choosing: Selector | None = None,
 ) -> Explanation:
     """Like `explain`, for a `Problem`."""
@@ -214,84 +243,40 @@ def explain_problem(
 
         threads = _core.default_threads()
     with planning:
-        return _explain(problem, threads, accuracy, workspace_limit, algorithm, choosing or selector())
+        case = (choosing or selector()).on(problem, threads)
+        constraints = case.task.constraints(accuracy, workspace_limit)
+        choice = case.choose(constraints, algorithm)
+        answering = next((a for a in case.answers if a.tier == choice.tier and a.ranking.ranked), None)
+        rows = [] if answering is None else list(_measured_rows(answering, constraints, choice))
+        rows += _estimated_rows(case, constraints, choice) if choice.tier == "neighbour" else []
+        rows += _predicted_rows(case, constraints, choice, {row.kernel for row in rows})
+        missing = answering.ranking.missing if answering is not None else ()
+        return Explanation(constraints, choice, tuple(_tier_lines(case, choice)), missing, tuple(rows))
 
 
-def _explain(
-    problem: Problem, threads: int, accuracy: Any, workspace_limit: Any, algorithm: Any, choosing: Selector
-) -> Explanation:
-    constraints = Constraints.of_call(choosing.inventory, problem, accuracy, workspace_limit)
-    choice = choosing.choose(problem, threads, algorithm=algorithm, accuracy=accuracy, workspace_limit=workspace_limit)
-    answers = choosing.answers(problem, threads)
-    answering = next((a for a in answers if a.tier == choice.tier and a.ranking.ranked), None)
-    rows = [] if answering is None else _measured_rows(answering, problem, constraints, choice)
-    near = choosing.neighbours(problem, threads) if choice.tier in ("neighbour", "model") else []
-    if choice.tier == "neighbour":
-        rows += _estimated_rows(choosing, problem, threads, constraints, choice)
-    rows += _predicted_rows(choosing, problem, threads, constraints, choice, {row.kernel for row in rows})
-    return Explanation(
-        problem,
-        threads,
-        constraints.accuracy,
-        constraints.workspace_limit,
-        choice,
-        tuple(_tier_lines(answers, near, choice)),
-        answering.ranking.missing if answering is not None else (),
-        tuple(rows),
-    )
-
-
-def _tier_lines(answers: list[TierAnswer], near: list[Neighbour], choice: Choice) -> list[tuple[str, str]]:
-    lines = []
-    for answer in answers:
-        count = len(answer.ranking.ranked)
-        what = f"{count} candidates" if count else "nothing"
-        lines.append((answer.tier, f"{what} ({answer.outcome}){', answered' if answer.tier == choice.tier else ''}"))
+def _tier_lines(case: Case, choice: Choice) -> Iterator[tuple[str, str]]:
+    for answer in case.answers:
+        rows = answer.ranking.ranked
+        epilogues = ", ".join(sorted({row.epilogue for row in rows}))
+        what = f"{len(rows)} candidates measured with {epilogues}" if rows else "nothing"
+        yield answer.tier, f"{what} ({answer.outcome}){', answered' if answer.tier == choice.tier else ''}"
     if choice.tier in ("neighbour", "model"):
-        nearby = "; ".join(f"{n.distance:.2f} doublings away {n.problem} with {n.threads} threads" for n in near)
+        nearby = "; ".join(f"{near.distance:.2f} doublings away {near.task}" for near in case.neighbours)
         answered = ", answered" if choice.tier == "neighbour" else ""
-        lines.append(("neighbour", (nearby or "none near enough") + answered))
-    lines.append(("model", "answered" if choice.tier == "model" else "not asked"))
-    return lines
+        yield "neighbour", (nearby or "none near enough") + answered
+    yield "model", "answered" if choice.tier == "model" else "not asked"
 
 
-def _measured_rows(
-    answer: TierAnswer, problem: Problem, constraints: Constraints, choice: Choice
-) -> list[ExplanationRow]:
-    allowed = {
-        row.candidate: constraints.refusal(row.candidate, problem, row.workspace, row.error)
-        for row in answer.ranking.ranked
-    }
-    ties = {
-        row.candidate for row in answer.ranking.tie_set([r for r in answer.ranking.ranked if not allowed[r.candidate]])
-    }
-    rows = []
-    for ranked in answer.ranking.ranked:
-        candidate = ranked.candidate
-        is_choice = (candidate.kernel.name, candidate.parameters) == (choice.kernel, choice.parameters)
-        verdict = "chosen" if is_choice else allowed[candidate] or _loss(ranked, candidate in ties, choice)
-        rows.append(
-            ExplanationRow(
-                candidate.kernel.name,
-                candidate.parameters,
-                ranked.seconds,
-                True,
-                ranked.ratio,
-                ranked.low,
-                ranked.high,
-                ranked.error,
-                ranked.workspace,
-                ranked.status,
-                verdict,
-            )
+def _measured_rows(answer: TierAnswer, constraints: Constraints, choice: Choice) -> Iterator[ExplanationRow]:
+    ties = {row.candidate for row in answer.ranking.ties(constraints)}
+    for row in answer.ranking.ranked:
+        loss = constraints.refusal(row.candidate, row.workspace, row.error) or _loss(row, row.candidate in ties, choice)
+        verdict = "chosen" if row.candidate == choice.candidate else loss
+        yield ExplanationRow(
+            row.candidate, row.status, verdict, row.workspace, row.seconds, row.ratio, row.low, row.high, row.error
         )
     for candidate, reason in answer.ranking.failed:
-        rows.append(
-            ExplanationRow(
-                candidate.kernel.name, candidate.parameters, None, True, None, None, None, None, 0, "failed", reason
-            )
-        )
-    return rows
+        yield ExplanationRow(candidate, "failed", reason)
 
 
 def _loss(ranked: Ranked, tied: bool, choice: Choice) -> str:
@@ -302,66 +287,20 @@ def _loss(ranked: Ranked, tied: bool, choice: Choice) -> str:
     return f"{'raced out, ' if ranked.status == 'raced out' else ''}{ranked.ratio:.2f} times the fastest{suffix}"
 
 
-def _estimated_rows(
-    choosing: Selector, problem: Problem, threads: int, constraints: Constraints, choice: Choice
-) -> list[ExplanationRow]:
-    rows = []
-    found = choosing.estimates(problem, threads)
-    for estimate in found:
-        candidate = estimate.candidate
-        workspace = choosing.inventory.workspace(candidate, problem, threads)
-        is_choice = (candidate.kernel.name, candidate.parameters) == (choice.kernel, choice.parameters)
-        ratio = estimate.seconds / found[0].seconds
-        reason = constraints.refusal(candidate, problem, workspace, estimate.error)
-        verdict = "chosen" if is_choice else reason or f"{ratio:.2f} times the fastest estimate"
-        rows.append(
-            ExplanationRow(
-                candidate.kernel.name,
-                candidate.parameters,
-                estimate.seconds,
-                False,
-                ratio,
-                None,
-                None,
-                estimate.error,
-                workspace,
-                "estimated",
-                verdict,
-            )
-        )
-    return rows
+def _estimated_rows(case: Case, constraints: Constraints, choice: Choice) -> Iterator[ExplanationRow]:
+    found = case.estimates()
+    for candidate, seconds, error in found:
+        workspace = case.task.workspace(candidate)
+        ratio = seconds / found[0].seconds
+        loss = constraints.refusal(candidate, workspace, error) or f"{ratio:.2f} times the fastest estimate"
+        verdict = "chosen" if candidate == choice.candidate else loss
+        yield ExplanationRow(candidate, "estimated", verdict, workspace, seconds, ratio, error=error)
 
 
-def _predicted_rows(
-    choosing: Selector, problem: Problem, threads: int, constraints: Constraints, choice: Choice, known: set[str]
-) -> list[ExplanationRow]:
-    kernels = [k for k in choosing.inventory.competitors(problem) if k.name not in known]
-    rows = []
-    for seconds, candidate in choosing.predicted(problem, threads, kernels):
-        workspace = choosing.inventory.workspace(candidate, problem, threads)
-        is_choice = (candidate.kernel.name, candidate.parameters) == (choice.kernel, choice.parameters)
-        reason = constraints.refusal(candidate, problem, workspace, None)
-        verdict = "chosen" if is_choice else reason or ("predicted slower" if not known else "not measured")
-        rows.append(
-            ExplanationRow(
-                candidate.kernel.name,
-                candidate.parameters,
-                seconds,
-                False,
-                None,
-                None,
-                None,
-                None,
-                workspace,
-                "predicted",
-                verdict,
-            )
-        )
-    return rows
-
-
-def _bytes(count: int) -> str:
-    for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
-    return f"{count} B"
+def _predicted_rows(case: Case, constraints: Constraints, choice: Choice, known: set[str]) -> Iterator[ExplanationRow]:
+    kernels = [kernel for kernel in case.task.competitors if kernel.name not in known]
+    for seconds, candidate in case.predicted(kernels):
+        workspace = case.task.workspace(candidate)
+        loss = constraints.refusal(candidate, workspace, None) or ("not measured" if known else "predicted slower")
+        verdict = "chosen" if candidate == choice.candidate else loss
+        yield ExplanationRow(candidate, "predicted", verdict, workspace, seconds)

@@ -7,12 +7,14 @@ corrected by that. A kernel that no neighbour has measured is no candidate: noth
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from convkit.problem import Problem
-from convkit.tuner.choosing.ranking import Ranking
-from convkit.tuner.inventory import Candidate
+from convkit.tuner.choosing.cost_model import Constants
+from convkit.tuner.choosing.ranking import Ranked, Ranking
+from convkit.tuner.inventory import Candidate, Task
 
 # In doublings: a neighbour differs by this much over all sizes together at most.
 CUT_OFF = 2.0
@@ -25,18 +27,33 @@ _TAKE_OVER = 1.0
 _GAIN = 1.05
 
 
-@dataclass(frozen=True, slots=True)
-class Neighbour:
-    """A measured problem, how far it is, and what is known of it."""
+class Lesson(NamedTuple):
+    """What a measured problem tells of a kernel.
 
-    problem: Problem
-    threads: int
+    Attributes
+    ----------
+    correction : float
+        Logarithm of the measured time of the kernel's best parameters over the predicted one.
+    parameters : tuple of int or None
+        Those parameters, where they clearly beat the others that were measured.
+    error : float or None
+        The largest measured.
+    """
+
+    correction: float
+    parameters: tuple[int, ...] | None
+    error: float | None
+
+
+class Neighbour(NamedTuple):
+    """A measured problem, how far it is, and what it tells of each kernel, by name."""
+
+    task: Task
     distance: float
-    ranking: Ranking
+    lessons: Mapping[str, Lesson]
 
 
-@dataclass(frozen=True, slots=True)
-class Estimate:
+class Estimate(NamedTuple):
     """A candidate with the time that its neighbours suggest."""
 
     candidate: Candidate
@@ -44,102 +61,117 @@ class Estimate:
     error: float | None
 
 
-def distance(one: Problem, threads: int, other: Problem, other_threads: int) -> float:
-    """Doublings between two problems of one kind; infinite for problems of different kinds."""
-    if kind(one) != kind(other):
-        return math.inf
-    pairs = [(getattr(one, name), getattr(other, name)) for name in ("n", "c", "h", "w", "o")]
-    pairs.append((threads, other_threads))
-    return math.sqrt(sum(math.log2(a / b) ** 2 for a, b in pairs if a and b))
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A measured problem, with one epilogue or several, among those of its kind."""
+
+    sizes: tuple[float, ...]
+    groups: str
+    threads: int
+    problems: dict[str, Problem]
 
 
-def kind(problem: Problem) -> tuple[object, ...]:
-    """What must be equal for two problems to be neighbours."""
-    groups = "one" if problem.groups == 1 else "each" if problem.groups == problem.c else str(problem.groups)
-    return (
-        problem.op, problem.dtype, problem.layout, problem.packed, problem.kh, problem.kw, problem.stride_h,
-        problem.stride_w, problem.dilation_h, problem.dilation_w, groups, problem.epilogue,
-    )  # fmt: skip
-
-
-def nearest(
-    problem: Problem, threads: int, measured: Iterable[tuple[str, int]]
-) -> Iterator[tuple[float, Problem, int]]:
-    """The measured problems, given as (text, threads), within the cut-off, nearest first, without this one."""
-    head = f"{problem.op}-{problem.dtype}-{problem.layout}-"
-    middle = f"k{problem.kh}x{problem.kw}-s{problem.stride_h}x{problem.stride_w}-"
-    found: list[tuple[float, str, int, Problem]] = []
-    for text, its_threads in measured:
-        if not text.startswith(head) or middle not in text:
-            continue
-        try:
-            other = Problem.parse(text)
-        except ValueError:
-            continue
-        away = distance(problem, threads, other, its_threads)
-        if away <= CUT_OFF and (other, its_threads) != (problem, threads):
-            found.append((away, text, its_threads, other))
-    for away, _, its_threads, other in sorted(found, key=lambda item: item[:3]):
-        yield away, other, its_threads
-
-
-def estimates(
-    problem: Problem,
-    threads: int,
-    neighbours: list[Neighbour],
-    parameter_sets: Callable[[str], list[Candidate]],
-    predict: Callable[[Candidate, Problem, int], float],
-) -> list[Estimate]:
-    """Times of the kernels that the neighbours know, fastest first.
+class Neighbourhood:
+    """The measured problems by kind. Their texts are read only where somebody asks for their kind.
 
     Parameters
     ----------
-    parameter_sets : callable
-        The candidates of a kernel, by name, on this problem, the default first; none where it does not apply.
-    predict : callable
-        The cost model.
+    measured : iterable of (str, int)
+        Texts of problems, and team sizes.
     """
-    corrections: dict[str, list[tuple[float, float]]] = {}
-    winners: dict[str, tuple[int, ...]] = {}
-    errors: dict[str, float] = {}
-    for neighbour in neighbours:
-        weight = 0.5 ** (neighbour.distance / _HALF_WEIGHT)
-        best_of_kernel: dict[str, tuple[float, Candidate]] = {}
-        scale = _scale(neighbour)
-        for row in neighbour.ranking.ranked:
-            name = row.candidate.kernel.name
-            if name not in best_of_kernel:
-                best_of_kernel[name] = row.ratio * scale, row.candidate
-            if row.error is not None:
-                errors[name] = max(errors.get(name, 0.0), row.error)
-        for name, (seconds, candidate) in best_of_kernel.items():
-            expected = predict(candidate, neighbour.problem, neighbour.threads)
-            corrections.setdefault(name, []).append((weight, math.log(seconds / expected)))
-            if name not in winners and neighbour.distance <= _TAKE_OVER and _gained(neighbour, candidate):
-                winners[name] = candidate.parameters
-    found = []
-    for name, pairs in corrections.items():
-        sets = parameter_sets(name)
-        if not sets:
+
+    def __init__(self, measured: Iterable[tuple[str, int]]) -> None:
+        self._texts: dict[tuple[str, ...], list[tuple[str, int]]] = {}
+        self._places: dict[tuple[str, ...], list[_Place]] = {}
+        for text, threads in measured:
+            self._texts.setdefault(_kind(text), []).append((text, threads))
+
+    def nearest(self, problem: Problem, threads: int) -> Iterator[tuple[float, Problem, int]]:
+        """The problems within the cut-off, nearest first, without this one; those with its own epilogue before others.
+
+        Problems that differ in nothing but the epilogue are one.
+        """
+        kind = _kind(str(problem))
+        if kind not in self._places:
+            self._places[kind] = _read(self._texts.get(kind, ()))
+        here, groups, bare = _sizes(problem, threads), _groups(problem), problem.bare()
+        found = []
+        for place in self._places[kind]:
+            away = math.dist(here, place.sizes)
+            if away <= CUT_OFF and place.groups == groups:
+                other = place.problems.get(problem.epilogue_text) or next(iter(place.problems.values()))
+                if away or other.bare() != bare:
+                    found.append((away, str(other), place.threads, other))
+        for away, _, its_threads, other in sorted(found, key=lambda item: item[:3]):
+            yield away, other, its_threads
+
+
+def _kind(text: str) -> tuple[str, ...]:
+    """What must be equal for two problems to be neighbours, but for their groups; empty for what is no convolution."""
+    parts = text.split("-")
+    if len(parts) != 11:
+        return ()
+    op, dtype, layout, _, filters, stride, _, dilation, _, _, packed = parts
+    return op, dtype, layout, filters.partition("k")[2], stride, dilation, packed
+
+
+def _read(texts: Iterable[tuple[str, int]]) -> list[_Place]:
+    places: dict[tuple[Problem, int], _Place] = {}
+    for text, threads in texts:
+        try:
+            problem = Problem.parse(text)
+        except ValueError:
             continue
-        candidate = next((c for c in sets if c.parameters == winners.get(name)), sets[0])
-        mean = sum(weight * value for weight, value in pairs) / (_MODEL_WEIGHT + sum(weight for weight, _ in pairs))
-        found.append(Estimate(candidate, predict(candidate, problem, threads) * math.exp(mean), errors.get(name)))
+        place = _Place(_sizes(problem, threads), _groups(problem), threads, {})
+        places.setdefault((problem.bare(), threads), place).problems[problem.epilogue_text] = problem
+    return list(places.values())
+
+
+def _sizes(problem: Problem, threads: int) -> tuple[float, ...]:
+    """What distances are taken between, in doublings."""
+    p = problem
+    return tuple(math.log2(max(size, 1)) for size in (p.n, p.c, p.h, p.w, p.o, threads))
+
+
+def _groups(problem: Problem) -> str:
+    return "one" if problem.groups == 1 else "each" if problem.groups == problem.c else str(problem.groups)
+
+
+def lessons(task: Task, ranking: Ranking, constants: Constants) -> dict[str, Lesson]:
+    """What a problem's ranking tells of each kernel in it."""
+    ranked = ranking.ranked
+    # Ratios times this are seconds.
+    scale = ranked[0].seconds / ranked[0].ratio if ranked and ranked[0].seconds else 1.0
+    of_kernels: dict[str, list[Ranked]] = {}
+    for row in ranked:
+        of_kernels.setdefault(row.candidate.kernel.name, []).append(row)
+    found = {}
+    for name, (best, *others) in of_kernels.items():
+        expected = constants.predict(task, best.candidate)
+        gained = others and min(row.low for row in others) > _GAIN * best.high
+        errors = [row.error for row in (best, *others) if row.error is not None]
+        found[name] = Lesson(
+            math.log(best.ratio * scale / expected), best.candidate.parameters if gained else None,
+            max(errors, default=None),
+        )  # fmt: skip
+    return found
+
+
+def estimates(task: Task, neighbours: Sequence[Neighbour], constants: Constants) -> list[Estimate]:
+    """Times of the kernels that the neighbours know, fastest first."""
+    weights = [0.5 ** (neighbour.distance / _HALF_WEIGHT) for neighbour in neighbours]
+    found = []
+    for kernel in task.competitors:
+        name = kernel.name
+        known = [(weight, n.lessons[name]) for weight, n in zip(weights, neighbours, strict=True) if name in n.lessons]
+        if not known:
+            continue
+        winners = (n.lessons[name].parameters for n in neighbours if name in n.lessons and n.distance <= _TAKE_OVER)
+        wanted = next((parameters for parameters in winners if parameters is not None), None)
+        sets = task.parameter_sets(kernel)
+        candidate = next((c for c in sets if c.parameters == wanted), sets[0])
+        correction = sum(weight * lesson.correction for weight, lesson in known)
+        mean = correction / (_MODEL_WEIGHT + sum(weight for weight, _ in known))
+        error = max((lesson.error for _, lesson in known if lesson.error is not None), default=None)
+        found.append(Estimate(candidate, constants.predict(task, candidate) * math.exp(mean), error))
     return sorted(found, key=lambda e: (e.seconds, e.candidate.kernel.index))
-
-
-def _gained(neighbour: Neighbour, best: Candidate) -> bool:
-    """Whether a kernel's best parameters clearly beat the others that were measured there."""
-    others = [
-        row.low
-        for row in neighbour.ranking.ranked
-        if row.candidate.kernel is best.kernel and row.candidate.parameters != best.parameters
-    ]
-    own = next(row.high for row in neighbour.ranking.ranked if row.candidate == best)
-    return bool(others) and min(others) > _GAIN * own
-
-
-def _scale(neighbour: Neighbour) -> float:
-    """Seconds of the neighbour's best candidate: its ratios times this are seconds."""
-    best = neighbour.ranking.ranked[0]
-    return best.seconds / best.ratio if best.seconds else 1.0

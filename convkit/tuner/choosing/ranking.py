@@ -1,7 +1,8 @@
 """From trials to an order: one figure for every candidate of a problem, comparable across sessions, and the tie set.
 
 Within a session candidates are compared by their ratios to its anchor. Sessions are put on one scale through the
-candidates that they share, and by raw time only where they share none.
+candidates that they share, and by raw time only where they share none. What happens to an output before it is stored
+changes times, but hardly their order: a session with another epilogue counts as far as it shares candidates.
 """
 
 from __future__ import annotations
@@ -9,9 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from convkit.problem import Problem
 from convkit.tuner.choosing.intervals import median
-from convkit.tuner.inventory import Candidate, Inventory
+from convkit.tuner.inventory import Candidate, Constraints, Kernel, Task
 from convkit.tuner.machine import Context
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ class Ranked(NamedTuple):
         Time relative to the best candidate of the problem, and the interval of it.
     seconds : float
         Median time in the newest session that counts.
+    epilogue : str
+        The one that it was measured with, as a problem's text has it.
     default : bool
         It has the parameters that its kernel would choose.
     outdated : bool
@@ -48,6 +50,7 @@ class Ranked(NamedTuple):
     status: str
     reason: str
     n: int
+    epilogue: str
     default: bool
     outdated: bool
     doubtful: bool
@@ -64,9 +67,9 @@ class Ranking(NamedTuple):
         Those of them without any trial at their current revision.
     """
 
-    ranked: tuple[Ranked, ...]
-    failed: tuple[tuple[Candidate, str], ...]
-    missing: tuple[str, ...]
+    ranked: tuple[Ranked, ...] = ()
+    failed: tuple[tuple[Candidate, str], ...] = ()
+    missing: tuple[str, ...] = ()
     untried: tuple[str, ...] = ()
 
     @property
@@ -74,156 +77,179 @@ class Ranking(NamedTuple):
         """Every applicable kernel has a trial at its current revision, on a machine that was not contended."""
         return not self.missing
 
-    def tie_set(self, allowed: Iterable[Ranked] | None = None) -> list[Ranked]:
-        """The candidates as good as the best of `allowed`: least error first, then defaults, then least workspace."""
-        ranked = list(self.ranked if allowed is None else allowed)
-        if not ranked:
+    def allowed(self, constraints: Constraints) -> list[Ranked]:
+        """The candidates that may answer a call, fastest first."""
+        return [row for row in self.ranked if constraints.refusal(row.candidate, row.workspace, row.error) is None]
+
+    def ties(self, constraints: Constraints, among: Iterable[Kernel] | None = None) -> list[Ranked]:
+        """Of those that may answer, the ones as good as the best: least error first, then defaults, least workspace."""
+        allowed = self.allowed(constraints)
+        if among is not None:
+            kernels = set(among)
+            allowed = [row for row in allowed if row.candidate.kernel in kernels]
+        if not allowed:
             return []
-        best = ranked[0]
-        ties = [r for r in ranked if r is best or (r.low <= best.high and r.ratio <= TIE_LIMIT * best.ratio)]
-        return sorted(ties, key=lambda r: (_error_class(r), not r.default, r.workspace, r.candidate.kernel.index))
+        best = allowed[0]
+        ties = [r for r in allowed if r is best or (r.low <= best.high and r.ratio <= TIE_LIMIT * best.ratio)]
+        # Two direct kernels differ in error by chance only; the declared class is what tells kernels apart.
+        return sorted(
+            ties, key=lambda r: (r.candidate.kernel.error_class, not r.default, r.workspace, r.candidate.kernel.index)
+        )
 
 
-def _error_class(ranked: Ranked) -> float:
-    # Two direct kernels differ in error by chance only; the declared class is what tells kernels apart.
-    return 1.0 if ranked.candidate.kernel.direct else max(ranked.candidate.kernel.rms_ratio, 1.0)
+class _Measured(NamedTuple):
+    """A trial that may say something here. Trials of one `group` were timed together."""
+
+    session: Session
+    trial: Trial
+    candidate: Candidate
+    epilogue: str
+
+    @property
+    def group(self) -> tuple[str, str]:
+        return self.session.uuid, self.epilogue
+
+    def doubt(self, own_epilogue: str, context: Context) -> tuple[bool, ...]:
+        """What speaks against the trial, the gravest first."""
+        return (
+            self.trial.revision != self.candidate.kernel.revision,
+            self.session.contended,
+            self.session.affinity != context.affinity,
+            self.session.machine != str(context.machine),
+            self.epilogue != own_epilogue,
+        )
 
 
-def rank(
-    evidence: Sequence[tuple[Session, Trial]], problem: Problem, context: Context, inventory: Inventory
-) -> Ranking:
+def rank(evidence: Sequence[tuple[Session, Trial]], task: Task, context: Context) -> Ranking:
     """Rank what the evidence knows. Every kernel name and parameter in it is checked against the inventory here."""
-    usable: list[tuple[Session, Trial, Candidate]] = []
+    names = [kernel.name for kernel in task.competitors]
+    measured: list[_Measured] = []
     failed: dict[Candidate, str] = {}
     tried: set[str] = set()
     settled: set[str] = set()
     for session, trial in evidence:
-        candidate = inventory.resolve(trial.kernel, trial.parameters, problem)
+        candidate = task.resolve(trial.kernel, trial.parameters)
         if candidate is None:
             continue
-        current = trial.revision == candidate.kernel.revision
-        if current:
+        if trial.median and trial.status != "failed":
+            measured.append(_Measured(session, trial, candidate, epilogue_in(trial.problem)))
+            continue
+        if trial.revision == candidate.kernel.revision:
+            failed[candidate] = trial.reason
             tried.add(candidate.kernel.name)
-            if not session.contended:
-                settled.add(candidate.kernel.name)
-        if trial.status == "failed":
-            if current:
-                failed[candidate] = trial.reason
-        elif trial.median:
-            usable.append((session, trial, candidate))
-    competitors = [kernel.name for kernel in inventory.competitors(problem)]
-    missing = tuple(name for name in competitors if name not in settled)
-    untried = tuple(name for name in competitors if name not in tried)
+            settled.update(() if session.contended else (candidate.kernel.name,))
     # Trials that a better session outdoes still tell how the sessions compare.
-    scale = _scales(usable)
-    usable = _best_class(usable, context)
-    by_candidate: dict[Candidate, list[tuple[Session, Trial]]] = {}
-    for session, trial, candidate in usable:
-        if candidate not in failed:
-            by_candidate.setdefault(candidate, []).append((session, trial))
-    defaults = {inventory.default(kernel, problem, context.threads) for kernel in {c.kernel for c in by_candidate}}
-    rows = [
-        _pool(candidate, pairs, scale, context, default=candidate in defaults)
-        for candidate, pairs in by_candidate.items()
-    ]
+    scales = _Scales(measured, task.problem.epilogue_text)
+    by_candidate: dict[Candidate, list[_Measured]] = {}
+    for m in measured:
+        if m.group not in scales.factors:
+            continue
+        if m.trial.revision == m.candidate.kernel.revision:
+            tried.add(m.candidate.kernel.name)
+            settled.update(() if m.session.contended else (m.candidate.kernel.name,))
+        if m.candidate not in failed:
+            by_candidate.setdefault(m.candidate, []).append(m)
+    rows = [_pool(candidate, found, scales, task, context) for candidate, found in by_candidate.items()]
     best = min((row.ratio for row in rows), default=1.0)
-    rows = [_relative(row, best) for row in rows]
+    rows = [row._replace(ratio=row.ratio / best, low=row.low / best, high=row.high / best) for row in rows]
     rows.sort(key=lambda row: (row.ratio, row.candidate.kernel.index, row.candidate.parameters))
-    return Ranking(tuple(rows), tuple(failed.items()), missing, untried)
+    missing = tuple(name for name in names if name not in settled)
+    return Ranking(tuple(rows), tuple(failed.items()), missing, tuple(name for name in names if name not in tried))
 
 
-def _doubt(session: Session, trial: Trial, candidate: Candidate, context: Context) -> tuple[bool, bool, bool, bool]:
-    return (
-        trial.revision != candidate.kernel.revision,
-        session.contended,
-        session.affinity != context.affinity,
-        session.machine != str(context.machine),
-    )
+class _Scales:
+    """What puts the ratios of sessions on one scale: that of the best session with the call's own epilogue.
 
+    Attributes
+    ----------
+    factors : dict
+        Of each group of trials the factor of its ratios, and its anchor's seconds. A group with another epilogue that
+        shares no candidate with those known has none: its seconds say nothing here.
+    units : dict
+        Of each epilogue the seconds behind a ratio of 1 on the common scale.
+    """
 
-def _best_class(
-    usable: list[tuple[Session, Trial, Candidate]], context: Context
-) -> list[tuple[Session, Trial, Candidate]]:
-    """Of each candidate only the trials with the least doubt."""
-    best: dict[Candidate, tuple[bool, bool, bool, bool]] = {}
-    for session, trial, candidate in usable:
-        doubt = _doubt(session, trial, candidate, context)
-        best[candidate] = min(best.get(candidate, doubt), doubt)
-    return [item for item in usable if _doubt(*item, context) == best[item[2]]]
+    def __init__(self, measured: Iterable[_Measured], own_epilogue: str) -> None:
+        groups: dict[tuple[str, str], list[_Measured]] = {}
+        for m in measured:
+            groups.setdefault(m.group, []).append(m)
+        self.own_epilogue = own_epilogue
+        self.factors: dict[tuple[str, str], tuple[float, float]] = {}
+        self.units: dict[str, float] = {}
+        self._known: dict[Candidate, float] = {}
 
+        def weight(group: tuple[str, str]) -> tuple[bool, int, str]:
+            return group[1] == own_epilogue, len(groups[group]), groups[group][0].session.started
 
-def _value(trial: Trial) -> float | None:
-    return trial.ratio if trial.ratio else None
+        left = sorted(groups, key=weight, reverse=True)
+        while left:
+            # What nothing could be compared with before may share candidates with what has come since.
+            apart = [group for group in left if not self._place(group, groups[group])]
+            left = apart if len(apart) < len(left) else []
 
-
-def _scales(usable: list[tuple[Session, Trial, Candidate]]) -> dict[str, float]:
-    """For each session the factor that puts its ratios on the scale of the session with the most trials."""
-    sessions: dict[str, dict[Candidate, Trial]] = {}
-    started: dict[str, str] = {}
-    for session, trial, candidate in usable:
-        sessions.setdefault(session.uuid, {})[candidate] = trial
-        started[session.uuid] = session.started
-    order = sorted(sessions, key=lambda uuid: (len(sessions[uuid]), started[uuid]), reverse=True)
-    scale: dict[str, float] = {}
-    known: dict[Candidate, float] = {}
-    reference_anchor = 0.0
-    for uuid in order:
-        trials = sessions[uuid]
-        values = {c: v for c, t in trials.items() if (v := _value(t))}
-        anchors = [t.median / v for c, t in trials.items() if t.median and (v := values.get(c))]
-        anchor_seconds = median(anchors) if anchors else 1.0
-        shared = [known[c] / v for c, v in values.items() if c in known]
-        if not scale:
-            scale[uuid] = 1.0
-            reference_anchor = anchor_seconds
+    def _place(self, group: tuple[str, str], measured: Sequence[_Measured]) -> bool:
+        anchor, ratios = _ratios(measured)
+        epilogue = group[1]
+        shared = [self._known[c] / ratio for c, ratio in ratios.items() if c in self._known]
+        if not self.factors:
+            factor = 1.0
         elif shared:
-            scale[uuid] = median(shared)
+            factor = median(shared)
+        elif epilogue in self.units:
+            factor = anchor / self.units[epilogue]
         else:
-            scale[uuid] = anchor_seconds / reference_anchor
-        for c, v in values.items():
-            known.setdefault(c, v * scale[uuid])
-    return scale
+            return False
+        self.factors[group] = factor, anchor
+        self.units.setdefault(epilogue, anchor / factor)
+        for c, ratio in ratios.items():
+            self._known.setdefault(c, ratio * factor)
+        return True
+
+    def seconds(self, m: _Measured, ratio: float) -> float:
+        """Median time of a trial, from its ratio on the common scale where it had another epilogue."""
+        own = self.units.get(self.own_epilogue)
+        foreign = own is not None and m.epilogue != self.own_epilogue
+        return ratio * (own or 0.0) if foreign else m.trial.median or 0.0
 
 
-def _pool(
-    candidate: Candidate,
-    pairs: list[tuple[Session, Trial]],
-    scale: dict[str, float],
-    context: Context,
-    *,
-    default: bool,
-) -> Ranked:
-    """One figure from the sessions that measured a candidate: the median of its scaled ratios."""
-    anchor = median(
-        trial.median / trial.ratio for _, trial in pairs if trial.median and trial.ratio
-    ) if any(trial.ratio for _, trial in pairs) else 1.0  # fmt: skip
-    ratios, lows, highs, errors = [], [], [], []
-    for session, trial in pairs:
-        ratio = _value(trial) or (trial.median or 0.0) / anchor
-        factor = scale[session.uuid]
+def _ratios(group: Sequence[_Measured]) -> tuple[float, dict[Candidate, float]]:
+    """The anchor's seconds, and ratios to it; for trials without any, seconds themselves."""
+    rated = {m.candidate: m.trial.ratio for m in group if m.trial.ratio}
+    anchors = [(m.trial.median or 0.0) / m.trial.ratio for m in group if m.trial.ratio]
+    return (median(anchors), rated) if rated else (1.0, {m.candidate: m.trial.median or 0.0 for m in group})
+
+
+def _pool(candidate: Candidate, found: list[_Measured], scales: _Scales, task: Task, context: Context) -> Ranked:
+    """One figure from the sessions that measured a candidate with the least doubt: the median of its scaled ratios."""
+    doubts = [m.doubt(scales.own_epilogue, context) for m in found]
+    least = min(doubts)
+    best = [m for m, doubt in zip(found, doubts, strict=True) if doubt == least]
+    ratios, lows, highs = [], [], []
+    for m in best:
+        factor, anchor = scales.factors[m.group]
+        ratio = m.trial.ratio or (m.trial.median or 0.0) / anchor
         ratios.append(ratio * factor)
-        lows.append((trial.ratio_low or ratio) * factor)
-        highs.append((trial.ratio_high or ratio) * factor)
-        if trial.error is not None:
-            errors.append(trial.error)
-    session, newest = max(pairs, key=lambda pair: pair[0].started)
-    doubt = _doubt(session, newest, candidate, context)
+        lows.append((m.trial.ratio_low or ratio) * factor)
+        highs.append((m.trial.ratio_high or ratio) * factor)
+    newest = max(best, key=lambda m: m.session.started)
     return Ranked(
         candidate,
         median(ratios),
         median(lows),
         median(highs),
-        newest.median or 0.0,
-        max(errors, default=None),
-        newest.workspace,
-        newest.status,
-        newest.reason,
-        sum(trial.n for _, trial in pairs),
-        default=default,
-        outdated=doubt[0],
-        doubtful=doubt[1] or doubt[2],
+        scales.seconds(newest, median(ratios)),
+        max((m.trial.error for m in best if m.trial.error is not None), default=None),
+        newest.trial.workspace,
+        newest.trial.status,
+        newest.trial.reason,
+        sum(m.trial.n for m in best),
+        newest.epilogue,
+        default=candidate == task.default(candidate.kernel),
+        outdated=least[0],
+        doubtful=least[1] or least[2],
     )
 
 
-def _relative(row: Ranked, best: float) -> Ranked:
-    return row._replace(ratio=row.ratio / best, low=row.low / best, high=row.high / best)
+def epilogue_in(problem: str) -> str:
+    """The epilogue in a problem's text."""
+    return problem.rsplit("-", 2)[1]

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
+from typing import NamedTuple
 
 from convkit.problem import Problem
-from convkit.tuner.accuracy import default_accuracy, parse_accuracy, refusal
-from convkit.tuner.choosing.cost_model import Constants, default_constants, predict
+from convkit.tuner.choosing.cost_model import Constants, default_constants, load
+from convkit.tuner.choosing.neighbours import (
+    NEIGHBOURS,
+    Estimate,
+    Lesson,
+    Neighbour,
+    Neighbourhood,
+    estimates,
+    lessons,
+)
 from convkit.tuner.choosing.ranking import Ranked, Ranking, rank
 from convkit.tuner.evidence.tiers import FileTier, Tier, UserTier
-from convkit.tuner.inventory import Candidate, Inventory, Kernel, core_inventory
+from convkit.tuner.inventory import Candidate, Constraints, Inventory, Kernel, Task, core_inventory
 from convkit.tuner.locks import planning
-from convkit.tuner.machine import Context, context
-from convkit.typing import Accuracy
+from convkit.tuner.machine import Context, context, machine_class
+from convkit.tuner.process import Slot
 
-if TYPE_CHECKING:
-    from convkit.tuner.choosing.neighbours import Estimate, Neighbour
+MEASURED_TIERS = ("user", "site", "shipped")
 
 
 class UnsupportedAlgorithmError(ValueError):
@@ -39,27 +46,39 @@ class Choice(NamedTuple):
         Bytes.
     stale : bool
         Some applicable kernel has no trial at its current revision in the tier that answered.
+    epilogue : str
+        The one that `seconds` was measured with, where it is not the problem's own.
     """
 
     problem: Problem
     threads: int
-    kernel: str
-    family: str
-    parameters: tuple[int, ...]
+    candidate: Candidate
     tier: str
     seconds: float
     measured: bool
     error: float | None
     workspace: int
     stale: bool = False
+    epilogue: str = ""
 
     @property
-    def index(self) -> int:  # type: ignore[override] # nobody searches a choice
-        """The kernel's index in this process's inventory."""
-        return selector().inventory.by_name[self.kernel].index
+    def kernel(self) -> str:
+        """The kernel's full name."""
+        return self.candidate.kernel.name
+
+    @property
+    def family(self) -> str:
+        """The kernel's family."""
+        return self.candidate.kernel.family
+
+    @property
+    def parameters(self) -> tuple[int, ...]:
+        """The parameters in the order of the kernel's schema."""
+        return self.candidate.parameters
 
     def __str__(self) -> str:
         how = "measured" if self.measured else "predicted"
+        how += f" with {self.epilogue}" if self.epilogue else ""
         parameters = ",".join(map(str, self.parameters))
         return f"{self.kernel}({parameters}) {1e3 * self.seconds:.3f} ms {how}, from {self.tier}"
 
@@ -68,32 +87,173 @@ class TierAnswer(NamedTuple):
     """What one tier knows of a problem."""
 
     tier: str
-    outcome: str
     ranking: Ranking
+    outcome: str
 
 
-class Constraints(NamedTuple):
-    """What a call asks of a kernel beside being fast."""
+class Case:
+    """A problem for a team here: what is known of it, and what a call would run.
 
-    accuracy: Accuracy
-    workspace_limit: int
+    Parameters
+    ----------
+    selector : Selector
+    task : Task
+    here : Context
+    """
 
-    @classmethod
-    def of_call(cls, inventory: Inventory, problem: Problem, accuracy: Any, workspace_limit: Any) -> Constraints:
-        """The constraints behind the arguments of a call, defaults filled in."""
-        bound = default_accuracy(problem.dtype) if accuracy is None else parse_accuracy(accuracy)
-        if workspace_limit is None:
-            return cls(bound, inventory.workspace_limit)
-        limit = int(workspace_limit)
-        if limit < 0:
-            raise ValueError(f"workspace_limit must be at least 0 bytes, got {workspace_limit!r}")
-        return cls(bound, limit)
+    def __init__(self, selector: Selector, task: Task, here: Context) -> None:
+        self.task: Task = task
+        self.here: Context = here
+        self._selector = selector
+        self._answers: list[TierAnswer] | None = None
+        self._neighbours: list[Neighbour] | None = None
 
-    def refusal(self, candidate: Candidate, problem: Problem, workspace: int, error: float | None) -> str | None:
-        """Why the candidate may not answer this call; None where it may."""
-        if workspace > self.workspace_limit:
-            return f"needs {workspace} bytes of workspace"
-        return refusal(candidate.kernel, problem, self.accuracy, error)
+    @property
+    def answers(self) -> list[TierAnswer]:
+        """What every tier knows of the problem, in order of asking; read once and then kept."""
+        with planning:
+            if self._answers is None:
+                self._answers = list(self._ask()) if self.task.problem.multiply_adds else []
+            return self._answers
+
+    def _ask(self) -> Iterator[TierAnswer]:
+        texts = self.task.problem.texts()
+        for tier in self._selector.tiers:
+            yield TierAnswer(tier.name, rank(tier.evidence(texts, self.here), self.task, self.here), tier.outcome())
+
+    @property
+    def measured(self) -> TierAnswer | None:
+        """The first tier's answer that has evidence."""
+        return next((answer for answer in self.answers if answer.ranking.ranked), None)
+
+    def allowed(self) -> list[Ranked]:
+        """Its candidates that may answer a call which asks for nothing, fastest first."""
+        return [] if self.measured is None else self.measured.ranking.allowed(self.task.constraints())
+
+    @property
+    def own(self) -> Ranking:
+        """What the user's tier knows."""
+        return next((answer.ranking for answer in self.answers if answer.tier == "user"), Ranking())
+
+    @property
+    def complete(self) -> bool:
+        """The user's tier answers, and no applicable kernel is left to measure."""
+        return bool(self.own.ranked) and self.own.complete
+
+    @property
+    def tried(self) -> bool:
+        """Every applicable kernel has a trial in the user's tier, be it from a contended machine."""
+        return bool(self.own.ranked) and not self.own.untried
+
+    @property
+    def neighbours(self) -> list[Neighbour]:
+        """The nearest measured problems of the same kind, nearest first; found once and then kept."""
+        with planning:
+            if self._neighbours is None:
+                self._neighbours = list(self._nearest()) if self.task.problem.multiply_adds else []
+            return self._neighbours
+
+    def _nearest(self) -> Iterator[Neighbour]:
+        left = NEIGHBOURS
+        near = self._selector.neighbourhood(self.here).nearest(self.task.problem, self.task.threads)
+        for away, problem, threads in near:
+            other = self._selector.on(problem, threads)
+            if other.lessons:
+                yield Neighbour(other.task, away, other.lessons)
+                left -= 1
+            if not left:
+                return
+
+    @cached_property
+    def lessons(self) -> dict[str, Lesson]:
+        """What the measurements of this problem tell its neighbours."""
+        measured = self.measured
+        return {} if measured is None else lessons(self.task, measured.ranking, self._selector.constants)
+
+    def estimates(self) -> list[Estimate]:
+        """Times that the neighbours suggest for the kernels they know, fastest first."""
+        near = self.neighbours
+        return estimates(self.task, near, self._selector.constants) if near else []
+
+    def predict(self, candidate: Candidate) -> float:
+        """Seconds that the cost model expects of a candidate."""
+        return self._selector.constants.predict(self.task, candidate)
+
+    def predicted(self, kernels: Iterable[Kernel] | None = None) -> list[tuple[float, Candidate]]:
+        """Each of the kernels, or every competitor, with default parameters and predicted seconds, fastest first."""
+        defaults = map(self.task.default, self.task.competitors if kernels is None else kernels)
+        found = [(self.predict(candidate), candidate) for candidate in defaults]
+        return sorted(found, key=lambda pair: (pair[0], pair[1].kernel.index))
+
+    def choose(self, constraints: Constraints | None = None, algorithm: object = None) -> Choice:
+        """The fastest kernel that is known, or else estimated or predicted, and that satisfies the constraints."""
+        constraints = constraints or self.task.constraints()
+        if algorithm is not None:
+            return self._forced(algorithm, constraints._replace(accuracy="fast"))
+        return self._known(constraints) or self._estimated(constraints) or self.model_choice(constraints)
+
+    def model_choice(self, constraints: Constraints | None = None, kernels: Sequence[Kernel] | None = None) -> Choice:
+        """What the cost model alone would choose, of the kernels or of all."""
+        constraints = constraints or self.task.constraints()
+        refusals: list[str] = []
+        for seconds, candidate in self.predicted(kernels):
+            workspace = self.task.workspace(candidate)
+            reason = constraints.refusal(candidate, workspace, None)
+            if reason is None:
+                return self._choice(candidate, "model", seconds, workspace)
+            refusals.append(f"{candidate.kernel.name}: {reason}")
+        why = "; ".join(refusals) or "no kernel takes it"
+        raise UnsupportedAlgorithmError(f"no kernel satisfies this call for {self.task.problem} ({why})")
+
+    def _known(self, constraints: Constraints, kernels: Sequence[Kernel] | None = None) -> Choice | None:
+        for answer in self.answers:
+            ties = answer.ranking.ties(constraints, kernels)
+            if ties:
+                return self._measured_choice(answer, ties[0])
+        return None
+
+    def _measured_choice(self, answer: TierAnswer, best: Ranked) -> Choice:
+        epilogue = "" if best.epilogue == self.task.problem.epilogue_text else best.epilogue
+        return Choice(
+            self.task.problem, self.task.threads, best.candidate, answer.tier, best.seconds, True, best.error,
+            best.workspace, not answer.ranking.complete, epilogue,
+        )  # fmt: skip
+
+    def _estimated(self, constraints: Constraints) -> Choice | None:
+        for candidate, seconds, error in self.estimates():
+            workspace = self.task.workspace(candidate)
+            if constraints.refusal(candidate, workspace, error) is None:
+                return self._choice(candidate, "neighbour", seconds, workspace)
+        return None
+
+    def _choice(self, candidate: Candidate, tier: str, seconds: float, workspace: int) -> Choice:
+        return Choice(self.task.problem, self.task.threads, candidate, tier, seconds, False, None, workspace)
+
+    def _forced(self, algorithm: object, constraints: Constraints) -> Choice:
+        task = self.task
+        if isinstance(algorithm, Choice):
+            candidate = task.resolve(algorithm.kernel, algorithm.parameters)
+            if candidate is None:
+                raise self._unsupported(f"the choice {algorithm.kernel}{algorithm.parameters}")
+            return algorithm._replace(
+                problem=task.problem, threads=task.threads, candidate=candidate, tier="forced",
+                workspace=task.workspace(candidate),
+            )  # fmt: skip
+        if not isinstance(algorithm, str):
+            raise TypeError(f"algorithm must be a name or a choice from explain, got {type(algorithm).__name__}")
+        kernels = [kernel for kernel in task.competitors if kernel.family == algorithm]
+        kernels = kernels or [kernel for kernel in task.applicable() if kernel.name == algorithm]
+        if not kernels:
+            raise self._unsupported(repr(algorithm))
+        return self._known(constraints, kernels) or self.model_choice(constraints, kernels)
+
+    def _unsupported(self, what: str) -> UnsupportedAlgorithmError:
+        kernels = self.task.applicable()
+        families = ", ".join(dict.fromkeys(kernel.family for kernel in kernels))
+        names = ", ".join(kernel.name for kernel in kernels)
+        return UnsupportedAlgorithmError(
+            f"{what} does not apply to {self.task.problem}; families that do: {families}; kernels: {names}"
+        )
 
 
 class Selector:
@@ -120,280 +280,68 @@ class Selector:
         constants: Constants | None = None,
         context_of: Callable[[int], Context] = context,
     ) -> None:
-        self.inventory = inventory
+        self.inventory: Inventory = inventory
         self.user: UserTier = user
         self.tiers: tuple[Tier, ...] = (user, *others)
         self.constants: Constants = constants or default_constants()
-        self.context_of = context_of
-        self._answers: dict[tuple[Problem, Context], list[TierAnswer]] = {}
-        self._neighbours: dict[tuple[Problem, Context], list[Neighbour]] = {}
+        self.context_of: Callable[[int], Context] = context_of
+        self._cases: dict[tuple[Problem, Context], Case] = {}
+        self._neighbourhoods: dict[Context, Neighbourhood] = {}
+
+    def on(self, problem: Problem, threads: int) -> Case:
+        """What is known of a problem for a team in this process's present context."""
+        here = self.context_of(threads)
+        case = self._cases.get((problem, here))
+        if case is None:
+            with planning:
+                case = self._cases.setdefault((problem, here), Case(self, self.inventory.on(problem, threads), here))
+        return case
 
     def choose(
         self,
         problem: Problem,
         threads: int,
         *,
-        algorithm: Any = None,
-        accuracy: Any = None,
-        workspace_limit: Any = None,
+        algorithm: object = None,
+        accuracy: object = None,
+        workspace_limit: object = None,
     ) -> Choice:
-        """The fastest kernel that is known, or else predicted, and that satisfies the call's constraints."""
-        constraints = Constraints.of_call(self.inventory, problem, accuracy, workspace_limit)
-        if algorithm is not None:
-            return self._forced(problem, threads, algorithm, constraints)
-        for answer in self.answers(problem, threads):
-            best = self.best(answer, problem, constraints)
-            if best is not None:
-                return self._measured_choice(problem, threads, answer, best)
-        for estimate in self.estimates(problem, threads):
-            choice = self._estimated_choice(problem, threads, estimate, constraints)
-            if choice is not None:
-                return choice
-        return self._predicted_choice(problem, threads, self.inventory.competitors(problem), constraints)
+        """The fastest kernel that is known, or else estimated or predicted, and that satisfies the constraints."""
+        case = self.on(problem, threads)
+        return case.choose(case.task.constraints(accuracy, workspace_limit), algorithm)
 
-    def model_choice(
-        self, problem: Problem, threads: int, *, accuracy: Any = None, workspace_limit: Any = None
-    ) -> Choice:
-        """What the cost model alone would choose."""
-        constraints = Constraints.of_call(self.inventory, problem, accuracy, workspace_limit)
-        return self._predicted_choice(problem, threads, self.inventory.competitors(problem), constraints)
-
-    def best(self, answer: TierAnswer, problem: Problem, constraints: Constraints) -> Ranked | None:
-        """The tier's best candidate under the constraints; None where it has none."""
-        allowed = [
-            row
-            for row in answer.ranking.ranked
-            if constraints.refusal(row.candidate, problem, row.workspace, row.error) is None
-        ]
-        ties = answer.ranking.tie_set(allowed)
-        return ties[0] if ties else None
-
-    def answers(self, problem: Problem, threads: int) -> list[TierAnswer]:
-        """What every tier knows of the problem, in order of asking; read once and then kept."""
-        here = self.context_of(threads)
-        key = problem, here
-        with planning:
-            known = self._answers.get(key)
-            if known is None:
-                known = [self._ask(tier, problem, here) for tier in self.tiers] if problem.multiply_adds else []
-                self._answers[key] = known
-        return known
-
-    def neighbours(self, problem: Problem, threads: int) -> list[Neighbour]:
-        """The nearest measured problems of the same kind, nearest first; found once and then kept."""
-        here = self.context_of(threads)
-        with planning:
-            known = self._neighbours.get((problem, here))
-            if known is None:
-                measured = self._measured_problems(here) if problem.multiply_adds else set()
-                known = self._nearest(problem, threads, measured) if measured else []
-                self._neighbours[problem, here] = known
-        return known
-
-    def _nearest(self, problem: Problem, threads: int, measured: set[tuple[str, int]]) -> list[Neighbour]:
-        from convkit.tuner.choosing.neighbours import NEIGHBOURS, Neighbour, nearest
-
-        found: list[Neighbour] = []
-        for away, other, its_threads in nearest(problem, threads, measured):
-            answers = self.answers(other, its_threads)
-            ranking = next((a.ranking for a in answers if a.ranking.ranked), None)
-            if ranking is not None:
-                found.append(Neighbour(other, its_threads, away, ranking))
-            if len(found) == NEIGHBOURS:
-                break
+    def neighbourhood(self, here: Context) -> Neighbourhood:
+        """The problems that any tier has trials of."""
+        here = here._replace(threads=0)
+        found = self._neighbourhoods.get(here)
+        if found is None:
+            texts = {measured for tier in self.tiers for measured in tier.problems(here)}
+            found = self._neighbourhoods[here] = Neighbourhood(sorted(texts))
         return found
 
-    def estimates(self, problem: Problem, threads: int) -> list[Estimate]:
-        """Times that the neighbours suggest for the kernels they know, fastest first."""
-        near = self.neighbours(problem, threads)
-        if not near:
-            return []
-        with planning:
-            from convkit.tuner.choosing.neighbours import estimates
-
-        kernels = {kernel.name: kernel for kernel in self.inventory.competitors(problem)}
-
-        def parameter_sets(name: str) -> list[Candidate]:
-            kernel = kernels.get(name)
-            return [] if kernel is None else self.inventory.parameter_sets(kernel, problem, threads)
-
-        return estimates(problem, threads, near, parameter_sets, self.predict)
-
-    def _measured_problems(self, here: Context) -> set[tuple[str, int]]:
-        return {found for tier in self.tiers for found in tier.problems(here)}
-
     def forget(self, problem: Problem) -> None:
-        """Ask the tiers again for this problem: it was measured."""
+        """Ask the tiers again for this problem, with any epilogue: it was measured."""
+        bare = problem.bare()
         with planning:
-            for key in [key for key in self._answers if key[0] == problem]:
-                del self._answers[key]
-            for key in [key for key in self._neighbours if key[0] == problem]:
-                del self._neighbours[key]
-
-    def complete(self, problem: Problem, threads: int) -> bool:
-        """True where a tier's answer exists and no applicable kernel is left to measure."""
-        return any(answer.ranking.ranked and answer.ranking.complete for answer in self.answers(problem, threads)
-                   if answer.tier == "user")  # fmt: skip
-
-    def tried(self, problem: Problem, threads: int) -> bool:
-        """True where every applicable kernel has a trial, be it from a contended machine."""
-        return any(
-            answer.ranking.ranked and not answer.ranking.untried
-            for answer in self.answers(problem, threads)
-            if answer.tier == "user"
-        )
-
-    def predicted(self, problem: Problem, threads: int, kernels: Sequence[Kernel]) -> list[tuple[float, Candidate]]:
-        """Each kernel with its default parameters and its predicted seconds, fastest first."""
-        found = []
-        for kernel in kernels:
-            candidate = self.inventory.default(kernel, problem, threads)
-            found.append((self.predict(candidate, problem, threads), candidate))
-        return sorted(found, key=lambda pair: (pair[0], pair[1].kernel.index))
-
-    def predict(self, candidate: Candidate, problem: Problem, threads: int) -> float:
-        """Seconds that the cost model expects of a candidate."""
-        cost = self.inventory.cost(candidate, problem, threads)
-        return predict(cost, problem, candidate.kernel.name, candidate.kernel.isa, threads, self.constants)
-
-    def _ask(self, tier: Tier, problem: Problem, here: Context) -> TierAnswer:
-        evidence = tier.evidence([str(problem)], here)
-        if not evidence:
-            return TierAnswer(tier.name, tier.outcome(), Ranking((), (), ()))
-        return TierAnswer(tier.name, tier.outcome(), rank(evidence, problem, here, self.inventory))
-
-    def _measured_choice(self, problem: Problem, threads: int, answer: TierAnswer, best: Ranked) -> Choice:
-        return Choice(
-            problem,
-            threads,
-            best.candidate.kernel.name,
-            best.candidate.kernel.family,
-            best.candidate.parameters,
-            answer.tier,
-            best.seconds,
-            measured=True,
-            error=best.error,
-            workspace=best.workspace,
-            stale=not answer.ranking.complete,
-        )
-
-    def _estimated_choice(
-        self, problem: Problem, threads: int, estimate: Estimate, constraints: Constraints
-    ) -> Choice | None:
-        candidate = estimate.candidate
-        workspace = self.inventory.workspace(candidate, problem, threads)
-        if constraints.refusal(candidate, problem, workspace, estimate.error) is not None:
-            return None
-        return Choice(
-            problem,
-            threads,
-            candidate.kernel.name,
-            candidate.kernel.family,
-            candidate.parameters,
-            "neighbour",
-            estimate.seconds,
-            measured=False,
-            error=None,
-            workspace=workspace,
-        )
-
-    def _predicted_choice(
-        self, problem: Problem, threads: int, kernels: Sequence[Kernel], constraints: Constraints, tier: str = "model"
-    ) -> Choice:
-        refusals: list[str] = []
-        for seconds, candidate in self.predicted(problem, threads, kernels):
-            workspace = self.inventory.workspace(candidate, problem, threads)
-            reason = constraints.refusal(candidate, problem, workspace, None)
-            if reason is None:
-                return Choice(
-                    problem,
-                    threads,
-                    candidate.kernel.name,
-                    candidate.kernel.family,
-                    candidate.parameters,
-                    tier,
-                    seconds,
-                    measured=False,
-                    error=None,
-                    workspace=workspace,
-                )
-            refusals.append(f"{candidate.kernel.name}: {reason}")
-        why = "; ".join(refusals) or "no kernel takes it"
-        raise UnsupportedAlgorithmError(f"no kernel satisfies this call for {problem} ({why})")
-
-    def _forced(self, problem: Problem, threads: int, algorithm: Any, constraints: Constraints) -> Choice:
-        if isinstance(algorithm, Choice):
-            candidate = self.inventory.resolve(algorithm.kernel, algorithm.parameters, problem)
-            if candidate is None:
-                raise self._unsupported(problem, f"the choice {algorithm.kernel}{algorithm.parameters}")
-            workspace = self.inventory.workspace(candidate, problem, threads)
-            return algorithm._replace(problem=problem, threads=threads, tier="forced", workspace=workspace)
-        if not isinstance(algorithm, str):
-            raise TypeError(f"algorithm must be a name or a choice from explain, got {type(algorithm).__name__}")
-        kernels = [k for k in self.inventory.competitors(problem) if k.family == algorithm]
-        kernels = kernels or [k for k in self.inventory.applicable(problem) if k.name == algorithm]
-        if not kernels:
-            raise self._unsupported(problem, repr(algorithm))
-        names = {kernel.name for kernel in kernels}
-        unbound = constraints._replace(accuracy="fast")
-        for answer in self.answers(problem, threads):
-            rows = tuple(row for row in answer.ranking.ranked if row.candidate.kernel.name in names)
-            best = self.best(answer._replace(ranking=answer.ranking._replace(ranked=rows)), problem, unbound)
-            if best is not None:
-                return self._measured_choice(problem, threads, answer, best)
-        return self._predicted_choice(problem, threads, kernels, unbound)
-
-    def _unsupported(self, problem: Problem, what: str) -> UnsupportedAlgorithmError:
-        kernels = self.inventory.applicable(problem)
-        families = ", ".join(dict.fromkeys(k.family for k in kernels))
-        names = ", ".join(k.name for k in kernels)
-        return UnsupportedAlgorithmError(
-            f"{what} does not apply to {problem}; families that do: {families}; kernels: {names}"
-        )
+            self._neighbourhoods.clear()
+            for key in [key for key in self._cases if key[0][:3] == bare[:3] and key[0].bare() == bare]:
+                del self._cases[key]
 
 
-_selector: Selector | None = None
-
-
+@Slot
 def selector() -> Selector:
     """The selector of this process."""
-    global _selector
-    if _selector is None:
-        with planning:
-            if _selector is None:
-                _selector = _default_selector()
-    return _selector
-
-
-def _default_selector() -> Selector:
     from convkit.tuner.evidence.paths import paths
     from convkit.tuner.evidence.shipped import ShippedTier
 
     found = paths()
     others: list[Tier] = [*(FileTier("site", path) for path in found.sites), ShippedTier()]
-    user = UserTier(found.user, found.reason)
-    return Selector(core_inventory(), user, others, constants=_stored_constants(found.user))
-
-
-def _stored_constants(user: str | None) -> Constants | None:
-    # Without the file, what reads it need not be imported.
-    if user is None or not os.path.exists(os.path.splitext(user)[0] + ".calibration.json"):
-        return None
-    from convkit.tuner.machine import machine_class
-    from convkit.tuner.measuring.calibration import load
-
-    return load(str(machine_class()))
-
-
-def reset() -> None:
-    """Forget everything that was read; the next choice asks anew."""
-    global _selector
-    with planning:
-        _selector = None
+    constants = load(str(machine_class()))
+    return Selector(core_inventory(), UserTier(found.user, found.reason), others, constants)
 
 
 def choose(
-    problem: Problem, threads: int, *, algorithm: Any = None, accuracy: Any = None, workspace_limit: Any = None
+    problem: Problem, threads: int, *, algorithm: object = None, accuracy: object = None, workspace_limit: object = None
 ) -> Choice:
     """What `conv2d` would run in replay mode. Times nothing."""
     return selector().choose(problem, threads, algorithm=algorithm, accuracy=accuracy, workspace_limit=workspace_limit)
@@ -401,4 +349,4 @@ def choose(
 
 def is_complete(problem: Problem, threads: int) -> bool:
     """True where the user's database answers and no applicable kernel is left to measure."""
-    return selector().complete(problem, threads)
+    return selector().on(problem, threads).complete

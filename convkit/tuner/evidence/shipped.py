@@ -13,7 +13,6 @@ import zlib
 from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import convkit
 from convkit.tuner.evidence.tiers import Evidence, counts_here, machine_counts
 from convkit.tuner.machine import Context, MachineClass
 from convkit.tuner.notices import notice_once
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from convkit.tuner.evidence.records import Session, Trial
     from convkit.tuner.inventory import Inventory
 
-DIRECTORY = os.path.join(os.path.dirname(convkit.__file__), "data")
+DIRECTORY = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(__file__))), "data")
 _LONGEST = 2**26
 _DAMAGE = (OSError, ValueError, TypeError, KeyError, RecursionError, zlib.error)
 _WINDOW = 2**15

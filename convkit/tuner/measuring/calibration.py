@@ -7,30 +7,24 @@ parameters, which tells how far its declared cost is off.
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from convkit.problem import Problem
-from convkit.tuner.choosing.cost_model import Constants, default_constants, terms
+from convkit.problem import LAYOUTS, Problem
+from convkit.tuner.choosing.cost_model import Constants, default_constants, save
 from convkit.tuner.choosing.intervals import median
-from convkit.tuner.evidence.paths import paths
+from convkit.tuner.choosing.selector import selector
 from convkit.tuner.measuring.contention import ContentionGuard
-from convkit.tuner.notices import notice_once
+from convkit.tuner.measuring.workbench import Workbench
 
 Progress = Callable[[int, int, str], None]
-
-_LONGEST = 1_000_000
-_NUMBERS = ("vector_ops", "l2", "l3", "dram", "dram_total", "wake", "barrier", "call")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +66,6 @@ class Calibration:
                 f"The machine was busy with something else: {self.contended}. Calibrate again when it is idle."
             )
         return "\n".join(lines)
-
-
-def calibration_path() -> Path | None:
-    """The file beside the user's tuning database; None where only memory is used."""
-    user = paths().user
-    return None if user is None else Path(user).with_suffix(".calibration.json")
 
 
 def calibrate(
@@ -140,101 +128,26 @@ def calibrate(
     constants = constants._replace(corrections=corrections, source=f"calibrated {started}")
     found = Calibration(str(machine_class()), started, constants, wake_cold, guard.reason())
     if store:
-        save(found)
+        save(found.machine, {"started": started, "wake_cold": wake_cold, "contended": found.contended}, constants)
     return found
 
 
 def reference_problems() -> list[Problem]:
     """Layers of usual sizes, which together let every kernel of the inventory show itself."""
+    dense = (
+        (64, 56, 64, 3, 1), (128, 28, 128, 3, 1), (256, 14, 256, 3, 1), (512, 7, 512, 3, 1), (64, 56, 64, 3, 2),
+        (256, 56, 64, 1, 1), (64, 56, 256, 1, 1), (512, 7, 2048, 1, 1), (3, 112, 64, 7, 2), (48, 28, 64, 5, 1),
+    )  # fmt: skip
+    depthwise = ((32, 112, 32, 3, 1), (144, 56, 144, 3, 2), (384, 14, 384, 3, 1))
     found = []
-    for layout in ("NCHW", "NHWC"):
-        for c, size, o, k, stride in (
-            (64, 56, 64, 3, 1), (128, 28, 128, 3, 1), (256, 14, 256, 3, 1), (512, 7, 512, 3, 1), (64, 56, 64, 3, 2),
-            (256, 56, 64, 1, 1), (64, 56, 256, 1, 1), (512, 7, 2048, 1, 1), (3, 112, 64, 7, 2), (48, 28, 64, 5, 1),
-        ):  # fmt: skip
-            pad = k // 2
-            pads = {f"pad_{side}": pad for side in ("top", "bottom", "left", "right")}
-            shape = {
-                "n": 1,
-                "c": c,
-                "h": size,
-                "w": size,
-                "o": o,
-                "kh": k,
-                "kw": k,
-                "stride_h": stride,
-                "stride_w": stride,
-            }
-            found.append(Problem(**shape, **pads, layout=layout, epilogue="clamp", bias=True))
-        for c, size, stride in ((32, 112, 1), (144, 56, 2), (384, 14, 1)):
-            pads = {f"pad_{side}": 1 for side in ("top", "bottom", "left", "right")}
-            shape = {
-                "n": 1,
-                "c": c,
-                "h": size,
-                "w": size,
-                "o": c,
-                "kh": 3,
-                "kw": 3,
-                "stride_h": stride,
-                "stride_w": stride,
-            }
-            found.append(Problem(**shape, **pads, groups=c, layout=layout, epilogue="clamp", bias=True))
+    for layout in LAYOUTS:
+        for c, size, o, k, stride in (*dense, *depthwise):
+            pads = dict.fromkeys(("pad_top", "pad_bottom", "pad_left", "pad_right"), k // 2)
+            steps = dict.fromkeys(("stride_h", "stride_w"), stride)
+            groups = c if (c, size, o, k, stride) in depthwise else 1
+            shape = {"n": 1, "c": c, "h": size, "w": size, "o": o, "kh": k, "kw": k, "groups": groups}
+            found.append(Problem(**shape, **pads, **steps, layout=layout, epilogue="clamp", bias=True))
     return found
-
-
-def save(calibration: Calibration) -> None:
-    """Write the constants; trouble is logged once and costs only the memory of them."""
-    path = calibration_path()
-    if path is None:
-        notice_once("no calibration file", f"the calibration is not kept: {paths().reason}")
-        return
-    value = {**asdict(calibration), "constants": calibration.constants._asdict()}
-    try:
-        os.makedirs(path.parent, mode=0o700, exist_ok=True)
-        scratch = path.with_name(f"{path.name}.{os.getpid()}")
-        with open(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as stream:
-            json.dump(value, stream, indent=1)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(scratch, path)
-    except OSError as error:
-        notice_once(f"write {path}", f"the calibration is not kept: {path}: {error.strerror}")
-
-
-def load(machine: str) -> Constants | None:
-    """The stored constants of a machine class; None where there are none. Never raises."""
-    path = calibration_path()
-    if path is None or not os.path.exists(path):
-        return None
-    try:
-        status = os.stat(path)
-        if status.st_uid != os.geteuid() or status.st_mode & 0o002 or status.st_size > _LONGEST:
-            raise ValueError("it must belong to this user, not be writable by everyone, and be small")
-        with open(path) as stream:
-            value = json.load(stream)
-        return constants_from(value) if value["machine"] == machine else None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        notice_once(f"read {path}", f"the calibration {path} is ignored: {error}")
-        return None
-
-
-def constants_from(value: Any) -> Constants:
-    """The constants in what `save` wrote; ValueError, KeyError or TypeError for anything else."""
-    inner = value["constants"]
-    numbers = {name: _positive(inner[name]) for name in _NUMBERS}
-    fmas = {str(isa)[:40]: _positive(peak) for isa, peak in inner["fmas"].items()}
-    if not fmas:
-        raise ValueError("no FMA peak")
-    corrections = {str(kernel)[:120]: _positive(factor) for kernel, factor in inner["corrections"].items()}
-    return Constants(fmas, **numbers, corrections=corrections, source=str(inner["source"])[:100])
-
-
-def _positive(value: Any) -> float:
-    number = float(value)
-    if isinstance(value, str) or not 0 < number < 1e18:
-        raise ValueError(f"impossible constant {value!r}")
-    return number
 
 
 def _levels(cpu: dict[str, Any]) -> list[tuple[str, int]]:
@@ -294,15 +207,12 @@ def _team_bandwidth(size: int, cpus: int, seconds: float) -> float:
 
 def _team_costs(cpus: int, seconds: float) -> tuple[float, float, float]:
     """Seconds to start a team whose workers spin, one whose workers sleep, and of a call that does nothing."""
-    from convkit.tuner.choosing.selector import selector
-    from convkit.tuner.measuring.workbench import Workbench
-
     problem = Problem(n=1, c=4, h=6, w=6, o=16, kh=3, kw=3)
-    choosing = selector()
-    kernel = next(k for k in choosing.inventory.competitors(problem) if k.direct)
 
     def times(team: int) -> tuple[float, float]:
-        runner = Workbench(problem, team).runner(choosing.inventory.default(kernel, problem, team))
+        task = selector().inventory.on(problem, team)
+        kernel = next(kernel for kernel in task.competitors if kernel.direct)
+        runner = Workbench(problem, team).runner(task.default(kernel))
         runner.time(100)
         awake = min(runner.time(50) / 50 for _ in range(20))
         asleep = []
@@ -323,20 +233,16 @@ def _corrections(
     constants: Constants, problems: Sequence[Problem], seconds: float, guard: ContentionGuard, tell: Progress
 ) -> dict[str, float]:
     """For each kernel the median of measured over declared time, over problems on which it runs."""
-    from convkit.tuner.choosing.selector import selector
-    from convkit.tuner.measuring.workbench import Workbench
-
-    inventory = selector().inventory
     found: dict[str, list[float]] = {}
     begin = time.perf_counter()
     for number, problem in enumerate(problems):
         if time.perf_counter() - begin > seconds * 1.5:
             break
         tell(number, len(problems), str(problem))
-        bench = Workbench(problem, 1)
-        for kernel in inventory.competitors(problem):
-            candidate = inventory.default(kernel, problem, 1)
-            declared = terms(inventory.cost(candidate, problem, 1), problem, kernel.isa, 1, constants)
+        bench, task = Workbench(problem, 1), selector().inventory.on(problem, 1)
+        for kernel in task.competitors:
+            candidate = task.default(kernel)
+            declared = constants.terms(task, candidate)
             if declared > seconds / 20:
                 continue
             runner = bench.runner(candidate)

@@ -94,8 +94,8 @@ def tune_with_dask(
         distributed = import_module("distributed")
     except ImportError as error:
         raise ImportError(f"tuning with dask needs the extra: {install_line('fleet')}") from error
-    from convkit.tuner.choosing.selector import reset
     from convkit.tuner.evidence.database import open_user
+    from convkit.tuner.process import reload
 
     listed = [(str(problem), threads) for problem, threads in jobs]
     shards = [listed[i : i + shard_size] for i in range(0, len(listed), shard_size)]
@@ -124,5 +124,5 @@ def tune_with_dask(
         if own:
             client.close()
     machines.update(session.machine for session in database.sessions())
-    reset()
+    reload()
     return FleetResult(trials, sessions, tuple(sorted(machines)), tuple(failed))

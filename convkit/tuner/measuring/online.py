@@ -10,12 +10,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from convkit.problem import Problem
-from convkit.tuner.choosing.selector import Constraints, Selector
+from convkit.tuner.choosing.selector import Case, Selector
 from convkit.tuner.evidence.records import Result, Session, Trial, anchor_text
-from convkit.tuner.inventory import Candidate
+from convkit.tuner.inventory import Candidate, Constraints
 from convkit.tuner.locks import ForkSafeLock, planning
+from convkit.tuner.machine import Context
 from convkit.tuner.measuring.rounds import Rounds
 from convkit.tuner.measuring.workbench import Bench, CandidateError, Workbench, admit
+from convkit.tuner.process import Slot
 
 # Kernels and parameters predicted much slower than the best are not tried on somebody's real work.
 _PROMISING = 3.0
@@ -50,16 +52,14 @@ class OnlineProblem:
     def __init__(
         self,
         selector: Selector,
-        problem: Problem,
-        threads: int,
+        case: Case,
         constraints: Constraints,
         *,
         rounds: int = 8,
         bench: Callable[[Problem, int, int], Bench] = Workbench,
     ) -> None:
-        self.problem = problem
-        self.threads = threads
         self._selector = selector
+        self._case = case
         self._candidates = self._entrants(constraints)
         self._errors: dict[int, float] = {}
         self._rounds = Rounds([str(candidate) for candidate in self._candidates], rounds=rounds)
@@ -99,26 +99,22 @@ class OnlineProblem:
             rounds = self._rounds
             names = [str(candidate) for candidate in self._candidates]
             return OnlineReport(
-                self.problem,
-                self.threads,
+                self._case.task.problem,
+                self._case.task.threads,
                 None if rounds.winner is None else names[rounds.winner],
                 [(names[index], seconds) for index, seconds in rounds.history],
                 rounds.lost,
             )
 
     def _entrants(self, constraints: Constraints) -> list[Candidate]:
-        choosing, problem, threads = self._selector, self.problem, self.threads
-        kernels = choosing.inventory.competitors(problem)
+        case, task = self._case, self._case.task
         found: list[tuple[float, int, Candidate]] = []
-        for kernel in kernels:
-            for place, candidate in enumerate(choosing.inventory.parameter_sets(kernel, problem, threads)):
-                workspace = choosing.inventory.workspace(candidate, problem, threads)
-                if constraints.refusal(candidate, problem, workspace, None) is None:
-                    found.append((choosing.predict(candidate, problem, threads), place, candidate))
+        for kernel in task.competitors:
+            for place, candidate in enumerate(task.parameter_sets(kernel)):
+                if constraints.refusal(candidate, task.workspace(candidate), None) is None:
+                    found.append((case.predict(candidate), place, candidate))
         if not found:
-            # Says why, as any other mode does.
-            choosing.model_choice(problem, threads, accuracy=constraints.accuracy,
-                                  workspace_limit=constraints.workspace_limit)  # fmt: skip
+            case.model_choice(constraints)  # raises, and says why, as any other mode does
         best = min(seconds for seconds, _, _ in found)
         promising = [item for item in found if item[0] <= best * (_PROMISING_PARAMETERS if item[1] else _PROMISING)]
         promising.sort(key=lambda item: (item[1] > 0, item[0], item[2].kernel.index))
@@ -128,7 +124,7 @@ class OnlineProblem:
         """The gate, once for each candidate, before its first real call."""
         candidate = self._candidates[index]
         if self._bench is None:
-            self._bench = self._make_bench(self.problem, self.threads, 0)
+            self._bench = self._make_bench(self._case.task.problem, self._case.task.threads, 0)
         try:
             self._errors[index] = admit(self._bench, candidate)[1]
         except CandidateError as refused:
@@ -139,20 +135,19 @@ class OnlineProblem:
         return True
 
     def _write(self, best: Candidate, results: dict[int, Result]) -> None:
-        choosing = self._selector
+        task, user = self._case.task, self._selector.user
         with planning:
-            session = Session.begin(choosing.context_of(self.threads), {"operands": "real calls"})
+            session = Session.begin(self._case.here, {"operands": "real calls"})
         session = replace(session, anchor=anchor_text(best.kernel.name, best.parameters))
         trials = []
         for number, result in results.items():
             c = self._candidates[number]
-            workspace = choosing.inventory.workspace(c, self.problem, self.threads)
-            figures = result._replace(error=self._errors.get(number), workspace=workspace)
+            figures = result._replace(error=self._errors.get(number), workspace=task.workspace(c))
             trials.append(
-                Trial(session.uuid, str(self.problem), c.kernel.name, c.kernel.revision, c.parameters, *figures)
+                Trial(session.uuid, str(task.problem), c.kernel.name, c.kernel.revision, c.parameters, *figures)
             )
-        choosing.user.record(session, trials)
-        choosing.forget(self.problem)
+        user.record(session, trials)
+        self._selector.forget(task.problem)
 
 
 class Online:
@@ -160,22 +155,16 @@ class Online:
 
     def __init__(self) -> None:
         self._lock = ForkSafeLock()
-        self._problems: dict[tuple[Problem, int, Constraints, str], OnlineProblem] = {}
+        self._problems: dict[tuple[Constraints, Context], OnlineProblem] = {}
 
-    def next(
-        self,
-        selector: Selector,
-        problem: Problem,
-        threads: int,
-        constraints: Constraints,
-    ) -> Turn | None:
+    def next(self, selector: Selector, case: Case, constraints: Constraints) -> Turn | None:
         """The candidate for a call."""
         # What was chosen under one affinity says little about another.
-        key = problem, threads, constraints, selector.context_of(threads).affinity
+        key = constraints, case.here
         with self._lock:
             found = self._problems.get(key)
             if found is None:
-                found = self._problems[key] = OnlineProblem(selector, problem, threads, constraints)
+                found = self._problems[key] = OnlineProblem(selector, case, constraints)
         return found.next()
 
     def reports(self) -> list[OnlineReport]:
@@ -184,10 +173,5 @@ class Online:
             problems = list(self._problems.values())
         return [problem.report() for problem in problems]
 
-    def clear(self) -> None:
-        """Forget everything that is not written."""
-        with self._lock:
-            self._problems.clear()
 
-
-online = Online()
+online = Slot(Online)

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from convkit.tuner.accuracy import class_of
 from convkit.tuner.inventory import Candidate
 from convkit.tuner.measuring.contention import ContentionGuard
 from convkit.tuner.measuring.workbench import Bench, Runner
@@ -59,7 +58,7 @@ class Entrant:
     @property
     def level(self) -> int:
         """The strictest accuracy that allows it."""
-        return class_of(self.candidate.kernel)
+        return self.candidate.kernel.level
 
 
 class Sampler:

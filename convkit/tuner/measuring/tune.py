@@ -8,8 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from convkit.problem import Problem
-from convkit.tuner.choosing.ranking import Ranking
-from convkit.tuner.choosing.selector import Choice, Selector, selector
+from convkit.tuner.choosing.selector import Case, Choice, Selector, selector
 from convkit.tuner.evidence.records import Session, Trial, anchor_text
 from convkit.tuner.evidence.tiers import COMMAND_WAIT
 from convkit.tuner.inventory import Candidate
@@ -61,7 +60,7 @@ def tune_problem(
     """
     tuner = Tuner(selector(), store=store, lock_wait=lock_wait)
     if budget is None and at_most is not None:
-        budget = min(tuner.default_budget(problem, threads), at_most)
+        budget = min(tuner.default_budget(selector().on(problem, threads)), at_most)
     return tuner.tune(problem, threads, budget=budget, progress=progress, seed=seed)
 
 
@@ -107,48 +106,43 @@ class Tuner:
         with _racing:
             if problem.multiply_adds:
                 try:
-                    self._race(problem, threads, budget, progress, seed)
+                    self._race(self._selector.on(problem, threads), budget, progress, seed)
                 finally:
                     self._selector.forget(problem)
             return self._selector.choose(problem, threads)
 
-    def entrants(self, problem: Problem, threads: int) -> list[Candidate]:
+    def entrants(self, case: Case) -> list[Candidate]:
         """Candidates in the order of screening: defaults, the fastest prediction first, then the other sets.
 
         Where the user's tier knows some kernels already, only the others run, against the best of the known.
         """
-        choosing = self._selector
-        kernels = choosing.inventory.competitors(problem)
-        known = next((a.ranking for a in choosing.answers(problem, threads) if a.tier == "user"), Ranking((), (), ()))
+        kernels, known = case.task.competitors, case.own
         first: list[Candidate] = []
         if known.ranked and known.missing:
             first = [row.candidate for row in known.ranked if not row.doubtful and not row.outdated][:2]
             kernels = [kernel for kernel in kernels if kernel.name in known.missing]
-        defaults = [candidate for _, candidate in choosing.predicted(problem, threads, kernels)]
+        defaults = [candidate for _, candidate in case.predicted(kernels)]
         # However short the budget, there is a direct summation: for strict calls, and as an anchor that sessions share.
         direct = next((place for place, candidate in enumerate(defaults) if candidate.kernel.direct), 0)
         if direct > 1:
             defaults.insert(1, defaults.pop(direct))
-        others = [
-            candidate
-            for default in defaults
-            for candidate in _spread(choosing.inventory.parameter_sets(default.kernel, problem, threads))
-        ]
+        others = [other for default in defaults for other in _spread(case.task.parameter_sets(default.kernel))]
         return list(dict.fromkeys(first + defaults + others))
 
-    def default_budget(self, problem: Problem, threads: int) -> float:
+    def default_budget(self, case: Case) -> float:
         """A second or two; more where a run takes milliseconds."""
-        predicted = self._selector.predicted(problem, threads, self._selector.inventory.competitors(problem))
+        predicted = case.predicted()
         once = predicted[0][0] if predicted else 0.0
         return max(min(max(1000 * once, 1.0), 2.0), min(300 * once, 4.0), min(80 * once, 10.0))
 
-    def _race(self, problem: Problem, threads: int, budget: float | None, progress: Progress | None, seed: int) -> None:
+    def _race(self, case: Case, budget: float | None, progress: Progress | None, seed: int) -> None:
+        problem, threads = case.task.problem, case.task.threads
         with planning:
-            candidates: Sequence[Candidate] = self.entrants(problem, threads)
+            candidates: Sequence[Candidate] = self.entrants(case)
             if not candidates:
                 return
-            seconds = self.default_budget(problem, threads) if budget is None else budget
-            session = Session.begin(self._selector.context_of(threads), policy(seconds, seed))
+            seconds = self.default_budget(case) if budget is None else budget
+            session = Session.begin(case.here, policy(seconds, seed))
         guard = self._guard()
         sampler = Sampler(self._bench(problem, threads, seed), threads, guard, self._clock)
         race = Race(sampler, budget=seconds, seed=seed, progress=progress)

@@ -16,8 +16,7 @@ import numpy.random  # NumPy loads it at first use, which would be while a kerne
 import numpy.typing as npt
 
 from convkit.problem import Problem
-from convkit.tuner.accuracy import direct_error
-from convkit.tuner.inventory import Candidate
+from convkit.tuner.inventory import Candidate, direct_error
 
 Array = npt.NDArray[Any]
 Index = tuple[npt.NDArray[np.intp], ...]
@@ -153,8 +152,7 @@ class Workbench:
 
     def tolerance(self, candidate: Candidate) -> float:
         """The error above which the candidate is wrong and never timed."""
-        ratio = 1.0 if candidate.kernel.direct else max(candidate.kernel.rms_ratio, 1.0)
-        return _GATE * ratio * direct_error(self.problem)
+        return _GATE * candidate.kernel.error_class * direct_error(self.problem)
 
     def _reference(self, random: np.random.Generator) -> tuple[Index, npt.NDArray[np.float64]]:
         if 0 in self.result_shape:

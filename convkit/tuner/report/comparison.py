@@ -8,10 +8,10 @@ from pathlib import Path
 
 from convkit.problem import Problem
 from convkit.tables import aligned
-from convkit.tuner.choosing.ranking import Ranked
-from convkit.tuner.choosing.selector import Constraints, Selector, selector
+from convkit.tuner.choosing.selector import Case, Selector, selector
 from convkit.tuner.evidence.tiers import UserTier
-from convkit.tuner.report.page import Each, measured_problems, unwatched
+from convkit.tuner.inventory import Candidate
+from convkit.tuner.report.page import Each, measured_cases, unwatched
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,8 @@ def layer_times(
     choosing = choosing or selector()
     found = []
     for name, count, problem in layers:
-        allowed = _allowed(choosing, problem, threads)
+        case = choosing.on(problem, threads)
+        allowed = case.allowed()
         if not allowed:
             continue
         # One session's scale: ratios times the seconds of its fastest candidate.
@@ -40,9 +41,8 @@ def layer_times(
         families: dict[str, float] = {}
         for row in allowed:
             families.setdefault(row.candidate.kernel.family, row.ratio * scale)
-        choice = choosing.choose(problem, threads)
-        chosen = next(row for row in allowed if row.candidate.parameters == choice.parameters
-                      and row.candidate.kernel.name == choice.kernel)  # fmt: skip
+        choice = case.choose()
+        chosen = next(row for row in allowed if row.candidate == choice.candidate)
         found.append(LayerTimes(name, count, families, choice.family, chosen.ratio * scale))
     return found
 
@@ -117,46 +117,41 @@ def agreement(
         Selector(choosing.inventory, UserTier(str(path)), constants=choosing.constants, context_of=choosing.context_of)
         for path in (first, second)
     )
-    known = set(measured_problems(two, each))
-    shared = [job for job in measured_problems(one, each) if job in known and (only is None or job in only)]
+    wanted = None if only is None else {(problem.bare(), threads) for problem, threads in only}
+    known = {_key(case) for case in measured_cases(two, each)}
+    shared = [
+        case for case in measured_cases(one, each)
+        if _key(case) in known and (wanted is None or _key(case) in wanted)
+    ]  # fmt: skip
     same = tied = 0
     slowest = 0.0
     differences = []
-    for problem, threads in each(shared, "comparing"):
-        a, b = one.choose(problem, threads), two.choose(problem, threads)
-        if (a.kernel, a.parameters) == (b.kernel, b.parameters):
+    for case in each(shared, "comparing"):
+        other = two.on(case.task.problem, case.task.threads)
+        a, b = case.choose().candidate, other.choose().candidate
+        if a == b:
             same += 1
             continue
-        loss = max(
-            _loss(one, problem, threads, b.kernel, b.parameters), _loss(two, problem, threads, a.kernel, a.parameters)
-        )
+        loss = max(_loss(case, b), _loss(other, a))
         slowest = max(slowest, loss)
-        if _tied(one, problem, threads, b.kernel, b.parameters) or _tied(two, problem, threads, a.kernel, a.parameters):
+        if _tied(case, b) or _tied(other, a):
             tied += 1
         else:
-            choices = f"{a.kernel}{a.parameters}, {b.kernel}{b.parameters}"
-            differences.append(f"  {problem} with {threads} threads: {choices}, {100 * loss:.1f}%")
+            choices = f"{a.kernel.name}{a.parameters}, {b.kernel.name}{b.parameters}"
+            differences.append(f"  {case.task}: {choices}, {100 * loss:.1f}%")
     return Agreement(len(shared), same, tied, slowest, tuple(differences))
 
 
-def _allowed(choosing: Selector, problem: Problem, threads: int) -> list[Ranked]:
-    constraints = Constraints.of_call(choosing.inventory, problem, None, None)
-    answer = next((a for a in choosing.answers(problem, threads) if a.ranking.ranked), None)
-    return [] if answer is None else [
-        row for row in answer.ranking.ranked
-        if constraints.refusal(row.candidate, problem, row.workspace, row.error) is None
-    ]  # fmt: skip
+def _key(case: Case) -> tuple[Problem, int]:
+    return case.task.problem.bare(), case.task.threads
 
 
-def _loss(choosing: Selector, problem: Problem, threads: int, kernel: str, parameters: tuple[int, ...]) -> float:
-    allowed = _allowed(choosing, problem, threads)
-    ratio = next(
-        (r.ratio for r in allowed if (r.candidate.kernel.name, r.candidate.parameters) == (kernel, parameters)), None
-    )
+def _loss(case: Case, candidate: Candidate) -> float:
+    allowed = case.allowed()
+    ratio = next((row.ratio for row in allowed if row.candidate == candidate), None)
     return 0.0 if ratio is None else ratio / allowed[0].ratio - 1.0
 
 
-def _tied(choosing: Selector, problem: Problem, threads: int, kernel: str, parameters: tuple[int, ...]) -> bool:
-    answer = next(a for a in choosing.answers(problem, threads) if a.ranking.ranked)
-    ties = answer.ranking.tie_set(_allowed(choosing, problem, threads))
-    return any((r.candidate.kernel.name, r.candidate.parameters) == (kernel, parameters) for r in ties)
+def _tied(case: Case, candidate: Candidate) -> bool:
+    ties = [] if case.measured is None else case.measured.ranking.ties(case.task.constraints())
+    return any(row.candidate == candidate for row in ties)

@@ -4,57 +4,60 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 from convkit.problem import Problem
-from convkit.tuner.choosing.selector import Selector, selector
-from convkit.tuner.evidence.records import BEST_OF
+from convkit.tuner.choosing.selector import Case, Selector, selector
 from convkit.tuner.report.regret import Regret, regrets, summary
 
-Job = tuple[Problem, int]
-# What loops over problems go through, with what is done there in words: a progress bar.
-Each = Callable[[Sequence[Job], str], Iterable[Job]]
+T = TypeVar("T")
 
 
-def unwatched(jobs: Sequence[Job], what: str) -> Iterable[Job]:
-    """Go through problems without a progress bar."""
-    return jobs
+class Each(Protocol):
+    """What loops go through, with what is done there in words: a progress bar."""
+
+    def __call__(self, items: Sequence[T], what: str, /) -> Iterable[T]:
+        """The items, one after the other."""
 
 
-def measured_problems(choosing: Selector | None = None, each: Each = unwatched) -> list[Job]:
-    """Problems, with their thread counts, that this user or site measured on this machine class, in a fixed order.
+def unwatched(items: Sequence[T], what: str) -> Iterable[T]:
+    """Go through items without a progress bar."""
+    return items
+
+
+def measured_cases(choosing: Selector | None = None, each: Each = unwatched) -> list[Case]:
+    """What this user or site measured on this machine class, in a fixed order; each problem with one epilogue only.
 
     What the package ships was measured by others, and only in part: it is neither stale here nor reported.
     """
     choosing = choosing or selector()
     here = choosing.context_of(1)
-    own = [tier for tier in choosing.tiers if tier.name != "shipped"]
-    texts = {found for tier in own for found in tier.problems(here)}
-    found = []
-    for text, threads in sorted(texts):
-        if text.startswith(BEST_OF):
-            continue
+    texts = {found for tier in choosing.tiers if tier.name != "shipped" for found in tier.problems(here)}
+    found: dict[tuple[Problem, int], Case] = {}
+    for text, threads in each(sorted(texts), "reading trials"):
         try:
-            found.append((Problem.parse(text), threads))
-        except ValueError:
+            problem = Problem.parse(text)
+        except ValueError:  # of a `BestOf`, or of something else's
             continue
-    return [job for job in each(found, "reading trials") if _ranked(choosing, *job)]
+        case = choosing.on(problem, threads)
+        if any(answer.ranking.ranked or answer.ranking.failed for answer in case.answers):
+            found.setdefault((problem.bare(), threads), case)
+    return list(found.values())
 
 
-def stale_problems(choosing: Selector | None = None, measured: Iterable[Job] | None = None) -> list[Job]:
-    """Measured problems with a kernel that has no trial at its current revision on an idle machine, contended first."""
-    choosing = choosing or selector()
+def stale_cases(measured: Iterable[Case]) -> list[Case]:
+    """Those with a kernel that has no trial at its current revision on an idle machine, contended ones first."""
     stale = []
-    for problem, threads in measured_problems(choosing) if measured is None else measured:
-        answer = next(a for a in choosing.answers(problem, threads) if a.ranking.ranked or a.ranking.failed)
-        if not answer.ranking.complete:
-            doubtful = all(row.doubtful for row in answer.ranking.ranked)
-            stale.append((not doubtful, str(problem), threads, problem))
-    return [(problem, threads) for _, _, threads, problem in sorted(stale, key=lambda item: item[:3])]
+    for case in measured:
+        ranking = next(a.ranking for a in case.answers if a.ranking.ranked or a.ranking.failed)
+        if not ranking.complete:
+            stale.append((not all(row.doubtful for row in ranking.ranked), str(case.task), case))
+    return [case for _, _, case in sorted(stale, key=lambda item: item[:2])]
 
 
-def missed_problems(log: str) -> list[Job]:
+def missed_problems(log: str) -> list[tuple[Problem, int]]:
     """Problems that a log of CONVKIT_VERBOSE=1 says were predicted because nobody had measured them."""
     found: dict[tuple[Problem, int], None] = {}
     for match in re.finditer(r"(\S+) with (\d{1,5}) threads: .* from (?:model|neighbour)\b", log):
@@ -71,8 +74,8 @@ class Summary:
 
     Attributes
     ----------
-    measured, stale : list of (Problem, int)
-        Problems with their thread counts.
+    measured, stale : list of Case
+        What `measured_cases` and `stale_cases` give.
     winners : Counter
         How many problems each family answers under default accuracy.
     cost_model : str
@@ -80,8 +83,8 @@ class Summary:
     """
 
     machine: str
-    measured: list[Job]
-    stale: list[Job]
+    measured: list[Case]
+    stale: list[Case]
     winners: Counter[str]
     cost_model: str
     regrets: list[Regret]
@@ -104,18 +107,18 @@ class Summary:
         return {
             "machine": self.machine,
             "measured": len(self.measured),
-            "stale": [[str(problem), threads] for problem, threads in self.stale],
+            "stale": [[str(case.task.problem), case.task.threads] for case in self.stale],
             "winners": dict(self.winners),
             "cost_model": self.cost_model,
             "regrets": [
                 {
-                    "problem": str(row.problem),
-                    "threads": row.threads,
+                    "problem": str(row.case.task.problem),
+                    "threads": row.case.task.threads,
                     "best": str(row.best.candidate),
                     "model": row.model,
-                    "model_choice": row.model_choice,
+                    "model_choice": str(row.model_choice),
                     "neighbour": row.neighbour,
-                    "neighbour_choice": row.neighbour_choice,
+                    "neighbour_choice": str(row.neighbour_choice or ""),
                 }
                 for row in self.regrets
             ],
@@ -131,12 +134,8 @@ def summarise(choosing: Selector | None = None, each: Each = unwatched) -> Summa
         What every loop over problems goes through.
     """
     choosing = choosing or selector()
-    measured = measured_problems(choosing, each)
-    stale = stale_problems(choosing, each(measured, "looking for stale ones"))
-    winners = Counter(choosing.choose(*job).family for job in each(measured, "choosing"))
-    found = regrets(choosing, each(measured, "predicting"))
+    measured = measured_cases(choosing, each)
+    stale = stale_cases(each(measured, "looking for stale ones"))
+    winners = Counter(case.choose().family for case in each(measured, "choosing"))
+    found = regrets(each(measured, "predicting"))
     return Summary(str(choosing.context_of(1).machine), measured, stale, winners, choosing.constants.source, found)
-
-
-def _ranked(choosing: Selector, problem: Problem, threads: int) -> bool:
-    return any(answer.ranking.ranked or answer.ranking.failed for answer in choosing.answers(problem, threads))

@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from convkit.problem import Problem
 from convkit.tables import aligned
 from convkit.tuner.choosing.ranking import Ranked
-from convkit.tuner.choosing.selector import Constraints, Selector
+from convkit.tuner.choosing.selector import Case
 from convkit.tuner.inventory import Candidate
 
 
@@ -28,46 +27,27 @@ class Regret:
         Regret of the cost model's choice and of the neighbours' choice; None where it cannot be told.
     """
 
-    problem: Problem
-    threads: int
+    case: Case
     best: Ranked
     model: float | None
     neighbour: float | None
-    model_choice: str
-    neighbour_choice: str
+    model_choice: Candidate
+    neighbour_choice: Candidate | None
 
 
-def regrets(selector: Selector, measured: Iterable[tuple[Problem, int]]) -> list[Regret]:
+def regrets(measured: Iterable[Case]) -> list[Regret]:
     """Regret for each of the problems that has a usable answer from measurements."""
     found = []
-    for problem, threads in measured:
-        answer = next((a for a in selector.answers(problem, threads) if a.ranking.ranked), None)
-        if answer is None or len(answer.ranking.ranked) < 2:
-            continue
-        constraints = Constraints.of_call(selector.inventory, problem, None, None)
-        allowed = [
-            row
-            for row in answer.ranking.ranked
-            if constraints.refusal(row.candidate, problem, row.workspace, row.error) is None
-        ]
-        if not allowed:
+    for case in measured:
+        allowed = case.allowed()
+        if not allowed or case.measured is None or len(case.measured.ranking.ranked) < 2:
             continue
         ratios = {row.candidate: row.ratio / allowed[0].ratio for row in allowed}
-        model = selector.model_choice(problem, threads)
-        predicted = selector.inventory.resolve(model.kernel, model.parameters, problem)
-        estimate = next(
-            (e.candidate for e in selector.estimates(problem, threads) if _ratio(ratios, e.candidate) is not None), None
-        )
+        predicted = case.model_choice().candidate
+        estimated = (e.candidate for e in case.estimates())
+        estimate = next((candidate for candidate in estimated if _regret(ratios, candidate) is not None), None)
         found.append(
-            Regret(
-                problem,
-                threads,
-                allowed[0],
-                _less_one(_ratio(ratios, predicted)),
-                _less_one(_ratio(ratios, estimate)),
-                str(predicted),
-                "" if estimate is None else str(estimate),
-            )
+            Regret(case, allowed[0], _regret(ratios, predicted), _regret(ratios, estimate), predicted, estimate)
         )
     return found
 
@@ -91,21 +71,16 @@ def summary(found: Iterable[Regret]) -> str:
     if worst:
         lines.append("largest regret of the cost model:")
         lines += [
-            f"  {100 * (row.model or 0.0):6.1f}%  {row.problem} with {row.threads} threads: "
-            f"{row.model_choice}, best {row.best.candidate}"
+            f"  {100 * (row.model or 0.0):6.1f}%  {row.case.task}: {row.model_choice}, best {row.best.candidate}"
             for row in worst
         ]
     return "\n".join(lines)
 
 
-def _ratio(ratios: dict[Candidate, float], candidate: Candidate | None) -> float | None:
-    """The measured ratio of a candidate, or of its kernel's best parameters where those were not measured."""
+def _regret(ratios: dict[Candidate, float], candidate: Candidate | None) -> float | None:
+    """A candidate's measured ratio less one; of its kernel's best parameters where those were not measured."""
     if candidate is None:
         return None
-    if candidate in ratios:
-        return ratios[candidate]
-    return min((ratio for other, ratio in ratios.items() if other.kernel is candidate.kernel), default=None)
-
-
-def _less_one(ratio: float | None) -> float | None:
+    of_kernel = (ratio for other, ratio in ratios.items() if other.kernel is candidate.kernel)
+    ratio = ratios.get(candidate) or min(of_kernel, default=None)
     return None if ratio is None else ratio - 1.0
