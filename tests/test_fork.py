@@ -299,10 +299,13 @@ def test_a_plan_that_another_thread_was_running_serves_the_child() -> None:
     run("""
         plan = ck.TrainingConv2d(num_threads=1)
         best = ck.BestOf("either", [("one", lambda a: a), ("other", lambda a: a + 0)])
+        best(ones(3))
+        (problem,) = best._problems.values()
+        rounds = problem.rounds
         from convkit.training import pipeline
         held, release = threading.Event(), threading.Event()
         def hold():
-            with pipeline._Alone(plan._busy), best._lock:
+            with pipeline._Alone(plan._busy), rounds.lock:
                 held.set()
                 release.wait()
         thread = threading.Thread(target=hold)
@@ -315,6 +318,6 @@ def test_a_plan_that_another_thread_was_running_serves_the_child() -> None:
         assert child_says(work) == 0
         release.set()
         thread.join()
-        with best._lock:
+        with rounds.lock:
             assert child_says(work) == 0
     """)

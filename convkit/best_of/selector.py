@@ -10,12 +10,11 @@ and the thread count decide which calls belong together. See `BestOf` for pipeli
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from convkit.tuner.locks import ForkSafeLock, planning
+from convkit.tuner.locks import planning
 from convkit.tuner.measuring.nested import Sample, current_sample, discount
 from convkit.tuner.measuring.rounds import Rounds
 from convkit.tuner.notices import notice_once
@@ -33,9 +32,7 @@ class _Problem:
     key: Hashable
     threads: int
     rounds: Rounds
-    failures: dict[str, str] = field(default_factory=dict)
     from_database: bool = False
-    stored: bool = False
 
     def report(self) -> ProblemReport:
         """What was found about it."""
@@ -122,15 +119,13 @@ class BestOf:
         self._begin_anew()
 
     def _begin_anew(self) -> None:
-        self._lock = ForkSafeLock()
         self._problems: dict[Hashable, _Problem] = {}
         self._settled: dict[Hashable, Stage] = {}
         self._children: dict[str, dict[str, BestOf]] = {}
-        self._abandoned: deque[tuple[_Problem, int]] = deque()
 
     def __getstate__(self) -> dict[str, Any]:
         """What was asked for: a copy has measured nothing, and nothing is nested in it yet."""
-        measured = ("_lock", "_problems", "_settled", "_children", "_abandoned")
+        measured = ("_problems", "_settled", "_children")
         return {name: value for name, value in self.__dict__.items() if name not in measured}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -190,9 +185,8 @@ class BestOf:
         str or None
             Its name; None while they have not.
         """
-        problem = self._problem(self._full_key(args, kwargs))
-        with self._lock:
-            return None if problem.rounds.winner is None else self.alternatives[problem.rounds.winner]
+        winner = self._problem(self._full_key(args, kwargs)).rounds.winner
+        return None if winner is None else self.alternatives[winner]
 
     def report(self) -> BestOfReport:
         """What was tried and found.
@@ -231,19 +225,12 @@ class BestOf:
             fresh = _Problem(key, threads, Rounds(self.alternatives, rounds=self._rounds))
             if self._store:
                 self._load(fresh)
-            with self._lock:
-                problem = self._problems.setdefault(key, fresh)
-                self._note_settled(problem)
+            problem = self._problems.setdefault(key, fresh)
+            self._note(problem)
         outer = current_sample.get()
         if outer is not None:
             outer.owner._children.setdefault(outer.alternative, {})[self.name] = self
         return problem
-
-    def _take(self, problem: _Problem) -> tuple[int, int]:
-        while self._abandoned:
-            where, index = self._abandoned.popleft()
-            where.rounds.give_back(index)
-        return problem.rounds.next()
 
     def _timed(
         self, label: str, stage: Stage, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -258,28 +245,17 @@ class BestOf:
             current_sample.reset(token)
         return result, seconds, sample
 
-    def _drop(self, problem: _Problem, index: int, round_number: int, error: Exception) -> None:
-        label = self.alternatives[index]
-        problem.failures[label] = f"{type(error).__name__}: {error}"[:400]
-        problem.rounds.drop(index, round_number, problem.failures[label])
-        self._note_settled(problem)
-
-    def _note_settled(self, problem: _Problem) -> None:
-        winner = problem.rounds.winner
-        if winner is not None and self.stage_count == 1:
-            self._settled[problem.key] = self._stages[winner][1][0]
-
-    def _tell(self, problem: _Problem) -> None:
-        """Log who was dropped and store what was settled; the lock must be free, for both may wait."""
-        with self._lock:
-            winner = problem.rounds.winner
-            known = problem.stored or problem.from_database or not self._store
-            settled = winner is not None and not known and bool(problem.rounds.arms[winner].samples)
-            problem.stored |= settled
-            results = problem.rounds.results() if settled else {}
-        for label, failure in list(problem.failures.items()):
-            notice_once(f"best of {self.name} {label}", f"BestOf {self.name}: {label} was dropped: {failure}")
-        if settled:
+    def _note(self, problem: _Problem) -> None:
+        """Remember, log and store what was decided."""
+        rounds = problem.rounds
+        if rounds.winner is not None and self.stage_count == 1:
+            self._settled[problem.key] = self._stages[rounds.winner][1][0]
+        for arm in rounds.arms:
+            if arm.failed:
+                cause = f"best of {self.name} {arm.name}"
+                notice_once(cause, f"BestOf {self.name}: {arm.name} was dropped: {arm.out}")
+        results = rounds.harvest() if self._store else {}
+        if results:
             key = repr(problem.key)
             with planning:
                 from convkit.best_of.store import save
@@ -298,15 +274,16 @@ class BestOf:
     def _report(self, above: frozenset[int]) -> BestOfReport:
         with planning:
             from convkit.best_of.report import BestOfReport
-        with self._lock:
-            problems = tuple(problem.report() for problem in self._problems.values())
-            nested = {label: list(children.values()) for label, children in self._children.items()}
+        problems = []
+        for problem in list(self._problems.values()):
+            with problem.rounds.lock:
+                problems.append(problem.report())
         above = above | {id(self)}
         children = {
-            label: tuple(child._report(above) for child in below if id(child) not in above)
-            for label, below in nested.items()
+            label: tuple(child._report(above) for child in list(below.values()) if id(child) not in above)
+            for label, below in list(self._children.items())
         }
-        return BestOfReport(self.name, problems, {label: below for label, below in children.items() if below})
+        return BestOfReport(self.name, tuple(problems), {label: below for label, below in children.items() if below})
 
 
 class Pipeline:
@@ -317,8 +294,7 @@ class Pipeline:
     def __init__(self, owner: BestOf, problem: _Problem) -> None:
         self._owner = owner
         self._problem = problem
-        with owner._lock:
-            self._index, self._round = owner._take(problem)
+        self._index, self._round = problem.rounds.next()
         self._stage = 0
         self._seconds = 0.0
         self._counts = True
@@ -326,7 +302,7 @@ class Pipeline:
     def __del__(self) -> None:
         # A pass that is never finished must not keep its round open; no lock may be taken here.
         if getattr(self, "_round", -1) >= 0 and self._stage < self._owner.stage_count:
-            self._owner._abandoned.append((self._problem, self._index))
+            self._problem.rounds.abandon(self._index)
 
     @property
     def alternative(self) -> str:
@@ -354,31 +330,27 @@ class Pipeline:
         self._stage += 1
         self._seconds += seconds
         self._counts &= sample.counts
-        ended = self._stage == owner.stage_count
-        if ended or raised:
-            with owner._lock:
-                for index, (number, reason) in raised.items():
-                    owner._drop(self._problem, index, number, reason)
-                if ended:
-                    (rounds.add if self._counts else rounds.skip)(self._index, self._round, self._seconds)
-                    owner._note_settled(self._problem)
-            owner._tell(self._problem)
+        for index, (number, reason) in raised.items():
+            rounds.drop(index, number, f"{type(reason).__name__}: {reason}")
+        if self._stage == owner.stage_count:
+            (rounds.add if self._counts else rounds.skip)(self._index, self._round, self._seconds)
+        if raised or self._stage == owner.stage_count:
+            owner._note(self._problem)
         return result
 
     def _pass_on(self, raised: dict[int, tuple[int, Exception]], settled: bool) -> bool:
         """Turn to another alternative after one raised; where none may answer, end as if the call had not been."""
         rounds = self._problem.rounds
-        with self._owner._lock:
-            left = [index for index in rounds.alive if index not in raised]
-            # Later stages need what the first left behind; once settled, exceptions are the caller's.
-            if left and not settled and not self._stage:
-                self._index, self._round = left[0], -1
-                return True
-            for index, (number, _) in raised.items():
-                if number >= 0:
-                    rounds.give_back(index)
-            self._stage = self._owner.stage_count
-            return False
+        left = [index for index in rounds.alive if index not in raised]
+        # Later stages need what the first left behind; once settled, exceptions are the caller's.
+        if left and not settled and not self._stage:
+            self._index, self._round = left[0], -1
+            return True
+        for index, (number, _) in raised.items():
+            if number >= 0:
+                rounds.give_back(index)
+        self._stage = self._owner.stage_count
+        return False
 
 
 def _size_of(value: Any) -> Any:

@@ -65,13 +65,11 @@ class OnlineProblem:
         self._rounds = Rounds([str(candidate) for candidate in self._candidates], rounds=rounds)
         self._make_bench = bench
         self._bench: Bench | None = None
-        self._lock = ForkSafeLock()
-        self._written = False
 
     def next(self) -> Turn | None:
         """The candidate for this call and what to tell its seconds; None where no candidate has passed the gate."""
         while True:
-            with self._lock:
+            with self._rounds.lock:
                 if not self._rounds.alive:
                     return None
                 index, round_number = self._rounds.next()
@@ -82,20 +80,16 @@ class OnlineProblem:
                     break
 
         def settle(seconds: float) -> None:
-            with self._lock:
-                self._rounds.add(index, round_number, seconds)
-                winner = self._rounds.winner
-                if winner is None or self._written:
-                    return
-                self._written = True
-                results = self._rounds.results()
-            self._write(self._candidates[winner], results)
+            self._rounds.add(index, round_number, seconds)
+            results = self._rounds.harvest()
+            if results:
+                self._write(results)
 
         return candidate, settle
 
     def report(self) -> OnlineReport:
         """What happened so far."""
-        with self._lock:
+        with self._rounds.lock:
             rounds = self._rounds
             names = [str(candidate) for candidate in self._candidates]
             return OnlineReport(
@@ -128,14 +122,15 @@ class OnlineProblem:
         try:
             self._errors[index] = admit(self._bench, candidate)[1]
         except CandidateError as refused:
-            self._rounds.drop(index, round_number, str(refused)[:400])
+            self._rounds.drop(index, round_number, str(refused))
             return False
         if len(self._errors) == len(self._rounds.alive):
             self._bench = None
         return True
 
-    def _write(self, best: Candidate, results: dict[int, Result]) -> None:
+    def _write(self, results: dict[int, Result]) -> None:
         task, user = self._case.task, self._selector.user
+        best = self._candidates[self._rounds.winner or 0]
         with planning:
             session = Session.begin(self._case.here, {"operands": "real calls"})
         session = replace(session, anchor=anchor_text(best.kernel.name, best.parameters))

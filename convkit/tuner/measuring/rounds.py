@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import math
 import random
+from collections import deque
 from dataclasses import dataclass, field
 
 from convkit.tuner.choosing.intervals import median, median_interval
 from convkit.tuner.evidence.records import Result
+from convkit.tuner.locks import ForkSafeLock
 
 # How often an alternative is passed over for a sample that does not count before it is sampled as it is.
 _PATIENCE = 200
@@ -49,7 +51,7 @@ class Arm:
 
 
 class Rounds:
-    """Decides among alternatives. Not thread-safe: callers hold their own lock around it.
+    """Decides among alternatives; calls may come from many threads.
 
     Parameters
     ----------
@@ -59,20 +61,32 @@ class Rounds:
         Rounds that count, at most.
     hopeless : float
         An alternative this many times slower than the best in every round leaves after the first that counts.
+
+    Attributes
+    ----------
+    winner : int or None
+        The alternative that is left or has won.
+    history : list of (int, float)
+        Alternative and seconds of each run, up to some thousands.
+    lock : ForkSafeLock
+        For whoever reads the arms while others may add to them.
     """
 
     def __init__(self, names: list[str], *, rounds: int = 8, hopeless: float = 1.5, seed: int = 0) -> None:
         if not names:
             raise ValueError("there must be at least one alternative")
-        self.arms = [Arm(name) for name in names]
+        self.arms: list[Arm] = [Arm(name) for name in names]
         self.winner: int | None = 0 if len(names) == 1 else None
         self.history: list[tuple[int, float]] = []
+        self.lock: ForkSafeLock = ForkSafeLock()
         self._rounds = rounds
         self._hopeless = hopeless
         self._random = random.Random(seed)
         self._round = 0
         self._queue = list(range(len(names)))
         self._running = 0
+        self._abandoned: deque[int] = deque()
+        self._harvested = False
 
     @property
     def settled(self) -> bool:
@@ -85,27 +99,31 @@ class Rounds:
         return [index for index, arm in enumerate(self.arms) if not arm.out]
 
     def next(self) -> tuple[int, int]:
-        """The alternative to run now and the round that its time belongs to."""
-        if not self._queue and not self.settled:
-            if self._running:
-                # Other threads still owe samples of this round: repeat the best known without counting it.
-                return self._best(), -1
-            self._end_round()
-        if self.winner is not None:
-            return self.winner, -1
-        self._running += 1
-        return self._queue.pop(0), self._round
+        """The alternative to run now, and the round that its time belongs to; below 0 where it does not count."""
+        with self.lock:
+            while self._abandoned:
+                self.give_back(self._abandoned.popleft())
+            if not self._queue and not self.settled:
+                if self._running:
+                    # Other threads still owe samples of this round: repeat the best known without counting it.
+                    return self._best(), -1
+                self._end_round()
+            if self.winner is not None:
+                return self.winner, -1
+            self._running += 1
+            return self._queue.pop(0), self._round
 
     def add(self, index: int, round_number: int, seconds: float) -> None:
         """Tell the time of a run that `next` gave out."""
-        if len(self.history) < 4096:
-            self.history.append((index, seconds))
-        if round_number < 0:
-            return
-        self._running -= 1
-        self.arms[index].samples[round_number] = max(seconds, 1e-9)
-        if not self._queue and not self._running:
-            self._end_round()
+        with self.lock:
+            if len(self.history) < 4096:
+                self.history.append((index, seconds))
+            if round_number < 0:
+                return
+            self._running -= 1
+            self.arms[index].samples[round_number] = max(seconds, 1e-9)
+            if not self._queue and not self._running:
+                self._end_round()
 
     def skip(self, index: int, round_number: int, seconds: float) -> None:
         """Tell that a run does not count, because something within it was not settled; it is repeated."""
@@ -113,44 +131,47 @@ class Rounds:
         arm.skipped += 1
         if round_number < 0 or arm.skipped > _PATIENCE:
             self.add(index, round_number, seconds)
-            return
-        self._running -= 1
-        self._queue.append(index)
+        else:
+            self.give_back(index)
 
     def give_back(self, index: int) -> None:
-        """Tell that a run came to nothing through no fault of the alternative."""
-        self._running -= 1
-        self._queue.append(index)
+        """Tell that a run that counts came to nothing through no fault of the alternative."""
+        with self.lock:
+            self._running -= 1
+            self._queue.append(index)
+
+    def abandon(self, index: int) -> None:
+        """`give_back`, at the next call of `next`: for destructors, which may come while the lock is held."""
+        self._abandoned.append(index)
 
     def drop(self, index: int, round_number: int, reason: str) -> None:
         """Tell that an alternative raised or was wrong; it does not run again."""
-        if round_number >= 0:
-            self._running -= 1
-        arm = self.arms[index]
-        arm.out, arm.failed = reason, True
-        self._queue = [waiting for waiting in self._queue if waiting != index]
-        if self.winner == index:
-            self.winner = None
-        alive = self.alive
-        if len(alive) == 1:
-            self.winner = alive[0]
+        with self.lock:
+            if round_number >= 0:
+                self._running -= 1
+            arm = self.arms[index]
+            arm.out, arm.failed = reason[:400], True
+            self._queue = [waiting for waiting in self._queue if waiting != index]
+            if self.winner == index:
+                self.winner = None
+            alive = self.alive
+            if len(alive) == 1:
+                self.winner = alive[0]
 
-    def figures(self, index: int, anchor: int) -> tuple[float, float, float] | None:
-        """Median ratio to the anchor's times in the same rounds, and its interval; None without common rounds."""
-        own, other = self.arms[index].samples, self.arms[anchor].samples
-        common = sorted(own[r] / other[r] for r in own if r in other and (r or len(own) == 1))
-        return (median(common), *median_interval(common)) if common else None
-
-    def results(self) -> dict[int, Result]:
-        """What is known of each alternative, by number, that ran or failed; ratios are those to the winner."""
-        found = {}
-        for index, arm in enumerate(self.arms):
-            if self.winner is not None and (arm.samples or arm.failed):
-                ratio, low, high = self.figures(index, self.winner) or (None, None, None)
-                status = "failed" if arm.failed else "raced out" if arm.out else "complete"
-                reason = arm.out[:400]
-                found[index] = Result(status, len(arm.counted), arm.median, ratio, low, high, reason=reason)
-        return found
+    def harvest(self) -> dict[int, Result]:
+        """What is known of each alternative that ran or failed, with ratios to the winner: once, as soon as it won."""
+        with self.lock:
+            winner = self.winner
+            if winner is None or self._harvested or not self.arms[winner].samples:
+                return {}
+            self._harvested = True
+            found = {}
+            for index, arm in enumerate(self.arms):
+                if arm.samples or arm.failed:
+                    ratio, low, high = self._figures(index, winner) or (None, None, None)
+                    status = "failed" if arm.failed else "raced out" if arm.out else "complete"
+                    found[index] = Result(status, len(arm.counted), arm.median, ratio, low, high, reason=arm.out)
+            return found
 
     @property
     def best_median(self) -> float | None:
@@ -163,27 +184,33 @@ class Rounds:
         best = self.best_median
         return 0.0 if best is None else max(sum(seconds - best for _, seconds in self.history), 0.0)
 
+    def _figures(self, index: int, anchor: int) -> tuple[float, float, float] | None:
+        """Median ratio to the anchor's times in the same rounds, and its interval; None without common rounds."""
+        own, other = self.arms[index].samples, self.arms[anchor].samples
+        common = sorted(own[r] / other[r] for r in own if r in other and (r or len(own) == 1))
+        return (median(common), *median_interval(common)) if common else None
+
     def _best(self) -> int:
-        alive = self.alive
-        return min(alive, key=lambda index: (self.arms[index].median or math.inf, index))
+        return self._ranked()[0]
+
+    def _ranked(self) -> list[int]:
+        return sorted(self.alive, key=lambda index: (self.arms[index].median or math.inf, index))
 
     def _end_round(self) -> None:
+        if self._round:
+            self._cut()
         alive = self.alive
-        if self._round and alive:
-            self._cut(alive)
-            alive = self.alive
         if len(alive) <= 1 or self._round >= self._rounds:
             self.winner = self._best() if alive else None
             return
         self._round += 1
         self._queue = self._random.sample(alive, len(alive))
 
-    def _cut(self, alive: list[int]) -> None:
-        best = self._best()
-        ranked = sorted(alive, key=lambda index: (self.arms[index].median or math.inf, index))
+    def _cut(self) -> None:
+        ranked = self._ranked()
         for place, index in enumerate(ranked):
-            figures = self.figures(index, best)
-            if index == best or figures is None:
+            figures = self._figures(index, ranked[0])
+            if not place or figures is None:
                 continue
             ratio, low, _ = figures
             lost = low > self._hopeless or (self._round >= 3 and low > 1.0)
