@@ -19,6 +19,7 @@ import convkit as ck
 from convkit import _core
 from convkit.problem import of_call
 from convkit.tuner import NotMeasuredError, choose, explain_problem, is_complete, tune_problem
+from convkit.tuner.evidence.database import Database
 from convkit.tuner.modes import MODES, parse_budget, settings
 
 X = np.random.default_rng(0).standard_normal((1, 4, 10, 10), np.float32)
@@ -117,6 +118,27 @@ def test_tune_problem_stores_and_completes(database: Path) -> None:
     np.testing.assert_array_equal(
         ck.conv2d(X, W, padding=1, num_threads=1), ck.conv2d(X, W, padding=1, num_threads=1, algorithm=choice)
     )
+
+
+def test_killed_in_a_race_only_that_problem_is_lost(database: Path) -> None:
+    code = f"""
+        from convkit.problem import Problem
+        from convkit.tuner import tune_problem
+        problem = Problem.parse({str(PROBLEM)!r})
+        tune_problem(problem, 1, budget=0.05)
+        print("first", flush=True)
+        tune_problem(problem.replace(h=12), 1, budget=100, progress=lambda *_: print("racing", flush=True))
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert [process.stdout.readline() for _ in range(6)] == ["first\n", *["racing\n"] * 5]
+        process.kill()
+    stored = Database(database)
+    assert stored.verify() == []
+    assert {trial.problem for trial in stored.trials()} == {str(PROBLEM)}
+    assert stored.counts()["sessions"] == 1
+    assert choose(PROBLEM, 1).tier == "user"
 
 
 def test_what_a_budget_leaves_out_is_replayed(database: Path) -> None:
