@@ -34,10 +34,6 @@ class RecordError(ValueError):
     """A record with a wrong type, an excessive size or an impossible value."""
 
 
-def _column(check: Check, **default: Any) -> Any:
-    return field(metadata={"check": check}, **default)
-
-
 def _text(longest: int, shortest: int = 1) -> Check:
     return lambda value: isinstance(value, str) and shortest <= len(value) <= longest
 
@@ -51,6 +47,10 @@ def _whole(least: int, below: int) -> Check:
     return lambda value: type(value) is int and least <= value < below
 
 
+def _is_flag(value: Any) -> bool:
+    return type(value) is bool
+
+
 def _is_figure(value: Any) -> bool:
     return value is None or (type(value) is float and math.isfinite(value) and 0 <= value < 1e12)
 
@@ -62,6 +62,10 @@ def _is_object(value: Any) -> bool:
 def _is_parameters(value: Any) -> bool:
     within = _whole(-(2**31), 2**31)
     return type(value) is tuple and len(value) <= MAX_PARAMETERS and all(map(within, value))
+
+
+def _column(check: Check, **default: Any) -> Any:
+    return field(metadata={"check": check}, **default)
 
 
 _UUID = _matching("[0-9a-f]{32}")
@@ -81,15 +85,15 @@ class _Record:
 
     def row(self) -> tuple[Any, ...]:
         """The values of the record's row."""
-        names, _, values_of = _COLUMNS[type(self)]
-        pairs = zip(names, values_of(self), strict=True)
-        return tuple([_ENCODERS[name](value) if name in _ENCODERS else value for name, value in pairs])
+        _, checks, values_of = _COLUMNS[type(self)]
+        pairs = zip(checks, values_of(self), strict=True)
+        return tuple([_CODECS[check][0](value) if check in _CODECS else value for check, value in pairs])
 
     @classmethod
     def from_row(cls: type[R], row: tuple[Any, ...]) -> R:
         """The record behind a row; RecordError where it is not one."""
-        pairs = zip(_COLUMNS[cls][0], row, strict=True)
-        return cls(*[_DECODERS[name](value) if name in _DECODERS else value for name, value in pairs])
+        pairs = zip(_COLUMNS[cls][1], row, strict=True)
+        return cls(*[_CODECS[check][1](value) if check in _CODECS else value for check, value in pairs])
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +119,7 @@ class Session(_Record):
     affinity: str = _column(_text(40))
     started: str = _column(_matching(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?Z"))
     anchor: str = _column(_text(300, 0), default="")
-    contended: bool = _column(lambda value: type(value) is bool, default=False)
+    contended: bool = _column(_is_flag, default=False)
     versions: Mapping[str, Any] = _column(_is_object, default_factory=dict)
     facts: Mapping[str, Any] = _column(_is_object, default_factory=dict)
     policy: Mapping[str, Any] = _column(_is_object, default_factory=dict)
@@ -261,13 +265,9 @@ def _flag(value: Any) -> bool:
     return bool(value)
 
 
-_ENCODERS: dict[str, Callable[[Any], Any]] = {
-    "contended": int,
-    "parameters": parameters_text,
-    **dict.fromkeys(("versions", "facts", "policy"), lambda value: json.dumps(dict(value), sort_keys=True)),
-}
-_DECODERS: dict[str, Callable[[Any], Any]] = {
-    "contended": _flag,
-    "parameters": parse_parameters,
-    **dict.fromkeys(("versions", "facts", "policy"), _object),
+# How values are written to a row and read from it, by the check of their column; all others are stored as they are.
+_CODECS: dict[Check, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
+    _is_flag: (int, _flag),
+    _is_parameters: (parameters_text, parse_parameters),
+    _is_object: (lambda value: json.dumps(dict(value), sort_keys=True), _object),
 }
