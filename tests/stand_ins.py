@@ -13,6 +13,7 @@ from convkit.tuner.choosing.selector import Selector
 from convkit.tuner.evidence.tiers import UserTier
 from convkit.tuner.inventory import Candidate, Inventory
 from convkit.tuner.machine import Context, MachineClass
+from convkit.tuner.measuring.sampling import Sampler
 from convkit.tuner.measuring.tune import Tuner
 
 MACHINE = MachineClass("TestVendor", 6, 85, 4, "avx2", 32768, 1048576, 33554432)
@@ -167,7 +168,5 @@ def tuner_over(selector: Selector, bench: StandInBench, trouble: str | None = No
     return Tuner(
         selector,
         store=store,
-        bench=lambda problem, threads, seed: bench,
-        guard=lambda: QuietGuard(trouble),  # type: ignore[arg-type,return-value]
-        clock=bench.clock,
+        sampler=lambda problem, threads, seed: Sampler(bench, threads, QuietGuard(trouble), bench.clock),  # type: ignore[arg-type]
     )

@@ -15,6 +15,7 @@ from convkit.problem import EPILOGUES, Problem
 from convkit.tuner import NotMeasuredError, choose, explain_problem, is_complete, tune_problem
 from convkit.tuner.choosing.neighbours import Neighbourhood
 from convkit.tuner.choosing.selector import selector
+from convkit.tuner.measuring.tune import entrants
 
 CLAMPED = PROBLEM.replace(epilogue="clamp", bias=True)
 ALL = [
@@ -130,8 +131,7 @@ def test_completeness_comes_from_what_applies_to_this_call() -> None:
     assert with_residual.own.missing == ("f32_adding__avx2",)
     assert selector.on(PROBLEM, 1).complete
     # Only what is missing runs, against what is known.
-    entrants = tuner_over(selector, StandInBench(core)).entrants(with_residual)
-    assert [candidate.kernel.family for candidate in entrants] == ["gemm", "adding"]
+    assert [candidate.kernel.family for candidate in entrants(with_residual)] == ["gemm", "adding"]
     tuner_over(selector, StandInBench(core)).tune(with_residual.task.problem, 1, budget=60)
     assert selector.choose(with_residual.task.problem, 1).family == "adding"
 

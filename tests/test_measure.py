@@ -20,7 +20,7 @@ from convkit.tuner.measuring import race as race_module
 from convkit.tuner.measuring.contention import ContentionGuard
 from convkit.tuner.measuring.race import Race, policy
 from convkit.tuner.measuring.sampling import Sampler
-from convkit.tuner.measuring.tune import Tuner
+from convkit.tuner.measuring.tune import entrants
 
 PROBLEM = Problem(n=1, c=8, h=16, w=16, o=8, kh=3, kw=3)
 
@@ -31,7 +31,7 @@ def race(
     quiet: Any = guard or QuietGuard()
     found = Race(Sampler(bench, guard=quiet, clock=bench.clock), budget=budget)
     selector = selector_over(core)
-    found.run(Tuner(selector).entrants(selector.on(PROBLEM, 1)))
+    found.run(entrants(selector.on(PROBLEM, 1)))
     return {f"{c.kernel.family}{c.parameters[0]}": result for c, result in found.results.items()}
 
 
@@ -168,7 +168,7 @@ def test_a_direct_summation_runs_however_short_the_budget() -> None:
 def test_every_parameter_set_competes_and_only_the_best_instruction_set() -> None:
     core = StandInCore(gemm={"seconds": 2e-3, "blocks": (8, 16, 40), "optimum": 40})
     selector = selector_over(core)
-    assert all(c.kernel.isa == "avx2" for c in Tuner(selector).entrants(selector.on(PROBLEM, 1)))
+    assert all(c.kernel.isa == "avx2" for c in entrants(selector.on(PROBLEM, 1)))
     results = race(core, StandInBench(core, noise=0.001))
     assert set(results) == {"gemm8", "gemm16", "gemm40"}
     assert min(results, key=lambda name: results[name].ratio or 9) == "gemm40"

@@ -10,6 +10,7 @@ from convkit.tuner.choosing.explanation import explain_problem
 from convkit.tuner.choosing.selector import UnsupportedAlgorithmError
 from convkit.tuner.evidence.records import Session, Trial
 from convkit.tuner.evidence.tiers import UserTier
+from convkit.tuner.measuring.tune import entrants
 
 PROBLEM = Problem(n=1, c=8, h=16, w=16, o=8, kh=3, kw=3)
 
@@ -232,9 +233,9 @@ def test_tuning_completes_a_problem_and_only_new_kernels_run_later() -> None:
     later = selector_over(grown, selector.user)
     assert not later.on(PROBLEM, 1).complete
     assert later.choose(PROBLEM, 1).stale
-    entrants = [c.kernel.family for c in tuner_over(later, StandInBench(grown)).entrants(later.on(PROBLEM, 1))]
-    assert sorted(entrants[:2]) == ["coarse", "winograd"]
-    assert entrants[2:] == ["newer"]
+    families = [candidate.kernel.family for candidate in entrants(later.on(PROBLEM, 1))]
+    assert sorted(families[:2]) == ["coarse", "winograd"]
+    assert families[2:] == ["newer"]
     assert tuner_over(later, StandInBench(grown)).tune(PROBLEM, 1, budget=60).family == "newer"
 
 

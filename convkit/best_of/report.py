@@ -7,44 +7,22 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from convkit.tables import aligned
+from convkit.tuner.measuring.rounds import AlternativeReport
 
 _COLUMNS = ("alternative", "ms", "ratio", "samples", "verdict")
 
 
 @dataclass(frozen=True, slots=True)
-class AlternativeReport:
-    """One alternative on one problem."""
-
-    name: str
-    samples: int
-    seconds: float | None
-    ratio: float | None
-    verdict: str
-
-    def cells(self) -> tuple[str, ...]:
-        """What tables show of it."""
-        seconds = "" if self.seconds is None else f"{1e3 * self.seconds:.4f}"
-        ratio = "" if self.ratio is None else f"{self.ratio:.3f}"
-        return self.name, seconds, ratio, str(self.samples), self.verdict
-
-
-@dataclass(frozen=True, slots=True)
 class ProblemReport:
-    """One key: its alternatives, and what exploring has cost.
+    """One key: its alternatives, and what exploring has cost, as `RoundsReport` explains it."""
 
-    Attributes
-    ----------
-    lost : float
-        Seconds that all runs so far took beyond the best alternative's median.
-    """
-
-    key: str
-    threads: int
     settled: str | None
-    from_database: bool
     lost: float
     alternatives: tuple[AlternativeReport, ...]
     history: tuple[tuple[str, float], ...]
+    key: str
+    threads: int
+    from_database: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from convkit.tuner.measuring.rounds import Rounds
 from convkit.tuner.notices import notice_once
 
 if TYPE_CHECKING:
-    from convkit.best_of.report import BestOfReport, ProblemReport
+    from convkit.best_of.report import BestOfReport
 
 Stage = Callable[..., Any]
 
@@ -33,22 +33,6 @@ class _Problem:
     threads: int
     rounds: Rounds
     from_database: bool = False
-
-    def report(self) -> ProblemReport:
-        """What was found about it."""
-        from convkit.best_of.report import AlternativeReport, ProblemReport
-
-        rounds, best = self.rounds, self.rounds.best_median
-        rows = []
-        for index, arm in enumerate(rounds.arms):
-            verdict = "settled" if index == rounds.winner else arm.out or ("slower" if rounds.settled else "in")
-            ratio = None if arm.median is None or best is None else arm.median / best
-            rows.append(AlternativeReport(arm.name, len(arm.counted), arm.median, ratio, verdict))
-        return ProblemReport(
-            repr(self.key), self.threads, None if rounds.winner is None else rounds.arms[rounds.winner].name,
-            self.from_database, rounds.lost, tuple(rows),
-            tuple((rounds.arms[index].name, seconds) for index, seconds in rounds.history),
-        )  # fmt: skip
 
 
 class BestOf:
@@ -273,11 +257,11 @@ class BestOf:
 
     def _report(self, above: frozenset[int]) -> BestOfReport:
         with planning:
-            from convkit.best_of.report import BestOfReport
-        problems = []
-        for problem in list(self._problems.values()):
-            with problem.rounds.lock:
-                problems.append(problem.report())
+            from convkit.best_of.report import BestOfReport, ProblemReport
+        problems = [
+            ProblemReport(*problem.rounds.report(), repr(problem.key), problem.threads, problem.from_database)
+            for problem in list(self._problems.values())
+        ]
         above = above | {id(self)}
         children = {
             label: tuple(child._report(above) for child in list(below.values()) if id(child) not in above)

@@ -29,7 +29,7 @@ def save(name: str, key: str, threads: int, alternatives: Sequence[str], results
         session = Session.begin(machine.context(threads), {"operands": "real calls"})
         user = selector().user
     text = problem_text(name, key)
-    user.record(session, [Trial(session.uuid, text, slug(alternatives[i]), 0, (), *r) for i, r in results.items()])
+    user.record(session, [Trial.of(session, text, (slug(alternatives[i]), 0, ()), r) for i, r in results.items()])
 
 
 def load(name: str, key: str, threads: int, alternatives: Sequence[str]) -> int | None:

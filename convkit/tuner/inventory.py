@@ -64,6 +64,16 @@ class Candidate(NamedTuple):
     kernel: Kernel
     parameters: tuple[int, ...]
 
+    @property
+    def key(self) -> tuple[str, int, tuple[int, ...]]:
+        """What a trial is filed under: the kernel's name and revision, and the parameters."""
+        return self.kernel.name, self.kernel.revision, self.parameters
+
+    @property
+    def stored(self) -> str:
+        """The text that stands for it in a session."""
+        return f"{self.kernel.name}({','.join(map(str, self.parameters))})"
+
     def __str__(self) -> str:
         values = ",".join(f"{s[0]}={v}" for s, v in zip(self.kernel.schema, self.parameters, strict=True))
         return f"{self.kernel.name}({values})"

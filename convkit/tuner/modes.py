@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import os
 import re
 import time
@@ -261,4 +262,4 @@ def _tune_unless_known(problem: Problem, threads: int) -> None:
                 return
             from convkit.tuner.evidence.tiers import CALL_WAIT
             from convkit.tuner.measuring.tune import tune_problem
-        tune_problem(problem, threads, at_most=left, lock_wait=CALL_WAIT)
+        tune_problem(problem, threads, at_most=math.inf if left is None else left, lock_wait=CALL_WAIT)

@@ -11,7 +11,7 @@ import math
 import re
 import uuid as uuids
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from operator import attrgetter
 from typing import Any, NamedTuple, TypeVar
@@ -107,7 +107,7 @@ class Session(_Record):
     machine : str
         Key of the `MachineClass`.
     anchor : str
-        The candidate to which the trials' ratios refer, as `anchor_text` writes it.
+        The candidate to which the trials' ratios refer, as a kernel's name with its parameters in parentheses.
     contended : bool
         True where something else used the machine; such trials count only where nothing better exists.
     """
@@ -132,6 +132,12 @@ class Session(_Record):
             f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%f}Z",
             versions=machines.versions(), facts=machines.facts(), policy=policy,
         )  # fmt: skip
+
+    def closed(self, anchor: str, contention: str | None = None) -> Session:
+        """The session with what is known at its end: the anchor, and what showed that the machine was not ours."""
+        if contention is None:
+            return replace(self, anchor=anchor)
+        return replace(self, anchor=anchor, contended=True, facts={**self.facts, "contention": contention})
 
 
 class Result(NamedTuple):
@@ -188,6 +194,12 @@ class Trial(_Record):
         if self.status != "failed" and not (self.n and self.median):
             raise RecordError(f"trial.median: impossible value {str(self.median)!r}")
 
+    @classmethod
+    def of(cls, session: Session, problem: str, candidate: tuple[str, int, tuple[int, ...]], result: Result) -> Trial:
+        """The trial of a candidate, given by kernel, revision and parameters."""
+        kernel, revision, parameters = candidate
+        return cls(session.uuid, problem, kernel, revision, parameters, *result)
+
     def check_problem(self) -> None:
         """RecordError where the text of the trial's problem is none."""
         if self.problem.startswith(BEST_OF):
@@ -221,11 +233,6 @@ def parse_parameters(text: Any) -> tuple[int, ...]:
     if values is None or len(values) > MAX_PARAMETERS or parameters_text(values) != text:
         raise RecordError(f"parameters: {str(text)[:80]!r}")
     return values
-
-
-def anchor_text(kernel: str, parameters: tuple[int, ...]) -> str:
-    """A candidate as `Session.anchor` names it."""
-    return f"{kernel}({parameters_text(parameters)})"
 
 
 def to_line(record: Session | Trial) -> str:

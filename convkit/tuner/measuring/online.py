@@ -7,15 +7,14 @@ settled, trials are written and the plan is cached as if it had been replayed.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 
 from convkit.problem import Problem
 from convkit.tuner.choosing.selector import Case, Selector
-from convkit.tuner.evidence.records import Result, Session, Trial, anchor_text
+from convkit.tuner.evidence.records import Result, Session, Trial
 from convkit.tuner.inventory import Candidate, Constraints
 from convkit.tuner.locks import ForkSafeLock, planning
 from convkit.tuner.machine import Context
-from convkit.tuner.measuring.rounds import Rounds
+from convkit.tuner.measuring.rounds import Rounds, RoundsReport
 from convkit.tuner.measuring.workbench import Bench, CandidateError, Workbench, admit
 from convkit.tuner.process import Slot
 
@@ -27,17 +26,6 @@ _MOST = 12
 
 # A candidate, and what to tell the seconds of its run; nothing once the problem is settled.
 Turn = tuple[Candidate, Callable[[float], None] | None]
-
-
-@dataclass(slots=True)
-class OnlineReport:
-    """How a problem went: (kernel with parameters, seconds) of each call, and the time lost against the winner."""
-
-    problem: Problem
-    threads: int
-    settled: str | None
-    history: list[tuple[str, float]]
-    lost: float
 
 
 class OnlineProblem:
@@ -87,18 +75,9 @@ class OnlineProblem:
 
         return candidate, settle
 
-    def report(self) -> OnlineReport:
+    def report(self) -> RoundsReport:
         """What happened so far."""
-        with self._rounds.lock:
-            rounds = self._rounds
-            names = [str(candidate) for candidate in self._candidates]
-            return OnlineReport(
-                self._case.task.problem,
-                self._case.task.threads,
-                None if rounds.winner is None else names[rounds.winner],
-                [(names[index], seconds) for index, seconds in rounds.history],
-                rounds.lost,
-            )
+        return self._rounds.report()
 
     def _entrants(self, constraints: Constraints) -> list[Candidate]:
         case, task = self._case, self._case.task
@@ -129,19 +108,16 @@ class OnlineProblem:
         return True
 
     def _write(self, results: dict[int, Result]) -> None:
-        task, user = self._case.task, self._selector.user
-        best = self._candidates[self._rounds.winner or 0]
+        task = self._case.task
         with planning:
             session = Session.begin(self._case.here, {"operands": "real calls"})
-        session = replace(session, anchor=anchor_text(best.kernel.name, best.parameters))
+        session = session.closed(self._candidates[self._rounds.winner or 0].stored)
         trials = []
         for number, result in results.items():
-            c = self._candidates[number]
-            figures = result._replace(error=self._errors.get(number), workspace=task.workspace(c))
-            trials.append(
-                Trial(session.uuid, str(task.problem), c.kernel.name, c.kernel.revision, c.parameters, *figures)
-            )
-        user.record(session, trials)
+            candidate = self._candidates[number]
+            result = result._replace(error=self._errors.get(number), workspace=task.workspace(candidate))
+            trials.append(Trial.of(session, str(task.problem), candidate.key, result))
+        self._selector.user.record(session, trials)
         self._selector.forget(task.problem)
 
 
@@ -162,7 +138,7 @@ class Online:
                 found = self._problems[key] = OnlineProblem(selector, case, constraints)
         return found.next()
 
-    def reports(self) -> list[OnlineReport]:
+    def reports(self) -> list[RoundsReport]:
         """What happened so far, for each problem."""
         with self._lock:
             problems = list(self._problems.values())

@@ -10,6 +10,7 @@ import math
 import random
 from collections import deque
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from convkit.tuner.choosing.intervals import median, median_interval
 from convkit.tuner.evidence.records import Result
@@ -50,6 +51,42 @@ class Arm:
         return median(self.counted) if self.samples else None
 
 
+@dataclass(frozen=True, slots=True)
+class AlternativeReport:
+    """One alternative."""
+
+    name: str
+    samples: int
+    seconds: float | None
+    ratio: float | None
+    verdict: str
+
+    def cells(self) -> tuple[str, ...]:
+        """What tables show of it."""
+        seconds = "" if self.seconds is None else f"{1e3 * self.seconds:.4f}"
+        ratio = "" if self.ratio is None else f"{self.ratio:.3f}"
+        return self.name, seconds, ratio, str(self.samples), self.verdict
+
+
+class RoundsReport(NamedTuple):
+    """How it went.
+
+    Attributes
+    ----------
+    settled : str or None
+        The alternative that won.
+    lost : float
+        Seconds that all runs so far took beyond the best alternative's median.
+    history : tuple of (str, float)
+        Alternative and seconds of each run.
+    """
+
+    settled: str | None
+    lost: float
+    alternatives: tuple[AlternativeReport, ...]
+    history: tuple[tuple[str, float], ...]
+
+
 class Rounds:
     """Decides among alternatives; calls may come from many threads.
 
@@ -69,7 +106,7 @@ class Rounds:
     history : list of (int, float)
         Alternative and seconds of each run, up to some thousands.
     lock : ForkSafeLock
-        For whoever reads the arms while others may add to them.
+        For whoever does more than one thing at a time.
     """
 
     def __init__(self, names: list[str], *, rounds: int = 8, hopeless: float = 1.5, seed: int = 0) -> None:
@@ -173,16 +210,21 @@ class Rounds:
                     found[index] = Result(status, len(arm.counted), arm.median, ratio, low, high, reason=arm.out)
             return found
 
-    @property
-    def best_median(self) -> float | None:
-        """Median seconds of the fastest alternative that did not fail."""
-        return min((arm.median for arm in self.arms if arm.median and not arm.failed), default=None)
-
-    @property
-    def lost(self) -> float:
-        """Seconds that all runs so far took beyond the best alternative's median."""
-        best = self.best_median
-        return 0.0 if best is None else max(sum(seconds - best for _, seconds in self.history), 0.0)
+    def report(self) -> RoundsReport:
+        """What happened so far."""
+        with self.lock:
+            best = min((arm.median for arm in self.arms if arm.median and not arm.failed), default=None)
+            rows = []
+            for index, arm in enumerate(self.arms):
+                verdict = "settled" if index == self.winner else arm.out or ("slower" if self.settled else "in")
+                ratio = None if arm.median is None or best is None else arm.median / best
+                rows.append(AlternativeReport(arm.name, len(arm.counted), arm.median, ratio, verdict))
+            return RoundsReport(
+                None if self.winner is None else self.arms[self.winner].name,
+                0.0 if best is None else max(sum(seconds - best for _, seconds in self.history), 0.0),
+                tuple(rows),
+                tuple((self.arms[index].name, seconds) for index, seconds in self.history),
+            )
 
     def _figures(self, index: int, anchor: int) -> tuple[float, float, float] | None:
         """Median ratio to the anchor's times in the same rounds, and its interval; None without common rounds."""

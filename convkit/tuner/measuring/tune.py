@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable
 
 from convkit.problem import Problem
 from convkit.tuner.choosing.selector import Case, Choice, Selector, selector
-from convkit.tuner.evidence.records import Session, Trial, anchor_text
+from convkit.tuner.evidence.records import Session, Trial
 from convkit.tuner.evidence.tiers import COMMAND_WAIT
 from convkit.tuner.inventory import Candidate
 from convkit.tuner.locks import ForkSafeLock, planning
-from convkit.tuner.measuring.contention import ContentionGuard
 from convkit.tuner.measuring.race import Progress, Race, policy
 from convkit.tuner.measuring.sampling import Sampler
-from convkit.tuner.measuring.workbench import Bench, Workbench
+from convkit.tuner.measuring.workbench import Workbench
 
 # Two races in one process would time each other.
 _racing = ForkSafeLock()
@@ -27,7 +24,7 @@ def tune_problem(
     threads: int,
     *,
     budget: float | None = None,
-    at_most: float | None = None,
+    at_most: float = math.inf,
     progress: Progress | None = None,
     store: bool = True,
     seed: int = 0,
@@ -42,7 +39,7 @@ def tune_problem(
         Team size.
     budget : float, optional
         Seconds; by default about one, less for tiny problems.
-    at_most : float, optional
+    at_most : float
         Limit of the default budget, in seconds.
     progress : callable, optional
         Called as ``progress(done, total, text)`` after each sample.
@@ -59,9 +56,12 @@ def tune_problem(
         Between two samples; what was measured until then is stored.
     """
     tuner = Tuner(selector(), store=store, lock_wait=lock_wait)
-    if budget is None and at_most is not None:
-        budget = min(tuner.default_budget(selector().on(problem, threads)), at_most)
-    return tuner.tune(problem, threads, budget=budget, progress=progress, seed=seed)
+    return tuner.tune(problem, threads, budget=budget, at_most=at_most, progress=progress, seed=seed)
+
+
+def make_sampler(problem: Problem, threads: int, seed: int) -> Sampler:
+    """What times the candidates of a problem on operands made from the seed."""
+    return Sampler(Workbench(problem, threads, seed), threads)
 
 
 class Tuner:
@@ -72,8 +72,10 @@ class Tuner:
     selector : Selector
     store : bool
         Write trials to the user's database; otherwise this process alone knows them.
-    bench : callable
-        ``bench(problem, threads, seed)``; injected in tests, like `guard` and `clock`.
+    lock_wait : float
+        As for `tune_problem`.
+    sampler : callable
+        Stands in for `make_sampler` in tests.
     """
 
     def __init__(
@@ -81,17 +83,13 @@ class Tuner:
         selector: Selector,
         *,
         store: bool = True,
-        bench: Callable[[Problem, int, int], Bench] = Workbench,
-        guard: Callable[[], ContentionGuard] = ContentionGuard,
-        clock: Callable[[], float] = time.perf_counter,
         lock_wait: float = COMMAND_WAIT,
+        sampler: Callable[[Problem, int, int], Sampler] = make_sampler,
     ) -> None:
         self._selector = selector
         self._store = store
-        self._bench = bench
-        self._guard = guard
-        self._clock = clock
         self._lock_wait = lock_wait
+        self._sampler = sampler
 
     def tune(
         self,
@@ -99,66 +97,62 @@ class Tuner:
         threads: int,
         *,
         budget: float | None = None,
+        at_most: float = math.inf,
         progress: Progress | None = None,
         seed: int = 0,
     ) -> Choice:
         """Measure what the user's tier does not know yet of a problem, or all of it again where it is complete."""
         with _racing:
-            if problem.multiply_adds:
+            with planning:
+                case = self._selector.on(problem, threads)
+                candidates = entrants(case) if problem.multiply_adds else []
+                seconds = min(default_budget(case), at_most) if budget is None else budget
+            if candidates:
                 try:
-                    self._race(self._selector.on(problem, threads), budget, progress, seed)
+                    self._race(case, candidates, seconds, progress, seed)
                 finally:
                     self._selector.forget(problem)
             return self._selector.choose(problem, threads)
 
-    def entrants(self, case: Case) -> list[Candidate]:
-        """Candidates in the order of screening: defaults, the fastest prediction first, then the other sets.
-
-        Where the user's tier knows some kernels already, only the others run, against the best of the known.
-        """
-        kernels, known = case.task.competitors, case.own
-        first: list[Candidate] = []
-        if known.ranked and known.missing:
-            first = [row.candidate for row in known.ranked if not row.doubtful and not row.outdated][:2]
-            kernels = [kernel for kernel in kernels if kernel.name in known.missing]
-        defaults = [candidate for _, candidate in case.predicted(kernels)]
-        # However short the budget, there is a direct summation: for strict calls, and as an anchor that sessions share.
-        direct = next((place for place, candidate in enumerate(defaults) if candidate.kernel.direct), 0)
-        if direct > 1:
-            defaults.insert(1, defaults.pop(direct))
-        others = [other for default in defaults for other in _spread(case.task.parameter_sets(default.kernel))]
-        return list(dict.fromkeys(first + defaults + others))
-
-    def default_budget(self, case: Case) -> float:
-        """A second or two; more where a run takes milliseconds."""
-        predicted = case.predicted()
-        once = predicted[0][0] if predicted else 0.0
-        return max(min(max(1000 * once, 1.0), 2.0), min(300 * once, 4.0), min(80 * once, 10.0))
-
-    def _race(self, case: Case, budget: float | None, progress: Progress | None, seed: int) -> None:
+    def _race(
+        self, case: Case, candidates: list[Candidate], budget: float, progress: Progress | None, seed: int
+    ) -> None:
         problem, threads = case.task.problem, case.task.threads
         with planning:
-            candidates: Sequence[Candidate] = self.entrants(case)
-            if not candidates:
-                return
-            seconds = self.default_budget(case) if budget is None else budget
-            session = Session.begin(case.here, policy(seconds, seed))
-        guard = self._guard()
-        sampler = Sampler(self._bench(problem, threads, seed), threads, guard, self._clock)
-        race = Race(sampler, budget=seconds, seed=seed, progress=progress)
+            session = Session.begin(case.here, policy(budget, seed))
+        sampler = self._sampler(problem, threads, seed)
+        race = Race(sampler, budget=budget, seed=seed, progress=progress)
         try:
             race.run(candidates)
         finally:
-            reason, anchor = guard.reason(), race.anchor
-            if anchor is not None:
-                session = replace(session, anchor=anchor_text(anchor.kernel.name, anchor.parameters))
-            if reason is not None:
-                session = replace(session, contended=True, facts={**session.facts, "contention": reason})
-            trials = [
-                Trial(session.uuid, str(problem), c.kernel.name, c.kernel.revision, c.parameters, *result)
-                for c, result in race.results.items()
-            ]
+            session = session.closed("" if race.anchor is None else race.anchor.stored, sampler.guard.reason())
+            trials = [Trial.of(session, str(problem), c.key, result) for c, result in race.results.items()]
             self._selector.user.record(session, trials, store=self._store, lock_wait=self._lock_wait)
+
+
+def entrants(case: Case) -> list[Candidate]:
+    """Candidates in the order of screening: defaults, the fastest prediction first, then the other sets.
+
+    Where the user's tier knows some kernels already, only the others run, against the best of the known.
+    """
+    kernels, known = case.task.competitors, case.own
+    first: list[Candidate] = []
+    if known.ranked and known.missing:
+        first = [row.candidate for row in known.ranked if not row.doubtful and not row.outdated][:2]
+        kernels = [kernel for kernel in kernels if kernel.name in known.missing]
+    defaults = [candidate for _, candidate in case.predicted(kernels)]
+    # However short the budget, there is a direct summation: for strict calls, and as an anchor that sessions share.
+    direct = next((place for place, candidate in enumerate(defaults) if candidate.kernel.direct), 0)
+    if direct > 1:
+        defaults.insert(1, defaults.pop(direct))
+    others = [other for default in defaults for other in _spread(case.task.parameter_sets(default.kernel))]
+    return list(dict.fromkeys(first + defaults + others))
+
+
+def default_budget(case: Case) -> float:
+    """A second or two; more where a run takes milliseconds."""
+    once = next((seconds for seconds, _ in case.predicted()), 0.0)
+    return max(min(max(1000 * once, 1.0), 2.0), min(300 * once, 4.0), min(80 * once, 10.0))
 
 
 def _spread(sets: list[Candidate]) -> list[Candidate]:
