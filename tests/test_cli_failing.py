@@ -321,6 +321,25 @@ def _refuse(path: Path) -> None:
     raise PermissionError(13, "Permission denied", str(path))
 
 
+def test_an_import_that_fails_makes_no_database(database: Path, tmp_path: Path, shapes: str) -> None:
+    assert "not an export" in failed("db", "import", shapes)
+    assert "No such file" in failed("db", "import", str(tmp_path / "missing"))
+    broken = tmp_path / "broken"
+    broken.write_bytes(b"\xff\xfe")
+    assert "not an export" in failed("db", "import", str(broken))
+    assert not database.exists()
+
+
+def test_a_frozen_copy_is_whole_or_not_there(measured: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Database, other: Path) -> Any:
+        self.path.write_bytes(b"half of it")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Database, "merge", full)
+    assert "No space left on device" in failed("db", "freeze", str(tmp_path / "frozen"))
+    assert not (tmp_path / "frozen").exists()
+
+
 # Measurements that nobody would remember
 
 

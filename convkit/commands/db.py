@@ -185,8 +185,13 @@ def import_(
     """Add the records of an export; a wrong line adds nothing."""
     from rich import progress
 
-    from convkit.tuner.evidence.database import open_user
+    from convkit.tuner.evidence.database import Database
+    from convkit.tuner.evidence.paths import paths
 
+    # The file is made with its first records, not before them.
+    found = paths()
+    if found.user is None:
+        raise CommandError(f"there is no database file: {found.reason}")
     with contextlib.ExitStack() as stack:
         if file == STDOUT:
             stream: TextIO = sys.stdin
@@ -197,7 +202,7 @@ def import_(
             )  # fmt: skip
             stream = stack.enter_context(bar)
         try:
-            merged = open_user(create=True).import_lines(stream)
+            merged = Database(found.user).import_lines(stream)
         except UnicodeDecodeError as error:
             raise CommandError(f"{file} is not an export: {error}") from None
     console.print(f"{merged.sessions} sessions and {merged.trials} trials are new", highlight=False)

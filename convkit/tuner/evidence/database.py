@@ -169,8 +169,12 @@ class Database(DatabaseFile):
         frozen = Database(target)
         if frozen.exists():
             raise DatabaseError("unwritable", f"{target} exists already")
-        merged = frozen.merge(self.path)
-        frozen.path.chmod(0o444)
+        try:
+            merged = frozen.merge(self.path)
+            frozen.path.chmod(0o444)
+        except BaseException:
+            frozen.path.unlink(missing_ok=True)
+            raise
         return merged
 
     def _add(self, sessions: Iterable[Session], trials: Iterable[Trial]) -> Merged:
