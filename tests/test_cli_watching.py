@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import os
+import pty
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -86,6 +92,31 @@ def test_tune_tells_machines_of_each_problem(shapes: str, monkeypatch: pytest.Mo
     told = run("tune", "--shapes", shapes, "--threads", "1", "--again", code=1)
     assert "failed    1x8@10x10 16x3x3 s1 NCHW, 1 thread: too large" in told
     assert "0 measured, 0 reused, 2 failed" in told
+
+
+@pytest.mark.usefixtures("database")
+def test_a_bar_on_the_terminal_takes_nothing_from_a_pipe(shapes: str) -> None:
+    ours, theirs = pty.openpty()
+    shown: list[bytes] = []
+
+    def look() -> None:
+        with contextlib.suppress(OSError):  # how the end of a terminal shows
+            while piece := os.read(ours, 65536):
+                shown.append(piece)
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    command = [sys.executable, "-m", "convkit", "tune", "--shapes", shapes, "--threads", "1", "--per-shape", "20ms"]
+    with subprocess.Popen([*command, "--json"], stdout=subprocess.PIPE, stderr=theirs) as process:
+        os.close(theirs)
+        assert process.stdout is not None
+        told = [json.loads(line) for line in process.stdout.read().splitlines()]
+    looking.join()
+    os.close(ours)
+    assert process.returncode == 0
+    assert [line.get("outcome") for line in told] == ["measured", "measured", None]
+    assert b"left:" in b"".join(shown)
+    assert b"outcome" not in b"".join(shown)
 
 
 @pytest.mark.usefixtures("database")

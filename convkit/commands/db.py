@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from convkit.commands.failing import CommandError
 from convkit.commands.outputs import STDOUT, Outputs
@@ -48,7 +49,7 @@ def ls() -> None:
     database = open_user()
     sessions = list(database.sessions())
     trials = Counter(trial.session for trial in database.trials())
-    table = Table(title=str(database.path))
+    table = Table(title=Text(str(database.path)))
     for column in ("started (UTC)", "machine class", "threads", "affinity", "trials", "convkit", "contended"):
         table.add_column(column, overflow="fold")
     for session in sessions:
@@ -78,13 +79,14 @@ def show(
     counted, size = database.counts(), database.path.stat().st_size
     sessions = {session.uuid: session for session in database.sessions()}
     trials = [trial for trial in database.trials() if problem in trial.problem and trial.session in sessions]
-    console.print(f"{database.path} ({bytes_text(size)})", highlight=False, soft_wrap=True)
-    shown = trials if everything else _fastest(trials, sessions)
-    for text in dict.fromkeys(trial.problem for trial in shown):
-        console.print(f"[bold]{text}[/bold]", highlight=False, soft_wrap=True)
-        for trial in shown:
-            if trial.problem == text:
-                console.print(_line(sessions[trial.session], trial), highlight=False, markup=False, soft_wrap=True)
+    console.print(f"{database.path} ({bytes_text(size)})", highlight=False, markup=False, soft_wrap=True)
+    shown: dict[str, list[Trial]] = {}
+    for trial in trials if everything else _fastest(trials, sessions):
+        shown.setdefault(trial.problem, []).append(trial)
+    for text, own in shown.items():
+        console.print(text, style="bold", highlight=False, markup=False, soft_wrap=True)
+        for trial in own:
+            console.print(_line(sessions[trial.session], trial), highlight=False, markup=False, soft_wrap=True)
     console.print(", ".join(f"{count} {name}" for name, count in counted.items()), highlight=False)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from types import TracebackType
@@ -48,9 +49,11 @@ class Watch:
         count = () if timed else (MofNCompleteColumn(),)
         what_now = TextColumn("{task.description}", table_column=Column(no_wrap=True, ratio=1))
         columns = (BarColumn(20), *count, TimeElapsedColumn(), TextColumn("left:"), TimeRemainingColumn(), what_now)
+        # What others print while the bar is shown goes above it, but never away from a file or a pipe.
         self._progress = Progress(
-            *columns, console=console, transient=True, disable=not console.is_terminal, expand=True
-        )
+            *columns, console=console, transient=True, disable=not console.is_terminal, expand=True,
+            redirect_stdout=sys.stdout.isatty(), redirect_stderr=sys.stderr.isatty(),
+        )  # fmt: skip
         self._whole = self._progress.add_task(what, total=total)
         self._part: TaskID | None = self._progress.add_task("", total=None) if parts else None
         self._began = time.monotonic()
