@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from convkit import UnsupportedAlgorithmError, networks
-from convkit.contest.layers import CALLS, Case, Heat, algorithms, network_cases
+from convkit.contest.layers import CALLS, Heat, TimedLayer, algorithms, timed_layers
 from convkit.contest.results import Report
 from convkit.tables import aligned
 from convkit.training.pipeline import PIPELINES
@@ -30,7 +30,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "layer_case" not in metafunc.fixturenames:
+    if "timed_layer" not in metafunc.fixturenames:
         return
     option = metafunc.config.getoption
     if unknown := {*option("--op").split(",")} - {*CALLS}:
@@ -39,29 +39,29 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         wanted = algorithms(option("--kernels"), option("--op").split(","))
     except ValueError as error:
         raise pytest.UsageError(f"--kernels: {error}") from None
-    cases, names = [], []
+    layers, names = [], []
     for name, layout, call in itertools.product(
         option("--networks").split(","), option("--layout").upper().split(","), option("--op").split(",")
     ):
-        found = network_cases(
+        found = timed_layers(
             networks.get(name), batch=option("--batch"), layout=layout, call=call, dtype=option("--dtype"),
             only=option("--layers"),
         )  # fmt: skip
-        for case, threads in itertools.product(found, map(int, option("--threads").split(","))):
-            for algorithm in _applicable(wanted, case, threads):
-                cases.append((case, threads, algorithm))
-                names.append(f"{name}-{case.layer}-{layout.lower()}-{call}-{threads}t-{algorithm or 'selected'}")
-    metafunc.parametrize("layer_case", cases, ids=names)
+        for timed, threads in itertools.product(found, map(int, option("--threads").split(","))):
+            for algorithm in _applicable(wanted, timed, threads):
+                layers.append((timed, threads, algorithm))
+                names.append(f"{name}-{timed.name}-{layout.lower()}-{call}-{threads}t-{algorithm or 'selected'}")
+    metafunc.parametrize("timed_layer", layers, ids=names)
 
 
-def _applicable(wanted: tuple[str | None, ...], case: Case, threads: int) -> Iterator[str | None]:
+def _applicable(wanted: tuple[str | None, ...], timed: TimedLayer, threads: int) -> Iterator[str | None]:
     for name in wanted:
         if name in PIPELINES:
-            if case.call == "training":
+            if timed.call == "training":
                 yield name
             continue
         with contextlib.suppress(UnsupportedAlgorithmError):
-            choose(case.problem, threads, algorithm=name)
+            choose(timed.problem, threads, algorithm=name)
             yield name
 
 
@@ -105,8 +105,8 @@ def report() -> Report:
 def tuned() -> Any:
     """Measures a layer that the database lacks, once."""
 
-    def tune(case: Case, threads: int) -> None:
-        for problem in case.problems:
+    def tune(timed: TimedLayer, threads: int) -> None:
+        for problem in timed.problems:
             if not is_complete(problem, threads) and choose(problem, threads).tier != "user":
                 tune_problem(problem, threads)
 
@@ -118,9 +118,9 @@ def heat_of() -> Any:
     """Operands and the exact result of a layer; the last one is kept, because neighbours share it."""
     last: list[Heat] = []
 
-    def make(case: Case) -> Heat:
-        if not last or last[0].case != case:
-            last[:] = [Heat(case)]
+    def make(timed: TimedLayer) -> Heat:
+        if not last or last[0].layer != timed:
+            last[:] = [Heat(timed)]
         return last[0]
 
     return make

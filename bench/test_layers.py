@@ -16,19 +16,19 @@ from convkit.problem import Problem
 from convkit.tuner import choose
 
 
-def test_layer(benchmark: Any, layer_case: Any, tuned: Any, heat_of: Any, report: Any, sweep: Any) -> None:
-    case, threads, algorithm = layer_case
+def test_layer(benchmark: Any, timed_layer: Any, tuned: Any, heat_of: Any, report: Any, sweep: Any) -> None:
+    timed, threads, algorithm = timed_layer
     if algorithm is None:
-        tuned(case, threads)
-    heat = heat_of(case)
+        tuned(timed, threads)
+    heat = heat_of(timed)
     contestant = heat.convkit(threads, algorithm)
     error, rms = relative_error(contestant.result(contestant.call()), heat.exact)
-    benchmark.group = f"{case.network} {case.layer} {case.call}, {threads} threads"
+    benchmark.group = f"{timed.network} {timed.name} {timed.call}, {threads} threads"
     with threadpool_limits(threads), pinned(threads) as cpus:
         benchmark(contestant.call)
     found = benchmark.stats.stats
     report.measure_limits(threads)
-    row = report.add(case, threads, contestant, Timing(found.median, found.min, found.rounds, 0.0, error, rms))
+    row = report.add(timed, threads, contestant, Timing(found.median, found.min, found.rounds, 0.0, error, rms))
     benchmark.extra_info.update(
         problem=row.problem,
         kernel=row.kernel,
@@ -39,12 +39,12 @@ def test_layer(benchmark: Any, layer_case: Any, tuned: Any, heat_of: Any, report
         cpu=str(_core.cpu()["brand"]).strip(),
         count=row.count,
         gflops=round(row.rate / 1e9, 2),
-        percent_of_peak=round(100 * row.rate / report.peak(threads, case.problem.dtype), 1),
+        percent_of_peak=round(100 * row.rate / report.peak(threads, timed.problem.dtype), 1),
         percent_of_limit=round(100 * row.limit / row.median, 1) if row.limit else None,
         error=error,
         rms_error=rms,
     )
-    sweep.append((f"{case.network} {case.layer} {case.call} {algorithm or 'selected'}", threads, row.median))
+    sweep.append((f"{timed.network} {timed.name} {timed.call} {algorithm or 'selected'}", threads, row.median))
     assert error < 1e-3
 
 

@@ -18,7 +18,7 @@ from test_cli import run
 
 from convkit import _core
 from convkit.contest.contestants import Contestant, Operands, convkit_contestant, peer
-from convkit.contest.layers import Case, Heat
+from convkit.contest.layers import Heat, TimedLayer
 from convkit.contest.pinning import cpus_for, pinned
 from convkit.contest.results import Report, Row
 from convkit.contest.training import Pass, training_contestant
@@ -280,7 +280,7 @@ def test_a_layer_that_does_not_fit_costs_only_itself(
     shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def small(self: Heat) -> Any:
-        if self.case.layer == "line 1":
+        if self.layer.name == "line 1":
             raise MemoryError
         return self._operands.exact()
 
@@ -306,12 +306,12 @@ def test_the_peak_is_that_of_the_cpus_there_are(monkeypatch: pytest.MonkeyPatch)
 
 def test_samples_that_were_interrupted_make_a_row_doubtful(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("convkit.contest.turns.ContentionGuard.reason", lambda self: "somebody else")
-    heat = Heat(Case("net", "layer", 1, PROBLEM))
+    heat = Heat(TimedLayer("net", "layer", 1, PROBLEM))
     entered = heat.contestants(1, (None, "direct", "winograd_strided"), ("numpy",))
     assert [one.name for one in entered] == ["convkit NCHW", "convkit direct NCHW", "NumPy im2col"]
     report = Report(machine={"class": "a"}, fma_peak={1: 1e9}, bandwidth={1: 1.0})
     for contestant, timing in zip(entered, in_turns(entered, heat.exact, seconds=0.0), strict=True):
-        row = report.add(heat.case, 1, contestant, timing)
+        row = report.add(heat.layer, 1, contestant, timing)
         assert row.busy == "somebody else"
         assert row.disturbed == (contestant.name != "NumPy im2col")
 
@@ -356,7 +356,7 @@ def test_threads_that_openmp_bound_are_not_pinned() -> None:
     script = """
 import os
 from convkit import _core
-from convkit.contest.layers import Case, Heat
+from convkit.contest.layers import TimedLayer, Heat
 from convkit.contest.pinning import pinned
 before = os.sched_getaffinity(0)
 with pinned(_core.available_cpus()) as cpus:

@@ -18,7 +18,7 @@ from convkit.commands.terminal import console, error_console
 from convkit.commands.tune import Job, tune_all
 from convkit.commands.watching import Watch
 from convkit.contest.contestants import PEERS, installed
-from convkit.contest.layers import CALLS, Case, Heat, algorithms, limited, network_cases
+from convkit.contest.layers import CALLS, Heat, TimedLayer, algorithms, limited, timed_layers
 from convkit.contest.results import Report, Row, by_layer
 from convkit.contest.turns import in_turns
 from convkit.distribution import install_line
@@ -71,8 +71,8 @@ def bench(
     teams = arguments.teams(threads)
     wanted = _wanted(kernels, call, table)
     bound, limit = arguments.accuracy(accuracy), arguments.duration(seconds, "--seconds")
-    cases = _cases(network, shapes, layer, batch, layout, call)
-    if not cases:
+    layers = _layers(network, shapes, layer, batch, layout, call)
+    if not layers:
         raise typer.BadParameter("name a --network or a file of --shapes with at least one layer")
     # Whoever reads rows from standard output wants nothing else there.
     told = error_console if STDOUT in (json, csv) else console
@@ -81,16 +81,16 @@ def bench(
         save = _savers(outputs, json, csv, plot)
         if tuning:
             jobs = [
-                Job(f"{case.network} {case.layer}", problem, team)
-                for case in cases
-                for problem in case.problems
+                Job(f"{timed.network} {timed.name}", problem, team)
+                for timed in layers
+                for problem in timed.problems
                 for team in teams
             ]
             if tune_all(jobs, any_answer=True, shown=told).pending:
                 raise typer.Exit(130)
         report = Report.here()
         report.machine["command"] = _command(context)
-        work = [(case, team) for team in teams for case in cases]
+        work = [(timed, team) for team in teams for timed in layers]
         trouble, status = _measure(report, work, wanted, peers, bound, limit, tuning, told)
         for title in report.networks():
             for team in report.teams():
@@ -114,7 +114,7 @@ def bench(
 
 def _measure(
     report: Report,
-    work: list[tuple[Case, int]],
+    work: list[tuple[TimedLayer, int]],
     wanted: tuple[str | None, ...],
     peers: tuple[str, ...],
     accuracy: Accuracy | None,
@@ -126,20 +126,20 @@ def _measure(
     trouble: list[str] = []
     with Watch("layers", len(work), told) as watch:
         try:
-            for case, team in work:
+            for timed, team in work:
                 report.measure_limits(team)
                 try:
-                    heat = Heat(case)
+                    heat = Heat(timed)
                     with limited(team):
                         entered = heat.contestants(team, wanted, peers, accuracy=accuracy, settle=settle)
                         timings = in_turns(entered, heat.exact, seconds, threads=team)
                 except MemoryError:
-                    trouble.append(f"{case.network} {case.layer}: not enough memory")
+                    trouble.append(f"{timed.network} {timed.name}: not enough memory")
                     watch.done(trouble[-1])
                     continue
-                rows = [report.add(case, team, *one) for one in zip(entered, timings, strict=True)]
+                rows = [report.add(timed, team, *one) for one in zip(entered, timings, strict=True)]
                 times = ", ".join(f"{row.contestant} {time_text(row.median)}" for row in rows)
-                watch.done(f"{case.network} {case.layer}, {threads_text(team)}: {times}")
+                watch.done(f"{timed.network} {timed.name}, {threads_text(team)}: {times}")
         except KeyboardInterrupt:
             watch.tell("stopped; what was measured is shown")
             return trouble, 130
@@ -156,16 +156,16 @@ def _wanted(kernels: str, call: str, table: str) -> tuple[str | None, ...]:
         raise typer.BadParameter(str(error), param_hint="'--kernels'") from None
 
 
-def _cases(network: str, shapes: Path | None, only: str, batch: int, layout: str, call: str) -> list[Case]:
+def _layers(network: str, shapes: Path | None, only: str, batch: int, layout: str, call: str) -> list[TimedLayer]:
     """Everything to be timed."""
     found = [
-        case
+        timed
         for net in (arguments.network_list(network) if network else ())
         for order in arguments.words(layout.upper(), LAYOUTS, "--layout")
-        for case in network_cases(net, batch=batch, layout=order, call=call, only=only)
+        for timed in timed_layers(net, batch=batch, layout=order, call=call, only=only)
     ]
     for number, problem in enumerate(arguments.shapes_file(shapes) if shapes else (), start=1):
-        found.append(Case(shapes.name if shapes else "", f"line {number}", 1, *_called(problem, call)))
+        found.append(TimedLayer(shapes.name if shapes else "", f"line {number}", 1, *_called(problem, call)))
     return found
 
 

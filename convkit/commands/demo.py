@@ -18,7 +18,7 @@ from convkit.commands.terminal import console, error_console
 from convkit.commands.tune import Job, tune_all
 from convkit.commands.watching import Watch
 from convkit.contest.contestants import Array, Operands
-from convkit.contest.layers import Case, Heat, limited
+from convkit.contest.layers import Heat, TimedLayer, limited
 from convkit.contest.results import Report, by_layer
 from convkit.contest.turns import in_turns
 from convkit.distribution import install_line
@@ -67,8 +67,8 @@ def demo(
     )
     with Outputs() as outputs:
         drawn = outputs.file(chart)
-        cases = _vgg19(layout)
-        jobs = [Job(f"VGG-19 {name}", problem, team) for problem, name in cases.items()]
+        layers = _vgg19(layout)
+        jobs = [Job(f"VGG-19 {name}", problem, team) for problem, name in layers.items()]
         tally = tune_all(jobs, limit, any_answer=True, json=json, shown=told)
         if tally.pending:
             told.print("Run the demo again and it goes on where it stopped.")
@@ -122,13 +122,13 @@ def _timed(x: Array, layout: str, team: int, watch: Watch) -> Report:
                 x = _pooled(x)
             w = (rng.standard_normal((layer.o, layer.c, 3, 3)) * np.sqrt(2 / (layer.c * 9))).astype(np.float32)
             bias = (rng.standard_normal(layer.o) * 0.01).astype(np.float32)
-            case = Case("VGG-19", layer.name, 1, _problem(layer, layout))
-            heat = Heat(case, Operands(case.problem, x=np.ascontiguousarray(x), w=w, bias=bias))
+            timed = TimedLayer("VGG-19", layer.name, 1, _problem(layer, layout))
+            heat = Heat(timed, Operands(timed.problem, x=np.ascontiguousarray(x), w=w, bias=bias))
             report.measure_limits(team)
             with limited(team):
                 entered = heat.contestants(team, (None,), ("numpy",))
                 timings = in_turns(entered, heat.exact, _SECONDS, threads=team)
-            ours, theirs = (report.add(case, team, *one) for one in zip(entered, timings, strict=True))
+            ours, theirs = (report.add(timed, team, *one) for one in zip(entered, timings, strict=True))
             watch.done(f"{layer.name}: convkit {time_text(ours.median)}, NumPy {time_text(theirs.median)}")
             x = entered[0].result(entered[0].call())
     return report

@@ -14,13 +14,13 @@ from convkit.problem import Problem
 from convkit.training.pipeline import PIPELINES
 from convkit.typing import Accuracy
 
-__all__ = ["CALLS", "Case", "Heat", "algorithms", "limited", "network_cases"]
+__all__ = ["CALLS", "Heat", "TimedLayer", "algorithms", "limited", "timed_layers"]
 
 CALLS = ("forward", "input", "weight", "training")
 
 
 @dataclass(frozen=True)
-class Case:
+class TimedLayer:
     """One layer of a network.
 
     Attributes
@@ -34,7 +34,7 @@ class Case:
     """
 
     network: str
-    layer: str
+    name: str
     count: int
     problem: Problem
     call: str = "forward"
@@ -45,10 +45,10 @@ class Case:
         return pass_problems(self.problem) if self.call == "training" else (self.problem,)
 
 
-def network_cases(
+def timed_layers(
     network: Network, *, batch: int = 1, layout: str = "NCHW", call: str = "forward", dtype: str = "float32",
     only: str = "",
-) -> list[Case]:  # fmt: skip
+) -> list[TimedLayer]:  # fmt: skip
     """Layers of a network that differ, as a program calls them that has made the network ready.
 
     A forward call has a bias and a ReLU fused into it and its weights packed; a gradient has none of that, and training
@@ -70,7 +70,7 @@ def network_cases(
             problem = problem.of_op(call).replace(packed=False)
         elif not layer.transposed:
             problem = problem.replace(bias=True, epilogue="clamp")
-        found.append(Case(f"{_title(network, batch, call)} {layout}", layer.name, layer.count, problem, call))
+        found.append(TimedLayer(f"{_title(network, batch, call)} {layout}", layer.name, layer.count, problem, call))
     return found
 
 
@@ -115,10 +115,10 @@ class Heat:
         Random ones where they are left out.
     """
 
-    def __init__(self, case: Case, operands: Operands | None = None) -> None:
-        self.case = case
-        self._pass = Pass(case.problem) if case.call == "training" else None
-        self._operands = operands or (self._pass.operands if self._pass else Operands(case.problem))
+    def __init__(self, layer: TimedLayer, operands: Operands | None = None) -> None:
+        self.layer = layer
+        self._pass = Pass(layer.problem) if layer.call == "training" else None
+        self._operands = operands or (self._pass.operands if self._pass else Operands(layer.problem))
 
     @cached_property
     def exact(self) -> Array:

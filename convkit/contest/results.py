@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from convkit.contest.contestants import Contestant
-from convkit.contest.layers import Case
+from convkit.contest.layers import TimedLayer
 from convkit.contest.limits import kernel_limit
 from convkit.contest.turns import Timing
 from convkit.problem import Problem
@@ -146,13 +146,13 @@ class Report:
         """Operations a second that the FMA units of a team reach at most, two for each multiply-add."""
         return 2 * self.fma_peak[team] / (1 if dtype == "float32" else 2)
 
-    def add(self, case: Case, team: int, contestant: Contestant, timing: Timing) -> Row:
+    def add(self, layer: TimedLayer, team: int, contestant: Contestant, timing: Timing) -> Row:
         """Add what was measured of a contestant on a layer; the limits of the team must have been measured."""
         row = Row(
-            case.network,
-            case.layer,
-            case.count,
-            str(case.problem),
+            layer.network,
+            layer.name,
+            layer.count,
+            str(layer.problem),
             team,
             contestant.name,
             contestant.kernel,
@@ -163,8 +163,8 @@ class Report:
             timing.cpu_per_wall,
             timing.error,
             timing.rms_error,
-            sum(kernel_limit(*part, team, self.peak(team, case.problem.dtype) / 2) for part in contestant.parts),
-            case.call,
+            sum(kernel_limit(*part, team, self.peak(team, layer.problem.dtype) / 2) for part in contestant.parts),
+            layer.call,
             timing.busy,
         )
         self.rows.append(row)

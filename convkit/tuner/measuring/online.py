@@ -15,7 +15,7 @@ from convkit.tuner.inventory import Candidate, Constraints
 from convkit.tuner.locks import ForkSafeLock, planning
 from convkit.tuner.machine import Context
 from convkit.tuner.measuring.rounds import Rounds, RoundsReport
-from convkit.tuner.measuring.workbench import Bench, CandidateError, Workbench, admit
+from convkit.tuner.measuring.workbench import CandidateError, Measurable, Workbench, admit
 from convkit.tuner.process import Slot
 
 # Kernels and parameters predicted much slower than the best are not tried on somebody's real work.
@@ -44,7 +44,7 @@ class OnlineProblem:
         constraints: Constraints,
         *,
         rounds: int = 8,
-        bench: Callable[[Problem, int, int], Bench] = Workbench,
+        bench: Callable[[Problem, int, int], Measurable] = Workbench,
     ) -> None:
         self._selector = selector
         self._case = case
@@ -52,7 +52,7 @@ class OnlineProblem:
         self._errors: dict[int, float] = {}
         self._rounds = Rounds([str(candidate) for candidate in self._candidates], rounds=rounds)
         self._make_bench = bench
-        self._bench: Bench | None = None
+        self._bench: Measurable | None = None
 
     def next(self) -> Turn | None:
         """The candidate for this call and what to tell its seconds; None where no candidate has passed the gate."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from convkit.tuner.inventory import Candidate
 from convkit.tuner.measuring.contention import ContentionGuard
-from convkit.tuner.measuring.workbench import Bench, Runner
+from convkit.tuner.measuring.workbench import Measurable, Runner
 
 # Inner repeats are chosen so that a sample takes at least this long.
 SAMPLE_SECONDS = 1e-3
@@ -66,7 +66,7 @@ class Sampler:
 
     Parameters
     ----------
-    bench : Bench
+    bench : Measurable
         Makes candidates ready and knows what is right.
     threads : int
         Team size of the candidates.
@@ -76,12 +76,12 @@ class Sampler:
 
     def __init__(
         self,
-        bench: Bench,
+        bench: Measurable,
         threads: int = 1,
         guard: ContentionGuard | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self.bench: Bench = bench
+        self.bench: Measurable = bench
         self.guard: ContentionGuard = guard or ContentionGuard()
         self.clock: Callable[[], float] = clock
         self._threads = threads

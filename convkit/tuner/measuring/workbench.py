@@ -38,7 +38,7 @@ class Runner(Protocol):
     def time(self, repeats: int) -> float: ...
 
 
-class Bench(Protocol):
+class Measurable(Protocol):
     """What a race needs to know about a problem."""
 
     def runner(self, candidate: Candidate) -> Runner: ...
@@ -58,7 +58,7 @@ class CandidateError(Exception):
 
 
 def admit(
-    bench: Bench, candidate: Candidate, clock: Callable[[], float] = time.perf_counter
+    bench: Measurable, candidate: Candidate, clock: Callable[[], float] = time.perf_counter
 ) -> tuple[Runner, float, float]:
     """The correctness gate: what runs the candidate, its error, and the seconds of its first run; or CandidateError."""
     try:
