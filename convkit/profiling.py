@@ -8,7 +8,7 @@ import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 
@@ -18,7 +18,7 @@ from convkit.tables import aligned
 
 __all__ = ["Record", "profile"]
 
-_problem = cache(Problem.from_core)
+_problem = lru_cache(4096)(Problem.from_core)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,50 +2,34 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from convkit.tuner.choosing.explanation import Explanation, explain, explain_problem
     from convkit.tuner.choosing.selector import Choice, UnsupportedAlgorithmError, choose, is_complete
     from convkit.tuner.measuring.tune import tune_problem
-    from convkit.tuner.modes import NotMeasuredError, reload, tuning
-
-_HOMES = {
-    "Choice": "convkit.tuner.choosing.selector",
-    "Explanation": "convkit.tuner.choosing.explanation",
-    "NotMeasuredError": "convkit.tuner.modes",
-    "UnsupportedAlgorithmError": "convkit.tuner.choosing.selector",
-    "choose": "convkit.tuner.choosing.selector",
-    "explain": "convkit.tuner.choosing.explanation",
-    "explain_problem": "convkit.tuner.choosing.explanation",
-    "is_complete": "convkit.tuner.choosing.selector",
-    "reload": "convkit.tuner.modes",
-    "tune_problem": "convkit.tuner.measuring.tune",
-    "tuning": "convkit.tuner.modes",
-}
+    from convkit.tuner.modes import NotMeasuredError, tuning
+    from convkit.tuner.process import reload
 
 __all__ = [
-    "Choice",
-    "Explanation",
-    "NotMeasuredError",
-    "UnsupportedAlgorithmError",
-    "choose",
-    "explain",
-    "explain_problem",
-    "is_complete",
-    "reload",
-    "tune_problem",
-    "tuning",
-]
+    "Choice", "Explanation", "NotMeasuredError", "UnsupportedAlgorithmError", "choose", "explain", "explain_problem",
+    "is_complete", "reload", "tune_problem", "tuning",
+]  # fmt: skip
 
+# Where each name's module is; the others are the selector's.
+_HOMES = {
+    "Explanation": "choosing.explanation", "explain": "choosing.explanation", "explain_problem": "choosing.explanation",
+    "NotMeasuredError": "modes", "tuning": "modes", "reload": "process", "tune_problem": "measuring.tune",
+}  # fmt: skip
 
-def __getattr__(name: str) -> Any:
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from convkit.tuner.locks import planning
+if not TYPE_CHECKING:
 
-    with planning:
-        from importlib import import_module
+    def __getattr__(name: str) -> object:
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from convkit.tuner.locks import planning
 
-        return getattr(import_module(home), name)
+        with planning:
+            from importlib import import_module
+
+            return getattr(import_module(f"{__name__}.{_HOMES.get(name, 'choosing.selector')}"), name)

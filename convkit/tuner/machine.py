@@ -37,31 +37,15 @@ class MachineClass(NamedTuple):
         match = re.fullmatch(_KEY, text, re.ASCII) if len(text) <= 200 else None
         if match is None:
             raise ValueError(f"not a machine class: {text[:200]!r}")
-        values = match.groupdict()
-        return cls(
-            values["vendor"],
-            int(values["family"]),
-            int(values["model"]),
-            int(values["stepping"]),
-            values["isa"],
-            *(1024 * int(values[level]) for level in ("l1d", "l2", "l3")),
-        )
+        vendor, family, model, stepping, isa, *caches = match.groups()
+        return cls(vendor, int(family), int(model), int(stepping), isa, *(1024 * int(size) for size in caches))
 
     def like(self, other: MachineClass) -> bool:
         """True where shipped and site trials of `other` count here: same vendor, family, model, ISA and L2."""
-        return (self.vendor, self.family, self.model, self.isa, self.l2) == (
-            other.vendor,
-            other.family,
-            other.model,
-            other.isa,
-            other.l2,
-        )
+        return other._replace(stepping=self.stepping, l1d=self.l1d, l3=self.l3) == self
 
 
-_KEY = (
-    r"(?P<vendor>\w{1,40})-(?P<family>\d{1,6})-(?P<model>\d{1,6})-(?P<stepping>\d{1,6})-(?P<isa>\w{1,40})"
-    r"-l1d(?P<l1d>\d{1,12})k-l2(?P<l2>\d{1,12})k-l3(?P<l3>\d{1,12})k"
-)
+_KEY = r"(\w{1,40})-(\d{1,6})-(\d{1,6})-(\d{1,6})-(\w{1,40})-l1d(\d{1,12})k-l2(\d{1,12})k-l3(\d{1,12})k"
 
 
 class Context(NamedTuple):
@@ -77,21 +61,10 @@ def machine_class() -> MachineClass:
     """The class of this machine with the instruction set that is active in this process."""
     from convkit import _core
 
-    return machine_class_of(_core.cpu(), _core.active_isa())
-
-
-def machine_class_of(cpu: dict[str, Any], isa: str) -> MachineClass:
-    """The machine class behind what CPUID told."""
-    return MachineClass(
-        vendor=re.sub(r"\W", "", cpu["vendor"])[:40] or "unknown",
-        family=cpu["family"],
-        model=cpu["model"],
-        stepping=cpu["stepping"],
-        isa=isa,
-        l1d=cpu["l1d"],
-        l2=cpu["l2"],
-        l3=cpu["l3"],
-    )
+    cpu = _core.cpu()
+    vendor = re.sub(r"\W", "", cpu["vendor"])[:40] or "unknown"
+    numbers = {name: cpu[name] for name in ("family", "model", "stepping", "l1d", "l2", "l3")}
+    return MachineClass(vendor=vendor, isa=_core.active_isa(), **numbers)
 
 
 def affinity_class(topology: str = _TOPOLOGY, allowed: set[int] | None = None) -> str:
@@ -137,28 +110,18 @@ def facts() -> dict[str, Any]:
 
     from convkit import _core
 
-    cpu = _core.cpu()
     found: dict[str, Any] = {
-        "brand": cpu.get("brand", ""),
-        "cpus": os.cpu_count() or 0,
-        "kernel": platform.release(),
+        "brand": _core.cpu().get("brand", ""), "cpus": os.cpu_count() or 0, "kernel": platform.release(),
         "hypervisor": False,
-    }
+    }  # fmt: skip
     try:
         with open("/proc/cpuinfo") as stream:
-            lines = stream.read().splitlines()
-        for line in lines:
-            name, _, value = (part.strip() for part in line.partition(":"))
-            if name == "microcode":
-                found["microcode"] = value
-            elif name == "cpu MHz":
-                found["mhz"] = value
-            elif name == "flags":
-                found["hypervisor"] = "hypervisor" in value.split()
-            elif not name and len(found) > 4:
-                break
+            first, _, _ = stream.read().partition("\n\n")
     except OSError:
-        pass
+        return found
+    told = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in first.splitlines())}
+    found["hypervisor"] = "hypervisor" in told.get("flags", "").split()
+    found.update({key: told[name] for key, name in (("microcode", "microcode"), ("mhz", "cpu MHz")) if name in told})
     return found
 
 

@@ -25,6 +25,7 @@ from convkit.tuner.machine import Context, context, machine_class
 from convkit.tuner.process import Slot
 
 MEASURED_TIERS = ("user", "site", "shipped")
+_MOST_CASES = 256
 
 
 class UnsupportedAlgorithmError(ValueError):
@@ -188,9 +189,27 @@ class Case:
     def choose(self, constraints: Constraints | None = None, algorithm: object = None) -> Choice:
         """The fastest kernel that is known, or else estimated or predicted, and that satisfies the constraints."""
         constraints = constraints or self.task.constraints()
-        if algorithm is not None:
-            return self._forced(algorithm, constraints._replace(accuracy="fast"))
-        return self._known(constraints) or self._estimated(constraints) or self.model_choice(constraints)
+        if isinstance(algorithm, Choice):
+            return self._given(algorithm)
+        if algorithm is not None and not isinstance(algorithm, str):
+            raise TypeError(f"algorithm must be a name or a choice from explain, got {type(algorithm).__name__}")
+        key = constraints, self.here, algorithm
+        choices = self._selector.choices
+        with planning:
+            if key not in choices:
+                choices[key] = self._choose(constraints) if algorithm is None else self._named(algorithm, constraints)
+            return choices[key]
+
+    def _choose(self, constraints: Constraints, kernels: Sequence[Kernel] | None = None) -> Choice:
+        for answer in self.answers:
+            ties = answer.ranking.ties(constraints, kernels)
+            if ties:
+                return self._measured_choice(answer, ties[0])
+        for candidate, seconds, error in self.estimates() if kernels is None else ():
+            workspace = self.task.workspace(candidate)
+            if constraints.refusal(candidate, workspace, error) is None:
+                return self._choice(candidate, "neighbour", seconds, workspace)
+        return self.model_choice(constraints, kernels)
 
     def model_choice(self, constraints: Constraints | None = None, kernels: Sequence[Kernel] | None = None) -> Choice:
         """What the cost model alone would choose, of the kernels or of all."""
@@ -205,13 +224,6 @@ class Case:
         why = "; ".join(refusals) or "no kernel takes it"
         raise UnsupportedAlgorithmError(f"no kernel satisfies this call for {self.task.problem} ({why})")
 
-    def _known(self, constraints: Constraints, kernels: Sequence[Kernel] | None = None) -> Choice | None:
-        for answer in self.answers:
-            ties = answer.ranking.ties(constraints, kernels)
-            if ties:
-                return self._measured_choice(answer, ties[0])
-        return None
-
     def _measured_choice(self, answer: TierAnswer, best: Ranked) -> Choice:
         epilogue = "" if best.epilogue == self.task.problem.epilogue_text else best.epilogue
         return Choice(
@@ -219,33 +231,25 @@ class Case:
             best.workspace, not answer.ranking.complete, epilogue,
         )  # fmt: skip
 
-    def _estimated(self, constraints: Constraints) -> Choice | None:
-        for candidate, seconds, error in self.estimates():
-            workspace = self.task.workspace(candidate)
-            if constraints.refusal(candidate, workspace, error) is None:
-                return self._choice(candidate, "neighbour", seconds, workspace)
-        return None
-
     def _choice(self, candidate: Candidate, tier: str, seconds: float, workspace: int) -> Choice:
         return Choice(self.task.problem, self.task.threads, candidate, tier, seconds, False, None, workspace)
 
-    def _forced(self, algorithm: object, constraints: Constraints) -> Choice:
+    def _given(self, choice: Choice) -> Choice:
         task = self.task
-        if isinstance(algorithm, Choice):
-            candidate = task.resolve(algorithm.kernel, algorithm.parameters)
-            if candidate is None:
-                raise self._unsupported(f"the choice {algorithm.kernel}{algorithm.parameters}")
-            return algorithm._replace(
-                problem=task.problem, threads=task.threads, candidate=candidate, tier="forced",
-                workspace=task.workspace(candidate),
-            )  # fmt: skip
-        if not isinstance(algorithm, str):
-            raise TypeError(f"algorithm must be a name or a choice from explain, got {type(algorithm).__name__}")
-        kernels = [kernel for kernel in task.competitors if kernel.family == algorithm]
-        kernels = kernels or [kernel for kernel in task.applicable() if kernel.name == algorithm]
+        candidate = task.resolve(choice.kernel, choice.parameters)
+        if candidate is None:
+            raise self._unsupported(f"the choice {choice.kernel}{choice.parameters}")
+        return choice._replace(
+            problem=task.problem, threads=task.threads, candidate=candidate, tier="forced",
+            workspace=task.workspace(candidate),
+        )  # fmt: skip
+
+    def _named(self, name: str, constraints: Constraints) -> Choice:
+        kernels = [kernel for kernel in self.task.competitors if kernel.family == name]
+        kernels = kernels or [kernel for kernel in self.task.applicable() if kernel.name == name]
         if not kernels:
-            raise self._unsupported(repr(algorithm))
-        return self._known(constraints, kernels) or self.model_choice(constraints, kernels)
+            raise self._unsupported(repr(name))
+        return self._choose(constraints._replace(accuracy="fast"), kernels)
 
     def _unsupported(self, what: str) -> UnsupportedAlgorithmError:
         kernels = self.task.applicable()
@@ -257,7 +261,9 @@ class Case:
 
 
 class Selector:
-    """Chooses kernels. What a tier said of a problem is kept while the process lives, so that choices do not change.
+    """Chooses kernels. A choice is kept while the process lives, so that one call gives the same bits again.
+
+    What led to it is kept for the problems asked about last.
 
     Parameters
     ----------
@@ -285,16 +291,18 @@ class Selector:
         self.tiers: tuple[Tier, ...] = (user, *others)
         self.constants: Constants = constants or default_constants()
         self.context_of: Callable[[int], Context] = context_of
+        self.choices: dict[tuple[Constraints, Context, str | None], Choice] = {}
         self._cases: dict[tuple[Problem, Context], Case] = {}
         self._neighbourhoods: dict[Context, Neighbourhood] = {}
 
     def on(self, problem: Problem, threads: int) -> Case:
         """What is known of a problem for a team in this process's present context."""
         here = self.context_of(threads)
-        case = self._cases.get((problem, here))
-        if case is None:
-            with planning:
-                case = self._cases.setdefault((problem, here), Case(self, self.inventory.on(problem, threads), here))
+        with planning:
+            case = self._cases.pop((problem, here), None) or Case(self, self.inventory.on(problem, threads), here)
+            self._cases[problem, here] = case
+            if len(self._cases) > _MOST_CASES:
+                del self._cases[next(iter(self._cases))]
         return case
 
     def choose(
@@ -324,8 +332,9 @@ class Selector:
         bare = problem.bare()
         with planning:
             self._neighbourhoods.clear()
-            for key in [key for key in self._cases if key[0][:3] == bare[:3] and key[0].bare() == bare]:
-                del self._cases[key]
+            self._cases = {key: case for key, case in self._cases.items() if key[0].bare() != bare}
+            for key in [key for key in self.choices if key[0].problem.bare() == bare]:
+                del self.choices[key]
 
 
 @Slot
