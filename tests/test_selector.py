@@ -306,3 +306,19 @@ def test_evidence_is_read_once() -> None:
 
 def test_an_empty_batch_needs_no_evidence() -> None:
     assert selector_over(CORE).choose(PROBLEM.replace(n=0), 1).tier == "model"
+
+
+def test_a_choice_outlives_what_led_to_it() -> None:
+    """Evidence is kept for the problems asked about last; an answer stays the same all the same."""
+    own = session()
+    memory = memory_of((own, trial(own, "gemm", 1.0)))
+    selector = selector_over(CORE, memory)
+    first = selector.on(PROBLEM, 1)
+    choice = first.choose()
+    for h in range(20, 320):
+        selector.choose(PROBLEM.replace(h=h), 1)
+    memory.record(own, [trial(own, "winograd", 0.5)], store=False)
+    assert selector.on(PROBLEM, 1) is not first
+    assert selector.choose(PROBLEM, 1) is choice
+    selector.forget(PROBLEM.replace(bias=True))
+    assert selector.choose(PROBLEM, 1).family == "winograd"

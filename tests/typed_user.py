@@ -51,7 +51,7 @@ def tuner(x: F32, w: F32) -> None:
         ck.conv2d(x, w, algorithm=ck.explain(x.shape, w.shape, bias=True, dtype=np.float32).choice)
     explanation = ck.explain(x, w, op="input_grad", accuracy=0.5)
     assert_type(explanation.choice.kernel, str)
-    assert_type([row.seconds for row in explanation.rows], list[float | None])
+    assert_type([row.seconds for row in explanation.rows], list[float])
     assert_type(p.records[0].problem.flops, int)
     ck.tuning(mode="fastest")  # type: ignore[arg-type]
     ck.explain(x, w, op="backward")  # type: ignore[arg-type]

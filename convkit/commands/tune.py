@@ -310,7 +310,7 @@ def _regret(job: Job, predicted: Choice, choice: Choice) -> Iterable[float]:
     from convkit import tuner
 
     for row in tuner.explain_problem(job.problem, threads=job.threads).rows:
-        if row.measured and row.seconds and row.candidate == predicted.candidate:
+        if row.measured and row.status != "failed" and row.candidate == predicted.candidate:
             yield max(1.0, row.seconds / choice.seconds)
 
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from convkit.problem import Problem, of_call
 from convkit.tables import aligned, bytes_text
-from convkit.tuner.choosing.ranking import Ranked
-from convkit.tuner.choosing.selector import Case, Choice, Selector, TierAnswer, selector
-from convkit.tuner.inventory import Candidate, Constraints
+from convkit.tuner.choosing.ranking import Ranking, Row
+from convkit.tuner.choosing.selector import Case, Choice, Selector, selector
+from convkit.tuner.inventory import Constraints
 from convkit.tuner.locks import planning
 
 if TYPE_CHECKING:
@@ -34,72 +35,6 @@ _TEXTS = (0, 1, 2, 4, 8)
 
 
 @dataclass(frozen=True, slots=True)
-class ExplanationRow:
-    """One candidate.
-
-    Attributes
-    ----------
-    candidate : Candidate
-    status : str
-        "complete", "raced out", "failed", "estimated" or "predicted".
-    verdict : str
-        "chosen", or why it was not.
-    workspace : int
-        Bytes.
-    seconds : float or None
-        Median or prediction; None where the candidate failed.
-    ratio, low, high : float or None
-        Time relative to the fastest measured candidate, and its interval.
-    error : float or None
-        Measured RMS error relative to RMS(y).
-    """
-
-    candidate: Candidate
-    status: str
-    verdict: str
-    workspace: int = 0
-    seconds: float | None = None
-    ratio: float | None = None
-    low: float | None = None
-    high: float | None = None
-    error: float | None = None
-
-    @property
-    def kernel(self) -> str:
-        """The kernel's full name."""
-        return self.candidate.kernel.name
-
-    @property
-    def parameters(self) -> tuple[int, ...]:
-        """The parameters in the order of the kernel's schema."""
-        return self.candidate.parameters
-
-    @property
-    def measured(self) -> bool:
-        """The candidate was run."""
-        return self.status not in ("estimated", "predicted")
-
-    def cells(self) -> tuple[str, ...]:
-        """The row as the table shows it."""
-        return (
-            "*" if self.verdict == "chosen" else "",
-            self.kernel,
-            ",".join(map(str, self.parameters)),
-            "" if self.seconds is None else f"{1e3 * self.seconds:.3f}",
-            "measured" if self.measured else self.status,
-            "" if self.ratio is None else f"{self.ratio:.3f}",
-            "" if self.error is None else f"{self.error:.1e}",
-            bytes_text(self.workspace),
-            self.verdict,
-        )
-
-    def record(self) -> dict[str, Any]:
-        """The row for JSON."""
-        names = ("kernel", "parameters", "seconds", "measured", "ratio", "low", "high", "error", "workspace", "status")
-        return {name: getattr(self, name) for name in (*names, "verdict")}
-
-
-@dataclass(frozen=True, slots=True)
 class Explanation:
     """What `explain` found. ``str()`` is a table; `choice` can be given to ``conv2d(algorithm=)``."""
 
@@ -107,7 +42,7 @@ class Explanation:
     choice: Choice
     tiers: tuple[tuple[str, str], ...]
     missing: tuple[str, ...]
-    rows: tuple[ExplanationRow, ...]
+    rows: tuple[Row, ...]
 
     @property
     def problem(self) -> Problem:
@@ -132,7 +67,7 @@ class Explanation:
         return lines
 
     def __str__(self) -> str:
-        return "\n".join([*self._head(), *aligned([_COLUMNS, *(row.cells() for row in self.rows)], _TEXTS)])
+        return "\n".join([*self._head(), *aligned([_COLUMNS, *map(_cells, self.rows)], _TEXTS)])
 
     __repr__ = __str__
 
@@ -144,27 +79,45 @@ class Explanation:
 
         table = Table(*_COLUMNS[1:], title=f"{self.problem}")
         for row in self.rows:
-            table.add_row(*row.cells()[1:], style="bold green" if row.verdict == "chosen" else None)
+            table.add_row(*_cells(row)[1:], style="bold green" if row.verdict == "chosen" else None)
         return Group(Text("\n".join(self._head())), table)
 
     def to_json(self) -> str:
         """Everything as one JSON object."""
-        choice = self.choice
-        names = ("kernel", "family", "parameters", "tier", "seconds", "measured", "error", "workspace", "stale")
+        row = ("kernel", "parameters", "seconds", "measured", "ratio", "low", "high", "error", "workspace", "status")
+        choice = ("kernel", "family", "parameters", "tier", "seconds", "measured", "error", "workspace", "stale")
         value = {
             "problem": str(self.problem),
             "threads": self.threads,
             "accuracy": self.constraints.accuracy,
             "workspace_limit": self.constraints.workspace_limit,
             "choice": {
-                "problem": str(self.problem), "threads": self.threads, "epilogue": choice.epilogue,
-                **{name: getattr(choice, name) for name in names},
+                "problem": str(self.problem), "threads": self.threads, **_record(self.choice, (*choice, "epilogue"))
             },
             "tiers": dict(self.tiers),
             "missing": list(self.missing),
-            "rows": [row.record() for row in self.rows],
+            "rows": [_record(one, (*row, "verdict")) for one in self.rows],
         }  # fmt: skip
         return json.dumps(value, indent=1)
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    return (
+        "*" if row.verdict == "chosen" else "",
+        row.kernel,
+        ",".join(map(str, row.parameters)),
+        "" if math.isinf(row.seconds) else f"{1e3 * row.seconds:.3f}",
+        "measured" if row.measured else row.status,
+        "" if math.isinf(row.ratio) else f"{row.ratio:.3f}",
+        "" if row.error is None else f"{row.error:.1e}",
+        bytes_text(row.workspace),
+        row.verdict,
+    )
+
+
+def _record(row: Row | Choice, names: Iterable[str]) -> dict[str, Any]:
+    values = ((name, getattr(row, name)) for name in names)
+    return {name: None if value == math.inf else value for name, value in values}
 
 
 def explain(
@@ -246,20 +199,27 @@ def explain_problem(
         case = (choosing or selector()).on(problem, threads)
         constraints = case.task.constraints(accuracy, workspace_limit)
         choice = case.choose(constraints, algorithm)
-        answering = next((a for a in case.answers if a.tier == choice.tier and a.ranking.ranked), None)
-        rows = [] if answering is None else list(_measured_rows(answering, constraints, choice))
-        rows += _estimated_rows(case, constraints, choice) if choice.tier == "neighbour" else []
-        rows += _predicted_rows(case, constraints, choice, {row.kernel for row in rows})
-        missing = answering.ranking.missing if answering is not None else ()
-        return Explanation(constraints, choice, tuple(_tier_lines(case, choice)), missing, tuple(rows))
+        answer = next((a for a in case.answers if a.tier == choice.tier and a.ranking.ranked), None)
+        ranking = case.estimates() if choice.tier == "neighbour" else answer.ranking if answer else Ranking()
+        known = {row.kernel for row in (*ranking.ranked, *ranking.failed)}
+        predicted = case.predictions([kernel for kernel in case.task.competitors if kernel.name not in known])
+        ties = {row.candidate for row in ranking.ties(constraints)}
+        rows = [
+            *(_judged(row, choice, constraints, _loss(row, row.candidate in ties, choice)) for row in ranking.ranked),
+            *ranking.failed,
+            *(
+                _judged(row, choice, constraints, "not measured" if known else "predicted slower")
+                for row in predicted.ranked
+            ),
+        ]
+        return Explanation(constraints, choice, tuple(_tier_lines(case, choice)), ranking.missing, tuple(rows))
 
 
 def _tier_lines(case: Case, choice: Choice) -> Iterator[tuple[str, str]]:
-    for answer in case.answers:
-        rows = answer.ranking.ranked
-        epilogues = ", ".join(sorted({row.epilogue for row in rows}))
-        what = f"{len(rows)} candidates measured with {epilogues}" if rows else "nothing"
-        yield answer.tier, f"{what} ({answer.outcome}){', answered' if answer.tier == choice.tier else ''}"
+    for tier, ranking, outcome in case.answers:
+        epilogues = ", ".join(sorted({row.epilogue for row in ranking.ranked}))
+        what = f"{len(ranking.ranked)} candidates measured with {epilogues}" if ranking.ranked else "nothing"
+        yield tier, f"{what} ({outcome}){', answered' if tier == choice.tier else ''}"
     if choice.tier in ("neighbour", "model"):
         nearby = "; ".join(f"{near.distance:.2f} doublings away {near.task}" for near in case.neighbours)
         answered = ", answered" if choice.tier == "neighbour" else ""
@@ -267,40 +227,17 @@ def _tier_lines(case: Case, choice: Choice) -> Iterator[tuple[str, str]]:
     yield "model", "answered" if choice.tier == "model" else "not asked"
 
 
-def _measured_rows(answer: TierAnswer, constraints: Constraints, choice: Choice) -> Iterator[ExplanationRow]:
-    ties = {row.candidate for row in answer.ranking.ties(constraints)}
-    for row in answer.ranking.ranked:
-        loss = constraints.refusal(row.candidate, row.workspace, row.error) or _loss(row, row.candidate in ties, choice)
-        verdict = "chosen" if row.candidate == choice.candidate else loss
-        yield ExplanationRow(
-            row.candidate, row.status, verdict, row.workspace, row.seconds, row.ratio, row.low, row.high, row.error
-        )
-    for candidate, reason in answer.ranking.failed:
-        yield ExplanationRow(candidate, "failed", reason)
+def _judged(row: Row, choice: Choice, constraints: Constraints, loss: str) -> Row:
+    if row.candidate == choice.candidate:
+        return row._replace(verdict="chosen")
+    return row._replace(verdict=constraints.refusal(row.candidate, row.workspace, row.error) or loss)
 
 
-def _loss(ranked: Ranked, tied: bool, choice: Choice) -> str:
-    doubts = [text for flag, text in ((ranked.outdated, "older revision"), (ranked.doubtful, "contended")) if flag]
+def _loss(row: Row, tied: bool, choice: Choice) -> str:
+    if not row.measured:
+        return f"{row.ratio:.2f} times the fastest estimate"
+    doubts = [text for flag, text in ((row.outdated, "older revision"), (row.doubtful, "contended")) if flag]
     suffix = f" ({', '.join(doubts)})" if doubts else ""
     if tied:
         return f"tied; {choice.kernel} is more exact, smaller or listed first{suffix}"
-    return f"{'raced out, ' if ranked.status == 'raced out' else ''}{ranked.ratio:.2f} times the fastest{suffix}"
-
-
-def _estimated_rows(case: Case, constraints: Constraints, choice: Choice) -> Iterator[ExplanationRow]:
-    found = case.estimates()
-    for candidate, seconds, error in found:
-        workspace = case.task.workspace(candidate)
-        ratio = seconds / found[0].seconds
-        loss = constraints.refusal(candidate, workspace, error) or f"{ratio:.2f} times the fastest estimate"
-        verdict = "chosen" if candidate == choice.candidate else loss
-        yield ExplanationRow(candidate, "estimated", verdict, workspace, seconds, ratio, error=error)
-
-
-def _predicted_rows(case: Case, constraints: Constraints, choice: Choice, known: set[str]) -> Iterator[ExplanationRow]:
-    kernels = [kernel for kernel in case.task.competitors if kernel.name not in known]
-    for seconds, candidate in case.predicted(kernels):
-        workspace = case.task.workspace(candidate)
-        loss = constraints.refusal(candidate, workspace, None) or ("not measured" if known else "predicted slower")
-        verdict = "chosen" if candidate == choice.candidate else loss
-        yield ExplanationRow(candidate, "predicted", verdict, workspace, seconds)
+    return f"{'raced out, ' if row.status == 'raced out' else ''}{row.ratio:.2f} times the fastest{suffix}"

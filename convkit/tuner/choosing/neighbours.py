@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 from convkit.problem import Problem
 from convkit.tuner.choosing.cost_model import Constants
-from convkit.tuner.choosing.ranking import Ranked, Ranking
-from convkit.tuner.inventory import Candidate, Task
+from convkit.tuner.choosing.ranking import Ranking, Row, expectations
+from convkit.tuner.inventory import Task
 
 # In doublings: a neighbour differs by this much over all sizes together at most.
 CUT_OFF = 2.0
@@ -51,14 +51,6 @@ class Neighbour(NamedTuple):
     task: Task
     distance: float
     lessons: Mapping[str, Lesson]
-
-
-class Estimate(NamedTuple):
-    """A candidate with the time that its neighbours suggest."""
-
-    candidate: Candidate
-    seconds: float
-    error: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +134,7 @@ def lessons(task: Task, ranking: Ranking, constants: Constants) -> dict[str, Les
     ranked = ranking.ranked
     # Ratios times this are seconds.
     scale = ranked[0].seconds / ranked[0].ratio if ranked and ranked[0].seconds else 1.0
-    of_kernels: dict[str, list[Ranked]] = {}
+    of_kernels: dict[str, list[Row]] = {}
     for row in ranked:
         of_kernels.setdefault(row.candidate.kernel.name, []).append(row)
     found = {}
@@ -157,7 +149,7 @@ def lessons(task: Task, ranking: Ranking, constants: Constants) -> dict[str, Les
     return found
 
 
-def estimates(task: Task, neighbours: Sequence[Neighbour], constants: Constants) -> list[Estimate]:
+def estimates(task: Task, neighbours: Sequence[Neighbour], constants: Constants) -> Ranking:
     """Times of the kernels that the neighbours know, fastest first."""
     weights = [0.5 ** (neighbour.distance / _HALF_WEIGHT) for neighbour in neighbours]
     found = []
@@ -173,5 +165,5 @@ def estimates(task: Task, neighbours: Sequence[Neighbour], constants: Constants)
         correction = sum(weight * lesson.correction for weight, lesson in known)
         mean = correction / (_MODEL_WEIGHT + sum(weight for weight, _ in known))
         error = max((lesson.error for _, lesson in known if lesson.error is not None), default=None)
-        found.append(Estimate(candidate, constants.predict(task, candidate) * math.exp(mean), error))
-    return sorted(found, key=lambda e: (e.seconds, e.candidate.kernel.index))
+        found.append((candidate, constants.predict(task, candidate) * math.exp(mean), error))
+    return expectations("estimated", found, task)

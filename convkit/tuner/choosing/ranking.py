@@ -7,7 +7,8 @@ changes times, but hardly their order: a session with another epilogue counts as
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from convkit.tuner.choosing.intervals import median
@@ -21,15 +22,21 @@ if TYPE_CHECKING:
 TIE_LIMIT = 1.03
 
 
-class Ranked(NamedTuple):
+class Row(NamedTuple):
     """A candidate with all that is known of it here.
 
     Attributes
     ----------
+    status : str
+        "complete", "raced out", "failed", "estimated" or "predicted".
+    seconds : float
+        Median time in the newest session that counts, or what is expected; infinite where the candidate failed.
     ratio, low, high : float
         Time relative to the best candidate of the problem, and the interval of it.
-    seconds : float
-        Median time in the newest session that counts.
+    error : float or None
+        Measured RMS error relative to RMS(y), on normal data.
+    workspace : int
+        Bytes.
     epilogue : str
         The one that it was measured with, as a problem's text has it.
     default : bool
@@ -38,26 +45,42 @@ class Ranked(NamedTuple):
         Known only from an older revision of the kernel.
     doubtful : bool
         Known only from a contended session, or from one that was bound to CPUs in another way.
+    verdict : str
+        In an explanation "chosen", or why it was not.
     """
 
     candidate: Candidate
-    ratio: float
-    low: float
-    high: float
-    seconds: float
-    error: float | None
-    workspace: int
     status: str
-    reason: str
-    n: int
-    epilogue: str
-    default: bool
-    outdated: bool
-    doubtful: bool
+    seconds: float = math.inf
+    ratio: float = math.inf
+    low: float = math.inf
+    high: float = math.inf
+    error: float | None = None
+    workspace: int = 0
+    epilogue: str = ""
+    default: bool = True
+    outdated: bool = False
+    doubtful: bool = False
+    verdict: str = ""
+
+    @property
+    def kernel(self) -> str:
+        """The kernel's full name."""
+        return self.candidate.kernel.name
+
+    @property
+    def parameters(self) -> tuple[int, ...]:
+        """The parameters in the order of the kernel's schema."""
+        return self.candidate.parameters
+
+    @property
+    def measured(self) -> bool:
+        """The candidate was run."""
+        return self.status not in ("estimated", "predicted")
 
 
 class Ranking(NamedTuple):
-    """All candidates of a problem with evidence, fastest first, those that failed, and kernels not yet measured.
+    """The candidates that something is known of, fastest first, those that failed, and kernels not yet measured.
 
     Attributes
     ----------
@@ -67,8 +90,8 @@ class Ranking(NamedTuple):
         Those of them without any trial at their current revision.
     """
 
-    ranked: tuple[Ranked, ...] = ()
-    failed: tuple[tuple[Candidate, str], ...] = ()
+    ranked: Sequence[Row] = ()
+    failed: Sequence[Row] = ()
     missing: tuple[str, ...] = ()
     untried: tuple[str, ...] = ()
 
@@ -77,16 +100,13 @@ class Ranking(NamedTuple):
         """Every applicable kernel has a trial at its current revision, on a machine that was not contended."""
         return not self.missing
 
-    def allowed(self, constraints: Constraints) -> list[Ranked]:
+    def allowed(self, constraints: Constraints) -> list[Row]:
         """The candidates that may answer a call, fastest first."""
         return [row for row in self.ranked if constraints.refusal(row.candidate, row.workspace, row.error) is None]
 
-    def ties(self, constraints: Constraints, among: Iterable[Kernel] | None = None) -> list[Ranked]:
+    def ties(self, constraints: Constraints, among: Collection[Kernel] | None = None) -> list[Row]:
         """Of those that may answer, the ones as good as the best: least error first, then defaults, least workspace."""
-        allowed = self.allowed(constraints)
-        if among is not None:
-            kernels = set(among)
-            allowed = [row for row in allowed if row.candidate.kernel in kernels]
+        allowed = [row for row in self.allowed(constraints) if among is None or row.candidate.kernel in among]
         if not allowed:
             return []
         best = allowed[0]
@@ -95,6 +115,17 @@ class Ranking(NamedTuple):
         return sorted(
             ties, key=lambda r: (r.candidate.kernel.error_class, not r.default, r.workspace, r.candidate.kernel.index)
         )
+
+
+def expectations(status: str, expected: Iterable[tuple[Candidate, float, float | None]], task: Task) -> Ranking:
+    """Rank candidates by seconds that are expected, not measured; given with them and with their kernels' errors."""
+    found = sorted(expected, key=lambda item: (item[1], item[0].kernel.index))
+    rows = []
+    for candidate, seconds, error in found:
+        # As good as the best is only who is as fast: nothing is known of how far these figures can be trusted.
+        ratio = seconds / found[0][1]
+        rows.append(Row(candidate, status, seconds, ratio, ratio, ratio, error, task.workspace(candidate)))
+    return Ranking(rows)
 
 
 class _Measured(NamedTuple):
@@ -124,7 +155,7 @@ def rank(evidence: Sequence[tuple[Session, Trial]], task: Task, context: Context
     """Rank what the evidence knows. Every kernel name and parameter in it is checked against the inventory here."""
     names = [kernel.name for kernel in task.competitors]
     measured: list[_Measured] = []
-    failed: dict[Candidate, str] = {}
+    failed: dict[Candidate, Row] = {}
     tried: set[str] = set()
     settled: set[str] = set()
     for session, trial in evidence:
@@ -135,7 +166,7 @@ def rank(evidence: Sequence[tuple[Session, Trial]], task: Task, context: Context
             measured.append(_Measured(session, trial, candidate, epilogue_in(trial.problem)))
             continue
         if trial.revision == candidate.kernel.revision:
-            failed[candidate] = trial.reason
+            failed[candidate] = Row(candidate, "failed", verdict=trial.reason)
             tried.add(candidate.kernel.name)
             settled.update(() if session.contended else (candidate.kernel.name,))
     # Trials that a better session outdoes still tell how the sessions compare.
@@ -154,7 +185,7 @@ def rank(evidence: Sequence[tuple[Session, Trial]], task: Task, context: Context
     rows = [row._replace(ratio=row.ratio / best, low=row.low / best, high=row.high / best) for row in rows]
     rows.sort(key=lambda row: (row.ratio, row.candidate.kernel.index, row.candidate.parameters))
     missing = tuple(name for name in names if name not in settled)
-    return Ranking(tuple(rows), tuple(failed.items()), missing, tuple(name for name in names if name not in tried))
+    return Ranking(rows, [*failed.values()], missing, tuple(name for name in names if name not in tried))
 
 
 class _Scales:
@@ -219,7 +250,7 @@ def _ratios(group: Sequence[_Measured]) -> tuple[float, dict[Candidate, float]]:
     return (median(anchors), rated) if rated else (1.0, {m.candidate: m.trial.median or 0.0 for m in group})
 
 
-def _pool(candidate: Candidate, found: list[_Measured], scales: _Scales, task: Task, context: Context) -> Ranked:
+def _pool(candidate: Candidate, found: list[_Measured], scales: _Scales, task: Task, context: Context) -> Row:
     """One figure from the sessions that measured a candidate with the least doubt: the median of its scaled ratios."""
     doubts = [m.doubt(scales.own_epilogue, context) for m in found]
     least = min(doubts)
@@ -232,22 +263,12 @@ def _pool(candidate: Candidate, found: list[_Measured], scales: _Scales, task: T
         lows.append((m.trial.ratio_low or ratio) * factor)
         highs.append((m.trial.ratio_high or ratio) * factor)
     newest = max(best, key=lambda m: m.session.started)
-    return Ranked(
-        candidate,
-        median(ratios),
-        median(lows),
-        median(highs),
-        scales.seconds(newest, median(ratios)),
-        max((m.trial.error for m in best if m.trial.error is not None), default=None),
-        newest.trial.workspace,
-        newest.trial.status,
-        newest.trial.reason,
-        sum(m.trial.n for m in best),
-        newest.epilogue,
-        default=candidate == task.default(candidate.kernel),
-        outdated=least[0],
-        doubtful=least[1] or least[2],
-    )
+    ratio = median(ratios)
+    return Row(
+        candidate, newest.trial.status, scales.seconds(newest, ratio), ratio, median(lows), median(highs),
+        max((m.trial.error for m in best if m.trial.error is not None), default=None), newest.trial.workspace,
+        newest.epilogue, candidate == task.default(candidate.kernel), least[0], least[1] or least[2],
+    )  # fmt: skip
 
 
 def epilogue_in(problem: str) -> str:

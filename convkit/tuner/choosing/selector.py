@@ -8,16 +8,8 @@ from typing import NamedTuple
 
 from convkit.problem import Problem
 from convkit.tuner.choosing.cost_model import Constants, default_constants, load
-from convkit.tuner.choosing.neighbours import (
-    NEIGHBOURS,
-    Estimate,
-    Lesson,
-    Neighbour,
-    Neighbourhood,
-    estimates,
-    lessons,
-)
-from convkit.tuner.choosing.ranking import Ranked, Ranking, rank
+from convkit.tuner.choosing.neighbours import NEIGHBOURS, Lesson, Neighbour, Neighbourhood, estimates, lessons
+from convkit.tuner.choosing.ranking import Ranking, Row, expectations, rank
 from convkit.tuner.evidence.tiers import FileTier, Tier, UserTier
 from convkit.tuner.inventory import Candidate, Constraints, Inventory, Kernel, Task, core_inventory
 from convkit.tuner.locks import planning
@@ -127,7 +119,7 @@ class Case:
         """The first tier's answer that has evidence."""
         return next((answer for answer in self.answers if answer.ranking.ranked), None)
 
-    def allowed(self) -> list[Ranked]:
+    def allowed(self) -> list[Row]:
         """Its candidates that may answer a call which asks for nothing, fastest first."""
         return [] if self.measured is None else self.measured.ranking.allowed(self.task.constraints())
 
@@ -171,23 +163,21 @@ class Case:
         measured = self.measured
         return {} if measured is None else lessons(self.task, measured.ranking, self._selector.constants)
 
-    def estimates(self) -> list[Estimate]:
-        """Times that the neighbours suggest for the kernels they know, fastest first."""
-        near = self.neighbours
-        return estimates(self.task, near, self._selector.constants) if near else []
+    def estimates(self) -> Ranking:
+        """What the neighbours suggest for the kernels that they know."""
+        return estimates(self.task, self.neighbours, self._selector.constants)
 
     def predict(self, candidate: Candidate) -> float:
         """Seconds that the cost model expects of a candidate."""
         return self._selector.constants.predict(self.task, candidate)
 
-    def predicted(self, kernels: Iterable[Kernel] | None = None) -> list[tuple[float, Candidate]]:
-        """Each of the kernels, or every competitor, with default parameters and predicted seconds, fastest first."""
+    def predictions(self, kernels: Iterable[Kernel] | None = None) -> Ranking:
+        """What the cost model expects of each of the kernels, or of every competitor, with default parameters."""
         defaults = map(self.task.default, self.task.competitors if kernels is None else kernels)
-        found = [(self.predict(candidate), candidate) for candidate in defaults]
-        return sorted(found, key=lambda pair: (pair[0], pair[1].kernel.index))
+        return expectations("predicted", ((c, self.predict(c), None) for c in defaults), self.task)
 
     def choose(self, constraints: Constraints | None = None, algorithm: object = None) -> Choice:
-        """The fastest kernel that is known, or else estimated or predicted, and that satisfies the constraints."""
+        """The best of the first tier that has one: the databases, the neighbours, the cost model."""
         constraints = constraints or self.task.constraints()
         if isinstance(algorithm, Choice):
             return self._given(algorithm)
@@ -197,42 +187,41 @@ class Case:
         choices = self._selector.choices
         with planning:
             if key not in choices:
-                choices[key] = self._choose(constraints) if algorithm is None else self._named(algorithm, constraints)
+                kernels = None if algorithm is None else self._named(algorithm)
+                bounds = constraints if algorithm is None else constraints._replace(accuracy="fast")
+                choices[key] = self._first(self._tiers(kernels), bounds, kernels)
             return choices[key]
 
-    def _choose(self, constraints: Constraints, kernels: Sequence[Kernel] | None = None) -> Choice:
-        for answer in self.answers:
-            ties = answer.ranking.ties(constraints, kernels)
-            if ties:
-                return self._measured_choice(answer, ties[0])
-        for candidate, seconds, error in self.estimates() if kernels is None else ():
-            workspace = self.task.workspace(candidate)
-            if constraints.refusal(candidate, workspace, error) is None:
-                return self._choice(candidate, "neighbour", seconds, workspace)
-        return self.model_choice(constraints, kernels)
+    def model_choice(self, constraints: Constraints | None = None) -> Choice:
+        """What the cost model alone would choose."""
+        model = TierAnswer("model", self.predictions(), "")
+        return self._first([model], constraints or self.task.constraints())
 
-    def model_choice(self, constraints: Constraints | None = None, kernels: Sequence[Kernel] | None = None) -> Choice:
-        """What the cost model alone would choose, of the kernels or of all."""
-        constraints = constraints or self.task.constraints()
-        refusals: list[str] = []
-        for seconds, candidate in self.predicted(kernels):
-            workspace = self.task.workspace(candidate)
-            reason = constraints.refusal(candidate, workspace, None)
-            if reason is None:
-                return self._choice(candidate, "model", seconds, workspace)
-            refusals.append(f"{candidate.kernel.name}: {reason}")
-        why = "; ".join(refusals) or "no kernel takes it"
+    def _tiers(self, kernels: Sequence[Kernel] | None = None) -> Iterator[TierAnswer]:
+        yield from self.answers
+        if kernels is None:
+            yield TierAnswer("neighbour", self.estimates(), "")
+        yield TierAnswer("model", self.predictions(kernels), "")
+
+    def _first(
+        self, answers: Iterable[TierAnswer], constraints: Constraints, kernels: Sequence[Kernel] | None = None
+    ) -> Choice:
+        last: Sequence[Row] = ()
+        for tier, ranking, _ in answers:
+            ties = ranking.ties(constraints, kernels)
+            if ties:
+                return self._choice(tier, ranking, ties[0])
+            last = ranking.ranked
+        reasons = [f"{r.kernel}: {constraints.refusal(r.candidate, r.workspace, r.error)}" for r in last]
+        why = "; ".join(reasons) or "no kernel takes it"
         raise UnsupportedAlgorithmError(f"no kernel satisfies this call for {self.task.problem} ({why})")
 
-    def _measured_choice(self, answer: TierAnswer, best: Ranked) -> Choice:
-        epilogue = "" if best.epilogue == self.task.problem.epilogue_text else best.epilogue
+    def _choice(self, tier: str, ranking: Ranking, row: Row) -> Choice:
+        epilogue = "" if row.epilogue == self.task.problem.epilogue_text else row.epilogue
         return Choice(
-            self.task.problem, self.task.threads, best.candidate, answer.tier, best.seconds, True, best.error,
-            best.workspace, not answer.ranking.complete, epilogue,
+            self.task.problem, self.task.threads, row.candidate, tier, row.seconds, row.measured,
+            row.error if row.measured else None, row.workspace, not ranking.complete, epilogue,
         )  # fmt: skip
-
-    def _choice(self, candidate: Candidate, tier: str, seconds: float, workspace: int) -> Choice:
-        return Choice(self.task.problem, self.task.threads, candidate, tier, seconds, False, None, workspace)
 
     def _given(self, choice: Choice) -> Choice:
         task = self.task
@@ -244,12 +233,12 @@ class Case:
             workspace=task.workspace(candidate),
         )  # fmt: skip
 
-    def _named(self, name: str, constraints: Constraints) -> Choice:
+    def _named(self, name: str) -> list[Kernel]:
         kernels = [kernel for kernel in self.task.competitors if kernel.family == name]
         kernels = kernels or [kernel for kernel in self.task.applicable() if kernel.name == name]
         if not kernels:
             raise self._unsupported(repr(name))
-        return self._choose(constraints._replace(accuracy="fast"), kernels)
+        return kernels
 
     def _unsupported(self, what: str) -> UnsupportedAlgorithmError:
         kernels = self.task.applicable()

@@ -140,7 +140,7 @@ def entrants(case: Case) -> list[Candidate]:
     if known.ranked and known.missing:
         first = [row.candidate for row in known.ranked if not row.doubtful and not row.outdated][:2]
         kernels = [kernel for kernel in kernels if kernel.name in known.missing]
-    defaults = [candidate for _, candidate in case.predicted(kernels)]
+    defaults = [row.candidate for row in case.predictions(kernels).ranked]
     # However short the budget, there is a direct summation: for strict calls, and as an anchor that sessions share.
     direct = next((place for place, candidate in enumerate(defaults) if candidate.kernel.direct), 0)
     if direct > 1:
@@ -151,7 +151,7 @@ def entrants(case: Case) -> list[Candidate]:
 
 def default_budget(case: Case) -> float:
     """A second or two; more where a run takes milliseconds."""
-    once = next((seconds for seconds, _ in case.predicted()), 0.0)
+    once = next((row.seconds for row in case.predictions().ranked), 0.0)
     return max(min(max(1000 * once, 1.0), 2.0), min(300 * once, 4.0), min(80 * once, 10.0))
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from convkit.tables import aligned
-from convkit.tuner.choosing.ranking import Ranked
+from convkit.tuner.choosing.ranking import Row
 from convkit.tuner.choosing.selector import Case
 from convkit.tuner.inventory import Candidate
 
@@ -21,14 +21,14 @@ class Regret:
 
     Attributes
     ----------
-    best : Ranked
+    best : Row
         The fastest candidate that default accuracy and workspace allow.
     model, neighbour : float or None
         Regret of the cost model's choice and of the neighbours' choice; None where it cannot be told.
     """
 
     case: Case
-    best: Ranked
+    best: Row
     model: float | None
     neighbour: float | None
     model_choice: Candidate
@@ -44,7 +44,7 @@ def regrets(measured: Iterable[Case]) -> list[Regret]:
             continue
         ratios = {row.candidate: row.ratio / allowed[0].ratio for row in allowed}
         predicted = case.model_choice().candidate
-        estimated = (e.candidate for e in case.estimates())
+        estimated = (row.candidate for row in case.estimates().ranked)
         estimate = next((candidate for candidate in estimated if _regret(ratios, candidate) is not None), None)
         found.append(
             Regret(case, allowed[0], _regret(ratios, predicted), _regret(ratios, estimate), predicted, estimate)
