@@ -316,7 +316,7 @@ def test_a_choice_outlives_what_led_to_it() -> None:
     first = selector.on(PROBLEM, 1)
     choice = first.choose()
     for h in range(20, 320):
-        selector.choose(PROBLEM.replace(h=h), 1)
+        selector.choose(PROBLEM.replace(n=64, h=h), 1)  # too far away to be neighbours
     memory.record(own, [trial(own, "winograd", 0.5)], store=False)
     assert selector.on(PROBLEM, 1) is not first
     assert selector.choose(PROBLEM, 1) is choice
