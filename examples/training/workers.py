@@ -75,8 +75,9 @@ def empty(shape: tuple[int, ...], dtype: Any) -> Array:
     if nbytes < 1 << 16:
         return np.empty(shape, dtype)
     with _blocks_lock:
-        for i in range(len(_blocks)):
-            if nbytes <= _blocks[i].nbytes <= 2 * nbytes and _references(i) == _ALONE:
+        fitting = (i for i in range(len(_blocks)) if nbytes <= _blocks[i].nbytes <= 2 * nbytes)
+        for i in sorted(fitting, key=lambda i: _blocks[i].nbytes):
+            if _references(i) == _ALONE:
                 return np.asarray(_blocks[i][:nbytes].view(dtype).reshape(shape))
         if len(_blocks) >= KEPT:
             del _blocks[0]  # lives on as long as somebody uses it
