@@ -42,7 +42,8 @@ for _ in range(3):
     if len(losses) == 1:
         first = network.gradients.copy()
 error = trainer.error(data.test, data.test_labels, 7)
-np.savez(out / f"{group.size}-{group.rank}.npz", first=first, values=network.values, losses=losses, error=error)
+found = {"first": first, "values": network.values, "losses": losses, "error": error}
+np.savez(out / f"{group.size}x{threads}-{group.rank}.npz", **found)
 """
 
 FAIL = """
@@ -106,7 +107,7 @@ def program(tmp_path: Path, text: str) -> Path:
 
 # The study's clusters were 5 nodes of 4 cores and 4 of 5; on fewer CPUs only the results mean anything.
 @pytest.mark.parametrize(
-    ("processes", "threads", "layout"), [(2, 1, "NHWC"), (3, 1, "NCHW"), (5, 4, "NHWC"), (4, 5, "NHWC")]
+    ("processes", "threads", "layout"), [(2, 1, "NHWC"), (1, 2, "NHWC"), (3, 1, "NCHW"), (5, 4, "NHWC"), (4, 5, "NHWC")]
 )
 def test_the_step_is_that_of_one_process_with_the_joined_batch(
     tmp_path: Path, processes: int, threads: int, layout: str
@@ -115,9 +116,9 @@ def test_the_step_is_that_of_one_process_with_the_joined_batch(
     for count, team in ((1, 1), (processes, threads)):
         done = mpi(count, path, tmp_path, team, layout)
         assert done.returncode == 0, done.stderr
-    alone = np.load(tmp_path / "1-0.npz")
+    alone = np.load(tmp_path / "1x1-0.npz")
     for rank in range(processes):
-        found = np.load(tmp_path / f"{processes}-{rank}.npz")
+        found = np.load(tmp_path / f"{processes}x{threads}-{rank}.npz")
         for name in ("first", "losses", "values"):
             np.testing.assert_allclose(found[name], alone[name], rtol=0, atol=1e-12, err_msg=f"{name} of {rank}")
         assert found["error"] == alone["error"]

@@ -91,6 +91,14 @@ class Options:
             yield
 
     @contextlib.contextmanager
+    def keeping(self) -> Iterator[None]:
+        """Let Ctrl-C end a part of a command whose results so far are worth writing."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            self.say("interrupted; what was done until then is written")
+
+    @contextlib.contextmanager
     def profiled(self, trainer: Trainer, name: str, batch: int) -> Iterator[None]:
         """With --profile, time every layer and every call of convkit, and write both."""
         if not self.profile:

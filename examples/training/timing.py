@@ -22,7 +22,7 @@ from typing import Any
 from examples.training.blocks import Block
 from examples.training.network import Network
 
-__all__ = ["PHASES", "Iteration", "Stopwatch", "write_experiment", "write_layers"]
+__all__ = ["PHASES", "Experiment", "Iteration", "Stopwatch", "write_experiment", "write_layers"]
 
 PHASES = ("forward", "backward", "update")
 

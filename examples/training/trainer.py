@@ -28,7 +28,7 @@ __all__ = ["Epoch", "Interrupted", "Trainer"]
 
 @dataclass
 class Epoch:
-    """What an epoch came to; `error` is the share of test images that were given the wrong class."""
+    """What an epoch came to; `error` is what `Trainer.error` says of the test images."""
 
     epoch: int
     rate: float
@@ -106,14 +106,20 @@ class Trainer:
         return work(*arguments) if self.stopwatch is None else self.stopwatch.run(name, phase, work, *arguments)
 
     def error(self, images: Array, labels: Array, size: int = 256) -> float:
-        """The share of images that the network gives another class than the right one."""
+        """The share of images that the network gives another class than the right one.
+
+        If `labels` are images, the mean squared difference to them.
+        """
         wrong = np.zeros(1)
         for first in range(0, len(images), size):
             batch, right = images[first : first + size], labels[first : first + size]
             share = self.group.share(len(batch))
             if share.start < share.stop:
                 y = self.network.forward(self.network.images(batch[share]))
-                wrong += (y.argmax(axis=1) != right[share]).sum()
+                if labels.ndim == 1:
+                    wrong += (y.argmax(axis=1) != right[share]).sum()
+                else:
+                    wrong += ((y - self.network.images(right[share])) ** 2).mean(axis=(1, 2, 3)).sum(dtype=np.float64)
         self.group.sum(wrong)
         return float(wrong[0] / max(len(images), 1))
 

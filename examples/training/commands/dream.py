@@ -43,18 +43,23 @@ def dream(
             run.say("The body has random weights: no trained ones can be had here. --weights takes a checkpoint.")
         rows: list[tuple[int, int, float]] = []
         change = np.zeros((3, sizes[0], sizes[0]), np.float32)
-        for size in sizes:
-            change = _resized(change, size)
-            base = _resized(photo, size)
-            change = _ascend(run, base, change, steps or (6 if quick else 15), body, rows)
+        with run.keeping():
+            for size in sizes:
+                change = _resized(change, size)
+                base = _resized(photo, size)
+                change = _ascend(run, base, change, steps or (6 if quick else 15), body, rows)
+        if not rows:
+            return
+        change = _resized(change, len(photo[0]))
         from examples.training import pictures
 
         with (out / "ascent.csv").open("w", newline="", encoding="utf-8") as stream:
             csv.writer(stream).writerows([("size", "step", "excitement"), *rows])
         pictures.save_picture(out / "dream.png", photo + change)
         pictures.sheet(out / "before-after.png", {"before": photo[None], "after": (photo + change)[None]})
-        first, last = (next(r for r in order if r[0] == sizes[-1])[2] for order in (rows, reversed(rows)))
-        run.say(f"{len(photo[0])}x{len(photo[0])}: excitement {first:.4f} -> {last:.4f} in the last size")
+        size = rows[-1][0]
+        found = [excitement for of, _, excitement in rows if of == size]
+        run.say(f"{size}x{size}: excitement {found[0]:.4f} -> {found[-1]:.4f} in the last size")
         run.say(f"-> {out / 'dream.png'}, {out / 'before-after.png'}, {out / 'ascent.csv'}")
 
 

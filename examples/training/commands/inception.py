@@ -49,7 +49,7 @@ def inception(
                 _classify(run, name, classify)
             return
         data = _data(run, images)
-        runs = {name: _train(run, name, data, epochs or (4 if quick else 10), resume) for name in names}
+        runs = {name: _train(run, name, data, epochs or (4 if quick else 6), resume) for name in names}
         _write(run, runs)
         from examples.training import pictures
 
@@ -64,7 +64,7 @@ def _data(run: Options, source: Path | None) -> Dataset:
     if source is not None:
         return folder.load(source, size, run.seed)
     run.say("No --images: striped squares and discs, drawn by the seed, are the two classes.")
-    count = (128, 32) if run.quick else (480, 120)
+    count = (128, 32) if run.quick else (320, 80)
     return shapes.load("shapes", size, 2, *count, seed=run.seed)
 
 

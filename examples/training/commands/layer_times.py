@@ -43,7 +43,12 @@ def layer_times(
             table.add_column(column, justify="left" if column == "network" else "right")
         done: list[Experiment] = []
         for name, batch in QUICK if quick else EXPERIMENTS:
-            network, watch, plain = _measure(run, name, batch, count, warm_up)
+            measured = None
+            with run.keeping():
+                measured = _measure(run, name, batch, count, warm_up)
+            if measured is None:
+                break
+            network, watch, plain = measured
             done.append((name, batch, network, watch.iterations))
             with_watch = [one.seconds for one in watch.iterations]
             # In turns: whatever else the machine does falls on both alike.

@@ -31,6 +31,7 @@ def transfer(
     epochs: options.Epochs = 0,
     seed: options.Seed = 0,
     mode: options.Mode = "replay",
+    resume: options.Resume = False,
     images: Annotated[
         Path | None, typer.Option(help="A folder with a subfolder of pictures for each class; none: drawn shapes.")
     ] = None,
@@ -48,7 +49,7 @@ def transfer(
         if weights is None:
             first = pretrain if pretrain >= 0 else 0 if quick else 6
             run.say(f"No --weights, and none can be had here: random ones, {first} epochs on eight kinds of shapes.")
-            _learn_first(run, body, size, first)
+            _learn_first(run, body, size, first, resume)
             checkpoints.save(out / "body.npz", body)
         else:
             checkpoints.load(weights, body)
@@ -83,7 +84,7 @@ def _drawn(run: Options, size: int) -> Dataset:
     return shapes.load("shapes", size, 2, *((240, 80) if run.quick else (600, 200)), seed=run.seed)
 
 
-def _learn_first(run: Options, body: Network, size: int, epochs: int) -> None:
+def _learn_first(run: Options, body: Network, size: int, epochs: int, resume: bool) -> None:
     """Train the body with a head of its own on kinds of shapes that the later task does not have.
 
     Without it the features are random, and a head on them can do little more than guess.
@@ -99,7 +100,8 @@ def _learn_first(run: Options, body: Network, size: int, epochs: int) -> None:
     shifted = Dataset(data.name, data.train - half, data.train_labels, data.test - half, data.test_labels)
     if epochs:
         with run.progress(trainer, "body", steps):
-            last = trainer.fit(shifted, epochs, BATCH)[-1]
+            path = run.out / "body-training.npz"
+            last = trainer.fit(shifted, epochs, BATCH, path=path, resume=resume and path.exists())[-1]
         run.say(f"body alone: {100 * (1 - last.error):.1f}% of eight kinds of shapes right in the test")
     else:  # normalisations that have never been trained know nothing of pictures; let them see some
         for first in range(0, len(shifted.train), BATCH):

@@ -20,6 +20,7 @@ from examples.training.layers import Context, Conv2d
 from examples.training.network import Network
 from examples.training.optimizers import SGD
 from examples.training.options import Options
+from examples.training.timing import Experiment, Stopwatch, write_experiment, write_layers
 from examples.training.trainer import Trainer
 from examples.training.workers import Array
 
@@ -35,6 +36,7 @@ def zoo(
     quick: options.Quick = False,
     out: options.Out = Path("zoo"),
     layout: options.LayoutOption = "NHWC",
+    profile: options.Profile = False,
     threads: options.Threads = 0,
     seed: options.Seed = 0,
     mode: options.Mode = "replay",
@@ -46,17 +48,21 @@ def zoo(
     ),
 ) -> None:
     """AlexNet, VGG, ResNet, GoogLeNet, Inception v3, DenseNet and MobileNet train on drawn shapes of 32x32."""
-    with options.options(quick, out, layout, threads, seed, False, mode) as run:
+    with options.options(quick, out, layout, threads, seed, profile, mode) as run:
         batch = batch or (4 if quick else 64)
-        steps = steps or (2 if quick else 20)
+        steps = steps or (2 if quick else 10)
         names = tuple(only.split(",")) if only else MODELS
         table = Table(title=f"CIFAR size, batch {batch}, {run.threads} threads, {run.layout}")
         for column in ("network", "convolutions", "parameters", "first loss", "last loss", "ms a step", "images/s"):
             table.add_column(column, justify="left" if column == "network" else "right")
         rows = []
+        ran: list[Experiment] = []
         for name in names:
-            rows.append(row := _train(run, name, batch, steps))
-            title, convolutions, parameters, first, last, milliseconds, speed = row
+            with run.keeping():
+                rows.append(_train(run, name, batch, steps, ran))
+            if len(rows) <= names.index(name):
+                break
+            title, convolutions, parameters, first, last, milliseconds, speed = rows[-1]
             table.add_row(
                 title, str(convolutions), f"{parameters:,}", f"{first:.3f}", f"{last:.3f}", f"{milliseconds:.1f}",
                 f"{speed:.0f}",
@@ -68,7 +74,11 @@ def zoo(
             csv.writer(stream).writerows([columns, *rows])
         run.say(table)
         run.say(f"-> {out / 'zoo.csv'}")
-        if nested:
+        if profile:
+            write_experiment(out / "experiment.csv", ran)
+            write_layers(out / "layers.csv", ran)
+            run.say(f"-> {out / 'experiment.csv'}, {out / 'layers.csv'}")
+        if nested and len(rows) == len(names):
             _decide(run, nested, batch)
 
 
@@ -78,8 +88,13 @@ def _trainer(run: Options, name: str, context: Context) -> Trainer:
     return Trainer(network, SGD(network, 0.9, 1e-4), schedules.warmup(10, schedules.constant(0.01)))
 
 
-def _train(run: Options, name: str, batch: int, steps: int) -> tuple[str, int, int, float, float, float, float]:
+def _train(
+    run: Options, name: str, batch: int, steps: int, ran: list[Experiment]
+) -> tuple[str, int, int, float, float, float, float]:
     trainer = _trainer(run, name, run.context())
+    if run.profile:
+        trainer.stopwatch = Stopwatch()
+        ran.append((name, batch, trainer.network, trainer.stopwatch.iterations))
     data = shapes.load("shapes", 32, 10, batch * min(steps, 8), 0, run.seed)
     times, found = [], []
     with run.progress(trainer, name, steps):
