@@ -37,7 +37,7 @@ from convkit.functional import (
     nhwc_to_nchw,
     transpose,
 )
-from convkit.tuner.locks import planning as _planning
+from convkit.tuner.process import planning as _planning
 
 if TYPE_CHECKING:
     from convkit import networks, reference

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from convkit.tuner.locks import planning
+from convkit.tuner.process import planning
 
 _VARIABLES = (
     "CONVKIT_ISA", "CONVKIT_DB", "CONVKIT_MODE", "CONVKIT_ACCURACY", "CONVKIT_NUM_THREADS", "CONVKIT_VERBOSE",

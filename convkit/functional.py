@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from convkit import _core
 from convkit._core import Conv2d, ConvTranspose2d, conv2d, conv_transpose2d
-from convkit.tuner.locks import planning
+from convkit.tuner.process import planning
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

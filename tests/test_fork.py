@@ -143,7 +143,7 @@ def test_children_of_a_process_that_plans_all_the_time(tmp_path: Path) -> None:
 def test_everything_that_calls_import_is_imported_under_the_lock(tmp_path: Path) -> None:
     code = f"""
         import importlib.abc
-        from convkit.tuner.locks import planning
+        from convkit.tuner.process import planning
         found = []
         class Watch(importlib.abc.MetaPathFinder):
             def find_spec(self, name, path=None, target=None):
@@ -195,7 +195,7 @@ def test_everything_that_calls_import_is_imported_under_the_lock(tmp_path: Path)
 
 def test_a_fork_within_a_choice() -> None:
     run("""
-        from convkit.tuner.locks import planning
+        from convkit.tuner.process import planning
         with planning:
             assert child_says(call) == 0
             call(12)
@@ -214,11 +214,11 @@ def test_a_fork_within_a_choice() -> None:
 
 def test_a_fork_does_not_wait_for_ever() -> None:
     run("""
-        from convkit.tuner import locks
-        locks._LONGEST_FORK_WAIT = 0.1
+        from convkit.tuner import process
+        process._LONGEST_FORK_WAIT = 0.1
         held, release = threading.Event(), threading.Event()
         def hold():
-            with locks.planning:
+            with process.planning:
                 held.set()
                 release.wait()
         thread = threading.Thread(target=hold)
@@ -239,7 +239,7 @@ def test_measuring_and_log_handlers_hold_nothing(tmp_path: Path) -> None:
         import logging
         from convkit.problem import Problem
         from convkit.tuner import tune_problem
-        from convkit.tuner.locks import planning
+        from convkit.tuner.process import planning
         seen = []
         class Handler(logging.Handler):
             def emit(self, record):
@@ -266,7 +266,7 @@ def test_a_signal_handler_in_the_middle_of_a_choice_measures_nothing(tmp_path: P
     database = tmp_path / "trials"
     run(
         """
-        from convkit.tuner.locks import planning
+        from convkit.tuner.process import planning
         from convkit.tuner.measuring import tune
         held, release = threading.Event(), threading.Event()
         def race():

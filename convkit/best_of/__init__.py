@@ -13,7 +13,7 @@ __all__ = ["BestOf", "Pipeline"]
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from convkit.tuner.locks import planning
+    from convkit.tuner.process import planning
 
     # A fork while another thread imports would leave the child waiting for that thread.
     with planning:

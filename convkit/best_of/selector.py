@@ -14,10 +14,9 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from convkit.tuner.locks import planning
 from convkit.tuner.measuring.nested import Sample, current_sample, discount
 from convkit.tuner.measuring.rounds import Rounds
-from convkit.tuner.notices import notice_once
+from convkit.tuner.process import notice_once, planning
 
 if TYPE_CHECKING:
     from convkit.best_of.report import BestOfReport

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from convkit.tuner import machine
 from convkit.tuner.choosing.selector import selector
 from convkit.tuner.evidence.records import BEST_OF, Result, Session, Trial
-from convkit.tuner.locks import planning
+from convkit.tuner.process import planning
 
 
 def slug(text: str) -> str:

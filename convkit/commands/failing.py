@@ -66,7 +66,7 @@ def _wrong_variable() -> str | None:
     from convkit import _core
     from convkit.tuner.inventory import default_accuracy
     from convkit.tuner.modes import default_mode
-    from convkit.tuner.notices import verbosity
+    from convkit.tuner.process import verbosity
 
     for read in (_core.active_isa, _core.default_threads, default_mode, lambda: default_accuracy("float32"), verbosity):
         try:

@@ -14,8 +14,7 @@ from convkit._core import conv2d, conv2d_input, conv2d_weight
 from convkit.grad import conv2d_bias
 from convkit.problem import Problem
 from convkit.training.columns import Columns
-from convkit.tuner.locks import ForkSafeLock, planning
-from convkit.tuner.process import Slot
+from convkit.tuner.process import ForkSafeLock, Slot, planning
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

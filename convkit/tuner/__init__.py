@@ -27,7 +27,7 @@ if not TYPE_CHECKING:
     def __getattr__(name: str) -> object:
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        from convkit.tuner.locks import planning
+        from convkit.tuner.process import planning
 
         with planning:
             from importlib import import_module

@@ -17,10 +17,8 @@ from convkit import _core
 from convkit.problem import Problem
 from convkit.tuner.choosing.selector import MEASURED_TIERS, Case, Choice, selector
 from convkit.tuner.inventory import Constraints, parse_accuracy
-from convkit.tuner.locks import planning
 from convkit.tuner.measuring.nested import discount
-from convkit.tuner.notices import narrate
-from convkit.tuner.process import Slot, reload
+from convkit.tuner.process import Slot, narrate, planning, reload
 from convkit.typing import Accuracy, Mode
 
 __all__ = ["MODES", "NotMeasuredError", "Settings", "chooser", "measuring", "reload", "settings", "tuning"]

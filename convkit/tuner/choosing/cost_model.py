@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from convkit.tuner.evidence.paths import paths
 from convkit.tuner.inventory import Candidate, Task
-from convkit.tuner.notices import notice_once
+from convkit.tuner.process import notice_once
 
 if TYPE_CHECKING:
     pass

@@ -13,7 +13,7 @@ from convkit.tables import aligned, bytes_text
 from convkit.tuner.choosing.ranking import Ranking, Row
 from convkit.tuner.choosing.selector import Case, Choice, Selector, selector
 from convkit.tuner.inventory import Constraints
-from convkit.tuner.locks import planning
+from convkit.tuner.process import planning
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike

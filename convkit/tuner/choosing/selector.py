@@ -12,9 +12,8 @@ from convkit.tuner.choosing.neighbours import NEIGHBOURS, Lesson, Neighbour, Nei
 from convkit.tuner.choosing.ranking import Ranking, Row, expectations, rank
 from convkit.tuner.evidence.tiers import FileTier, Tier, UserTier
 from convkit.tuner.inventory import Candidate, Constraints, Inventory, Kernel, Task, core_inventory
-from convkit.tuner.locks import planning
 from convkit.tuner.machine import Context, context, machine_class
-from convkit.tuner.process import Slot
+from convkit.tuner.process import Slot, planning
 
 MEASURED_TIERS = ("user", "site", "shipped")
 _MOST_CASES = 256

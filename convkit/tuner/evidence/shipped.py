@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from convkit.tuner.evidence.tiers import Evidence, counts_here, machine_counts
 from convkit.tuner.machine import Context, MachineClass
-from convkit.tuner.notices import notice_once
+from convkit.tuner.process import notice_once
 
 if TYPE_CHECKING:
     from convkit.tuner.evidence.database import Database, Merged

@@ -7,9 +7,8 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from convkit.tuner.locks import planning
 from convkit.tuner.machine import Context, MachineClass
-from convkit.tuner.notices import notice_once
+from convkit.tuner.process import notice_once, planning
 
 if TYPE_CHECKING:
     from convkit.tuner.evidence.database import Database

@@ -12,11 +12,10 @@ from convkit.problem import Problem
 from convkit.tuner.choosing.selector import Case, Selector
 from convkit.tuner.evidence.records import Result, Session, Trial
 from convkit.tuner.inventory import Candidate, Constraints
-from convkit.tuner.locks import ForkSafeLock, planning
 from convkit.tuner.machine import Context
 from convkit.tuner.measuring.rounds import Rounds, RoundsReport
 from convkit.tuner.measuring.workbench import CandidateError, Measurable, Workbench, admit
-from convkit.tuner.process import Slot
+from convkit.tuner.process import ForkSafeLock, Slot, planning
 
 # Kernels and parameters predicted much slower than the best are not tried on somebody's real work.
 _PROMISING = 3.0

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from convkit.tuner.choosing.intervals import median, median_interval
 from convkit.tuner.evidence.records import Result
-from convkit.tuner.locks import ForkSafeLock
+from convkit.tuner.process import ForkSafeLock
 
 # How often an alternative is passed over for a sample that does not count before it is sampled as it is.
 _PATIENCE = 200

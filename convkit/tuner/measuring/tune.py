@@ -10,10 +10,10 @@ from convkit.tuner.choosing.selector import Case, Choice, Selector, selector
 from convkit.tuner.evidence.records import Session, Trial
 from convkit.tuner.evidence.tiers import COMMAND_WAIT
 from convkit.tuner.inventory import Candidate
-from convkit.tuner.locks import ForkSafeLock, planning
 from convkit.tuner.measuring.race import Progress, Race, policy
 from convkit.tuner.measuring.sampling import Sampler
 from convkit.tuner.measuring.workbench import Workbench
+from convkit.tuner.process import ForkSafeLock, planning
 
 # Two races in one process would time each other.
 _racing = ForkSafeLock()
