@@ -8,7 +8,7 @@ from convkit.tuner.process import planning
 
 _VARIABLES = (
     "CONVKIT_ISA", "CONVKIT_DB", "CONVKIT_MODE", "CONVKIT_ACCURACY", "CONVKIT_NUM_THREADS", "CONVKIT_VERBOSE",
-    "OMP_NUM_THREADS", "OMP_PROC_BIND", "OMP_WAIT_POLICY",
+    "CONVKIT_OPENMP", "OMP_NUM_THREADS", "OMP_PROC_BIND", "OMP_WAIT_POLICY",
 )  # fmt: skip
 
 
@@ -43,6 +43,7 @@ def _config_text() -> str:
         ("kernels", f"{len(selector().inventory.kernels)} of families {', '.join(selector().inventory.families)}"),
         ("threads", f"{_core.default_threads()} by default, {_core.available_cpus()} CPUs, "
                     f"{machine.affinity_class()}"),
+        ("thread runtime", _core.thread_runtime() or "convkit's own threads"),
         ("mode", now.mode),
         ("cost model", selector().constants.source),
         *_databases(),

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
-import subprocess
-import sys
-import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from shims import compiled, libgomp, run
 
 from convkit import _core
 
@@ -131,33 +128,8 @@ def test_lines_that_nobody_expects(tmp_path: Path) -> None:
     assert found == {**NONE, "cpus": 1.0}
 
 
-def run(script: str, **environment: str) -> str:
-    """Run a script in a fresh interpreter; its standard output."""
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script)],
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-def shim(folder: Path, source: str) -> str:
-    """A library for LD_PRELOAD, compiled from C."""
-    compiler = shutil.which("cc")
-    if compiler is None:
-        pytest.skip("no C compiler")
-    (folder / "shim.c").write_text(textwrap.dedent(source))
-    command = [compiler, "-shared", "-fPIC", "-o", str(folder / "shim.so"), str(folder / "shim.c"), "-ldl"]
-    subprocess.run(command, check=True, timeout=120)
-    return str(folder / "shim.so")
-
-
 def test_a_process_keeps_to_its_group_and_its_child_to_another(tmp_path: Path) -> None:
-    library = shim(
+    library = compiled(
         tmp_path,
         """
         #define _GNU_SOURCE
@@ -207,7 +179,7 @@ def test_a_process_keeps_to_its_group_and_its_child_to_another(tmp_path: Path) -
 
 
 def test_more_cpus_than_a_cpu_set_holds(tmp_path: Path) -> None:
-    library = shim(
+    library = compiled(
         tmp_path,
         """
         #define _GNU_SOURCE
@@ -245,14 +217,11 @@ def test_threads_that_openmp_bound_do_not_hide_the_others(name: str, value: str)
 
 
 def test_a_place_is_all_that_there_is() -> None:
-    if _core.build_info()["threads"] != "OpenMP":
-        pytest.skip("places are OpenMP's")
+    libgomp()
     cpu = min(os.sched_getaffinity(0))
     out = run("from convkit import _core; print(_core.available_cpus())", GOMP_CPU_AFFINITY=str(cpu))
     assert out.strip() == "1"
 
-
-openmp = pytest.mark.skipif(_core.build_info()["threads"] != "OpenMP", reason="about threads that OpenMP keeps")
 
 STARVED = """
 import os, resource, sys
@@ -281,8 +250,8 @@ alone = threads()
 """
 
 
-@openmp
 def test_a_team_that_cannot_be_had_is_a_smaller_one() -> None:
+    libgomp()
     run(
         STARVED
         + """
@@ -354,10 +323,10 @@ assert same == [True] * 36
     )
 
 
-@openmp
-def test_a_limit_on_the_number_of_threads(tmp_path: Path) -> None:
+@pytest.mark.parametrize("openmp", ["auto", "none"])
+def test_a_limit_on_the_number_of_threads(tmp_path: Path, openmp: str) -> None:
     """As `ulimit -u` and pids.max have it, which do not bind root: pthread_create fails from some number on."""
-    library = shim(
+    library = compiled(
         tmp_path,
         """
         #define _GNU_SOURCE
@@ -411,5 +380,6 @@ for number in (0, 1, 3, 30):
 print(sizes)
 """,
         LD_PRELOAD=library,
+        CONVKIT_OPENMP=openmp,
     )
     assert out.split("\n")[0] == "[0, 1, 4, 7]"

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
-import shutil
+import socket
 import subprocess
 import sys
 import textwrap
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from calls import normal
+from shims import compiled
 
 import convkit as ck
 
@@ -118,13 +123,66 @@ def test_a_child_keeps_no_free_memory_of_its_parent() -> None:
     """)
 
 
+SERVICE = """
+import hashlib, json, os, time
+import numpy as np
+import convkit as ck
+from convkit import _core
+
+x = np.random.default_rng(0).standard_normal((2, 16, 40, 40)).astype(np.float32)
+w = np.random.default_rng(1).standard_normal((24, 16, 3, 3)).astype(np.float32)
+
+def answer():
+    before = _core.counters()["teams_started"]
+    result = hashlib.sha256(ck.conv2d(x, w, num_threads=2, algorithm="im2col")).hexdigest()
+    return {"pid": os.getpid(), "result": result, "team": _core.counters()["teams_started"] - before}
+
+at_start = answer()
+
+def application(environ, start_response):
+    time.sleep(0.05)  # meanwhile the next request goes to another worker
+    start_response("200 OK", [("Content-Type", "application/json")])
+    return [json.dumps([at_start, answer()]).encode()]
+"""
+
+
+def test_a_server_that_loads_before_it_forks(tmp_path: Path) -> None:
+    pytest.importorskip("gunicorn")
+    (tmp_path / "service.py").write_text(SERVICE)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}/"
+        command = [sys.executable, "-m", "gunicorn", "--preload", "--workers", "4", "--bind"]
+        server = subprocess.Popen(
+            [*command, f"fd://{listening.fileno()}", "service:application"],
+            cwd=tmp_path, pass_fds=(listening.fileno(),), stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+
+        def ask(_: int) -> tuple[dict[str, Any], dict[str, Any]]:
+            with urllib.request.urlopen(url, timeout=120) as response:
+                at_start, now = json.load(response)
+                return at_start, now
+
+        try:
+            workers: set[int] = set()
+            with ThreadPoolExecutor(4) as clients:
+                for _ in range(100):
+                    for at_start, now in clients.map(ask, range(4)):
+                        assert now["result"] == at_start["result"]
+                        assert now["team"] == at_start["team"] == 1
+                        workers.add(now["pid"])
+                    if len(workers) == 4:
+                        break
+            assert len(workers) == 4
+        finally:
+            server.terminate()
+            server.wait(60)
+
+
 def test_memory_is_freed_without_a_lock_that_a_fork_waits_for(tmp_path: Path) -> None:
     # Here whoever unmaps a large block forks, which takes the locks of the pools.
-    compiler = shutil.which("cc")
-    if compiler is None:
-        pytest.skip("no C compiler")
-    (tmp_path / "shim.c").write_text(
-        textwrap.dedent("""
+    library = compiled(
+        tmp_path,
+        """
             #define _GNU_SOURCE
             #include <stddef.h>
             #include <sys/syscall.h>
@@ -144,10 +202,8 @@ def test_memory_is_freed_without_a_lock_that_a_fork_waits_for(tmp_path: Path) ->
               }
               return syscall(SYS_munmap, start, size);
             }
-        """)
+        """,
     )
-    library = str(tmp_path / "shim.so")
-    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, str(tmp_path / "shim.c")], check=True, timeout=120)
     run(
         """
         import ctypes, signal

@@ -35,8 +35,9 @@ def pinned(threads: int) -> Iterator[set[int]]:
     Where the process may use fewer CPUs than that, they are all used. Threads that OpenMP has bound (``OMP_PROC_BIND``)
     stay where they are.
     """
+    available = _core.available_cpus()  # OpenMP binds this thread when it is loaded, at the latest now
     own = os.sched_getaffinity(0)
-    if len(own) < _core.available_cpus():
+    if len(own) < available:
         yield own
         return
     before = {thread: mask for thread in _threads() if (mask := _mask(thread))}

@@ -452,6 +452,7 @@ ConvProblem describe_problem(const Operands& operands, const Options& options, b
 }
 
 std::shared_ptr<const Plan> make_plan(const Operands& operands, const Options& options, int threads, bool packed) {
+  look_for_runtime();  // libraries that were imported since the last new shape may have brought one
   auto plan = std::make_shared<Plan>();
   const Opaque* opaques[] = {&options.algorithm, &options.accuracy, &options.workspace_limit};
   for (int i = 0; i < 3; ++i) plan->owned[i] = Reference::borrow(opaques[i]->value);

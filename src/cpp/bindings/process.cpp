@@ -43,11 +43,6 @@ py::dict build_info() {
 #else
   facts["assertions"] = true;
 #endif
-#ifdef CONVKIT_STD_THREADS
-  facts["threads"] = "std::thread";
-#else
-  facts["threads"] = "OpenMP";
-#endif
   py::list isas;
   for (int i = 0; i < isa_count; ++i) isas.append(isa_name(static_cast<Isa>(i)));
   facts["isas"] = isas;
@@ -93,6 +88,8 @@ void add_process(py::module_& module) {
   module.def("set_workspace_limit", change_workspace_limit, py::arg("bytes"), "Changes workspace_limit().");
   module.def("default_threads", default_team, "The team that a call gets where it does not say.");
   module.def("available_cpus", available_cpus, "CPUs of the affinity mask, bounded by the cgroup's quota.");
+  module.def("thread_runtime", thread_runtime,
+             "File of the OpenMP runtime that teams run on; empty if they run on convkit's own threads.");
   module.def("group_limits", group_limits_dict, py::arg("root") = "",
              "CPUs and bytes of memory that the control groups leave this process; `root` is put in front of /proc and "
              "of their mounts.");

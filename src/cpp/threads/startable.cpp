@@ -1,4 +1,4 @@
-#include "startable.hpp"
+#include "threads/startable.hpp"
 
 #include <pthread.h>
 #include <sched.h>
