@@ -15,6 +15,8 @@ from convkit.problem import EPILOGUES, Problem
 from convkit.tuner import NotMeasuredError, choose, explain_problem, is_complete, tune_problem
 from convkit.tuner.choosing.neighbours import Neighbourhood
 from convkit.tuner.choosing.selector import selector
+from convkit.tuner.evidence.database import Database
+from convkit.tuner.machine import context
 from convkit.tuner.measuring.tune import entrants
 
 CLAMPED = PROBLEM.replace(epilogue="clamp", bias=True)
@@ -170,3 +172,29 @@ def test_a_kernel_that_refuses_residuals_is_not_missed_where_there_is_one() -> N
     )
     assert any("winograd" in name for name in plain - adding)
     assert adding < plain
+
+
+def test_what_older_versions_wrote_is_read(database: Path) -> None:
+    """Problems, and keys of `BestOf`, as version 0.1.0 wrote them."""
+    training = (
+        "best_of-training-(1, 'forward-float32-NCHW-n1c3h8w8-o4k3x3-s1x1-p1,1,1,1-d1x1-g1-none+bias-cold None None')"
+    )
+    layer = "forward-float32-NCHW-n1c3h8w8-o4k3x3-s1x1-p1,1,1,1-d1x1-g1-clamp+bias-packed"
+    here = context(1)
+    own = session(1, machine=str(here.machine), isa=here.machine.isa, affinity=here.affinity)
+    pairs = [
+        trial(own, "", ratio, problem=training, kernel=name, revision=0, parameters=())
+        for name, ratio in (("kernels", 1.2), ("columns", 1.0))
+    ]
+    task = selector().inventory.on(Problem.parse(layer), 1)
+    last = task.default(next(kernel for kernel in reversed(task.competitors) if kernel.direct))
+    known = {"kernel": last.kernel.name, "revision": last.kernel.revision, "parameters": last.parameters}
+    pairs.append(trial(own, "", 1.0, problem=layer, **known))
+    Database(database).append(own, pairs)
+    ck.reload()
+    x, w = np.ones((1, 3, 8, 8), np.float32), np.ones((4, 3, 3, 3), np.float32)
+    plan = ck.TrainingConv2d(padding=1, num_threads=1)
+    plan.forward(x, w, np.ones(4, np.float32))
+    assert plan.pipeline == "columns"
+    choice = ck.explain(x, w, padding=1, packed=True, num_threads=1).choice
+    assert (choice.tier, choice.candidate, choice.epilogue) == ("user", last, "clamp+bias")
