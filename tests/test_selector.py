@@ -322,3 +322,13 @@ def test_a_choice_outlives_what_led_to_it() -> None:
     assert selector.choose(PROBLEM, 1) is choice
     selector.forget(PROBLEM.replace(bias=True))
     assert selector.choose(PROBLEM, 1).family == "winograd"
+
+
+def test_a_kernel_that_proposes_nonsense_fails_no_choice() -> None:
+    core = StandInCore(
+        gemm={"seconds": 2e-3}, odd={"seconds": 1e-3, "blocks": (999, 32, 0)}, mad={"blocks": (99,), "seconds": 9}
+    )
+    task = selector_over(core).on(PROBLEM, 1).task
+    sets = {kernel.family: [c.parameters for c in task.parameter_sets(kernel)] for kernel in task.competitors}
+    assert sets == {"gemm": [(8,)], "odd": [(32,)], "mad": [(1,)]}
+    assert selector_over(core).choose(PROBLEM, 1).family == "odd"

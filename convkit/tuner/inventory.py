@@ -58,6 +58,10 @@ class Kernel(NamedTuple):
         )
 
 
+# Fields that the core gives as they are.
+_SAME = ("index", "name", "family", "isa", "op", "revision", "direct", "rms_ratio")
+
+
 class Candidate(NamedTuple):
     """A kernel with explicit parameters: what is measured, stored and chosen."""
 
@@ -107,17 +111,10 @@ class Inventory:
         self.core: Core = core
         self.kernels: tuple[Kernel, ...] = tuple(
             Kernel(
-                index=entry["index"],
-                name=entry["name"],
-                family=entry["family"],
-                isa=entry["isa"],
-                op=entry["op"],
+                **{name: entry[name] for name in _SAME},
                 dtype=entry["dtypes"][0],
                 layouts=frozenset(entry["layouts"]),
-                revision=entry["revision"],
-                direct=bool(entry["direct"]),
-                rms_ratio=float(entry["rms_ratio"]),
-                schema=tuple((name, least, most) for name, least, most in entry["parameters"]),
+                schema=tuple(map(tuple, entry["parameters"])),
             )
             for entry in core.kernels()
         )
@@ -175,11 +172,17 @@ class Task:
         return list(best.values())
 
     def parameter_sets(self, kernel: Kernel) -> list[Candidate]:
-        """Every parameter set of a kernel worth measuring, the default first, without repetitions."""
+        """Every parameter set of a kernel worth measuring, the default first, without repetitions.
+
+        A set outside the kernel's own schema is left out; if all are, the schema's least values stand in: a kernel that
+        proposes nonsense must not fail the choice among the others.
+        """
         known = self._sets.get(kernel)
         if known is None:
             sets = dict.fromkeys(map(tuple, self._core.candidates(kernel.index, self._fields, self.threads)))
-            known = self._sets[kernel] = [Candidate(kernel, parameters) for parameters in sets]
+            taken = [parameters for parameters in sets if kernel.takes(parameters)]
+            least = tuple(least for _, least, _ in kernel.schema)
+            known = self._sets[kernel] = [Candidate(kernel, parameters) for parameters in taken or [least]]
         return known
 
     def default(self, kernel: Kernel) -> Candidate:
