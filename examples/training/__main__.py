@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import sys
 
-import typer
+try:
+    import rich  # noqa: F401
+    import threadpoolctl  # noqa: F401
+    import typer
+except ModuleNotFoundError as error:
+    raise SystemExit(f"{error.name} is missing: pip install '.[examples]'") from None
 
 from examples.training.commands import autoencoder, dream, inception, keras_cnn, layer_times, transfer, zoo
 
@@ -37,6 +42,9 @@ def main() -> None:
         app()
     except (DataError, CheckpointError) as error:
         console.print(f"error: {error}", style="red", markup=False)
+        raise SystemExit(2) from None
+    except ModuleNotFoundError as error:
+        console.print(f"error: {error.name} is missing: pip install '.[examples]'", style="red", markup=False)
         raise SystemExit(2) from None
     except Interrupted:
         console.print("interrupted; the checkpoint is written: the same command with --resume goes on from there")

@@ -26,6 +26,7 @@ def error_by_epoch(path: Path, errors: Mapping[str, Array]) -> None:
         (line,) = axes.plot(epochs, mean, marker="o", markersize=3, label=name)
         axes.fill_between(epochs, np.maximum(mean - deviation, 0), mean + deviation, color=line.get_color(), alpha=0.2)
     axes.set(xlabel="epoch", ylabel="test error, %", ylim=(0, None))
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.legend()
     figure.savefig(path, dpi=120)
     plt.close(figure)
@@ -44,6 +45,7 @@ def curves(path: Path, runs: Mapping[str, Sequence[Epoch]]) -> None:
         seconds.plot(epochs, [row.seconds for row in history], marker="o", markersize=3, label=name)
     for axes, label in zip(grid.flat, ("loss", "accuracy", "learning rate", "seconds"), strict=True):
         axes.set(xlabel="epoch", ylabel=label)
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.legend(fontsize="small")
     figure.savefig(path, dpi=120)
     plt.close(figure)

@@ -77,6 +77,17 @@ class Stopwatch:
         Block.stopwatch = None
         self.iterations.append(self._current)
 
+    @staticmethod
+    def price(runs: int = 10_000) -> float:
+        """Seconds that one `run` takes of itself: around a call that does nothing, the least of five times."""
+        watch, times = Stopwatch(), []
+        for _ in range(5):
+            begin = time.perf_counter()
+            for _ in range(runs):
+                watch.run("layer", "forward", int)
+            times.append((time.perf_counter() - begin) / runs)
+        return min(times)
+
     def medians(self) -> Iteration:
         """The median of each part over all iterations."""
         result = Iteration(statistics.median(one.seconds for one in self.iterations))

@@ -166,7 +166,8 @@ class Trainer:
                         raise Interrupted
                 error = self.error(data.test, data.test_labels)
                 rate = self.schedule(self.steps - 1)
-                history.append(Epoch(epoch + 1, rate, *(sums / count).tolist(), error, spent))
+                loss, accuracy = (sums / count).tolist()
+                history.append(Epoch(epoch + 1, rate, loss, accuracy, error, spent))
                 sums, spent = np.zeros(2), 0.0
                 save()
                 if self.stopping and self.steps < epochs * per_epoch:

@@ -39,7 +39,7 @@ def layer_times(
     with options.options(quick, out, layout, threads, seed, False, mode) as run:
         count = iterations or (4 if quick else 10)
         table = Table(title=f"Per-layer times, {run.layout}, {run.threads} threads")
-        for column in ("network", "batch", "ms", "images/s", "profiling costs %", "unexplained %"):
+        for column in ("network", "batch", "ms", "images/s", "profiling costs %", "its calls %", "unexplained %"):
             table.add_column(column, justify="left" if column == "network" else "right")
         done: list[Experiment] = []
         for name, batch in QUICK if quick else EXPERIMENTS:
@@ -54,13 +54,16 @@ def layer_times(
             # In turns: whatever else the machine does falls on both alike.
             cost = statistics.median(a / b for a, b in zip(with_watch, plain, strict=True)) - 1
             middle = statistics.median(with_watch)
+            calls = Stopwatch.price() * len(watch.iterations[0].parts) / middle
             share = watch.unexplained_share()
-            figures = f"{1e3 * middle:.1f}", f"{batch / middle:.1f}", f"{100 * cost:+.2f}", f"{100 * share:.2f}"
+            figures = f"{1e3 * middle:.1f}", f"{batch / middle:.1f}", f"{100 * cost:+.2f}"
+            figures = *figures, f"{100 * calls:.3f}", f"{100 * share:.2f}"
             table.add_row(name, str(batch), *figures)
             _plot(run, name, batch, network, watch)
         write_experiment(out / "experiment.csv", done)
         write_layers(out / "layers.csv", done)
         run.say(table)
+        run.say("profiling costs: iterations with it against those without, in turns; its calls: what they take alone")
         run.say(f"-> {out / 'experiment.csv'}, {out / 'layers.csv'}, {out}/*.png")
 
 
