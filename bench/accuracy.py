@@ -37,8 +37,8 @@ def run(kernel: dict[str, Any], problem: Problem, x: Array, w: Array) -> Array:
     """The kernel's answer with its default parameters, in float64."""
     parameters = _core.candidates(kernel["index"], problem.to_core(), 1)[0]
     dtype = problem.dtype
-    trial = _core.Trial(kernel["index"], parameters, problem.to_core(), 1, x.astype(dtype), w.astype(dtype))
-    return np.asarray(trial.run(), dtype=np.float64)
+    runner = _core.Runner(kernel["index"], parameters, problem.to_core(), 1, x.astype(dtype), w.astype(dtype))
+    return np.asarray(runner.run(), dtype=np.float64)
 
 
 def takes(kernel: dict[str, Any], problem: Problem) -> bool:

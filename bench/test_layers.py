@@ -54,11 +54,13 @@ def test_overhead_of_the_suite(benchmark: Any, size: int) -> None:
     problem = Problem(n=1, c=64, h=size, w=size, o=64, kh=3, kw=3, pad_top=1, pad_bottom=1, pad_left=1, pad_right=1)
     operands = Operands(problem)
     choice = choose(problem, 1, algorithm="direct")
-    trial = _core.Trial(choice.candidate.kernel.index, choice.parameters, problem.to_core(), 1, operands.x, operands.w)
+    runner = _core.Runner(
+        choice.candidate.kernel.index, choice.parameters, problem.to_core(), 1, operands.x, operands.w
+    )
     benchmark.group = "overhead of the suite"
-    calls = max(20, int(0.2 / max(trial.time(5) / 5, 1e-6)))
-    bare = [trial.time(1) for _ in range(calls)]
-    benchmark(trial.run)
-    bare = statistics.median(bare + [trial.time(1) for _ in range(calls)])
+    calls = max(20, int(0.2 / max(runner.time(5) / 5, 1e-6)))
+    bare = [runner.time(1) for _ in range(calls)]
+    benchmark(runner.run)
+    bare = statistics.median(bare + [runner.time(1) for _ in range(calls)])
     overhead = benchmark.stats.stats.median / bare - 1
     benchmark.extra_info.update(problem=f"3x3 64->64 @{size}", bare_seconds=bare, overhead=overhead)

@@ -245,7 +245,7 @@ class ConvTranspose2d:
     @property
     def packed_nbytes(self) -> int: ...
 
-class Trial:
+class Runner:
     def __init__(
         self,
         index: int,

@@ -75,7 +75,7 @@ def test_a_locked_database_holds_no_convolution(tmp_path: Path, lock: str) -> No
 
 
 def test_replay_times_nothing_and_makes_no_file(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_core, "Trial", None)
+    monkeypatch.setattr(_core, "Runner", None)
     ck.conv2d(X, W, padding=1)
     explain_problem(PROBLEM, 1)
     with ck.tuning(mode="off"):
@@ -96,7 +96,7 @@ def test_tune_measures_once_and_another_process_replays_it(database: Path) -> No
         from convkit.problem import Problem
         from convkit.tuner import choose
         from convkit import _core
-        _core.Trial = None
+        _core.Runner = None
         choice = choose(Problem.parse({str(PROBLEM)!r}), 1)
         print(choice.tier, choice.kernel)
     """

@@ -24,7 +24,7 @@ every_kernel = pytest.mark.parametrize("kernel", KERNELS, ids=[kernel["name"] fo
 
 def run(kernel: Any, problem: Problem, parameters: tuple[int, ...], threads: int, operands: Operands) -> Any:
     """Run one kernel over poisoned memory."""
-    trial = _core.Trial(
+    runner = _core.Runner(
         kernel["index"],
         parameters,
         problem.to_core(),
@@ -36,7 +36,7 @@ def run(kernel: Any, problem: Problem, parameters: tuple[int, ...], threads: int
         poison=True,
         **operands.arguments,
     )
-    return trial.run()
+    return runner.run()
 
 
 @every_kernel
@@ -127,10 +127,10 @@ def test_an_empty_batch_runs_no_kernel() -> None:
             }
             x, w, result = shapes[empty.op]
             arrays = [np.ones(shape, empty.dtype) for shape in (x, w)]
-            trial = _core.Trial(
+            runner = _core.Runner(
                 kernel["index"], _core.candidates(kernel["index"], core, 1)[0], core, 1, *arrays, poison=True
             )
-            np.testing.assert_array_equal(trial.run(), np.zeros(result, empty.dtype))
+            np.testing.assert_array_equal(runner.run(), np.zeros(result, empty.dtype))
 
 
 def test_the_check_refuses_zeros() -> None:

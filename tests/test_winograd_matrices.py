@@ -138,7 +138,7 @@ def test_a_pixel_and_a_tap_meet_where_they_should(kernel: Any) -> None:
     for pixel in np.ndindex(problem.h, problem.w):
         x = np.zeros((1, problem.h, problem.w, 1), dtype)
         x[0, *pixel, 0] = 1
-        y = _core.Trial(kernel["index"], parameters, problem.to_core(), 1, x, filters, poison=True).run()
+        y = _core.Runner(kernel["index"], parameters, problem.to_core(), 1, x, filters, poison=True).run()
         expected = np.zeros((my, mx, ry, rx))
         for output in np.ndindex(my, mx):
             tap = pixel[0] - stride * output[0], pixel[1] - stride * output[1]

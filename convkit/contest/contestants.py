@@ -170,7 +170,9 @@ def _gradient_call(operands: Operands, choice: Choice) -> Callable[[], Any]:
     assert operands.dy is not None
     dy = in_layout(operands.dy, p.layout)
     first, second = (dy, operands.w) if p.op == "input_grad" else (in_layout(operands.x, p.layout), dy)
-    return _core.Trial(choice.candidate.kernel.index, choice.parameters, p.to_core(), choice.threads, first, second).run
+    return _core.Runner(
+        choice.candidate.kernel.index, choice.parameters, p.to_core(), choice.threads, first, second
+    ).run
 
 
 def _numpy(operands: Operands, threads: int) -> Contestant | None:

@@ -32,7 +32,7 @@ PYBIND11_MODULE(checked_core, module, pybind11::multiple_interpreters::per_inter
   });
   module.doc() = "The compiled core of convkit: kernels, plans and the two calls that run them.";
   add_inventory(module);
-  add_trial(module);
+  add_runner(module);
   add_process(module);
   add_profile(module);
   add_transpose(module);

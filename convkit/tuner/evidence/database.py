@@ -23,7 +23,7 @@ from convkit.tuner.evidence.records import (
     to_line,
 )
 
-__all__ = ["Database", "DatabaseError", "Merged", "open_user", "write_lines"]
+__all__ = ["Database", "DatabaseError", "Merged", "open_user", "read_lines", "write_lines"]
 
 _HEADER = '{"convkit": "trials", "version": 1}'
 _LONGEST_LINE = 65536
@@ -119,36 +119,17 @@ class Database(DatabaseFile):
         return found
 
     def append(self, session: Session, trials: Iterable[Trial]) -> int:
-        """Add trials in one transaction, with their session where it is new. Returns how many were new.
-
-        The file and its directory are created where they do not exist. A session's `contended` mark is only ever set.
-        """
-        return self._add([session], trials).trials
+        """Add trials in one transaction, with their session where it is new. Returns how many were new."""
+        return self.add([session], trials).trials
 
     def merge(self, other: Path) -> Merged:
         """Add every record of another database: a set union, so that repeating it changes nothing."""
         source = Database(other, owned=False)
-        return self._add(list(source.sessions()), list(source.trials()))
+        return self.add(list(source.sessions()), list(source.trials()))
 
     def import_lines(self, stream: TextIO) -> Merged:
         """Add the records of an export file. Wrong lines raise, and then nothing is added."""
-        sessions: list[Session] = []
-        trials: list[Trial] = []
-        for number, line in enumerate(_lines(stream), 1):
-            if number == 1:
-                if line.strip() != _HEADER:
-                    raise DatabaseError("foreign", "this is not an export of convkit trials of version 1")
-                continue
-            try:
-                record = from_line(line)
-                if isinstance(record, Session):
-                    sessions.append(record)
-                else:
-                    record.check_problem()
-                    trials.append(record)
-            except RecordError as error:
-                raise DatabaseError("damaged", f"line {number}: {error}") from None
-        return self._add(sessions, trials)
+        return self.add(*read_lines(stream))
 
     def export(self, stream: TextIO, *, contended: bool = False) -> Merged:
         """Write records as JSON lines; sessions of a contended machine stay behind unless they are asked for."""
@@ -177,7 +158,11 @@ class Database(DatabaseFile):
             raise
         return merged
 
-    def _add(self, sessions: Iterable[Session], trials: Iterable[Trial]) -> Merged:
+    def add(self, sessions: Iterable[Session], trials: Iterable[Trial]) -> Merged:
+        """Add records in one transaction; those that are there already change nothing.
+
+        The file and its directory are created where they do not exist. A session's `contended` mark is only ever set.
+        """
         with self.writing() as connection:
             count = "SELECT (SELECT count(*) FROM session), (SELECT count(*) FROM trial)"
             before = connection.execute(count).fetchone()
@@ -223,10 +208,25 @@ def write_lines(stream: TextIO, sessions: Collection[Session], trials: Collectio
     return Merged(len(sessions), len(trials))
 
 
-def _lines(stream: TextIO) -> Iterator[str]:
+def read_lines(stream: TextIO) -> tuple[list[Session], list[Trial]]:
+    """Read an export file; DatabaseError names the first wrong line."""
+    sessions: list[Session] = []
+    trials: list[Trial] = []
+    if stream.readline(_LONGEST_LINE).strip() != _HEADER:
+        raise DatabaseError("foreign", "this is not an export of convkit trials of version 1")
+    number = 1
     while line := stream.readline(_LONGEST_LINE):
-        if line.strip():
-            yield line
+        number += 1
+        try:
+            record = from_line(line) if line.strip() else None
+            if isinstance(record, Session):
+                sessions.append(record)
+            elif record:
+                record.check_problem()
+                trials.append(record)
+        except RecordError as error:
+            raise DatabaseError("damaged", f"line {number}: {error}") from None
+    return sessions, trials
 
 
 def _pairs(rows: Iterable[tuple[Any, ...]]) -> Iterator[tuple[int, tuple[Session, Trial] | None]]:

@@ -133,11 +133,15 @@ class UserTier:
     def evidence(self, problems: Collection[str], context: Context) -> Evidence:
         """Trials of any of the problems that count in this context, oldest first."""
         with planning:
-            own = [pair for text in problems for pair in self._own.get(text, ())]
+            own = self.own(problems)
             stored = [] if self._file is None else self._file.evidence(problems, context)
         known = {session.uuid for session, _ in own}
         pairs = [pair for pair in stored if pair[0].uuid not in known]
         return pairs + [pair for pair in own if counts_here(pair[0], context, exact=True)]
+
+    def own(self, problems: Collection[str]) -> Evidence:
+        """Trials of any of the problems that this process has measured."""
+        return [pair for text in problems for pair in self._own.get(text, ())]
 
     def problems(self, context: Context) -> list[tuple[str, int]]:
         """Problems with trials of this machine class, as (text, threads)."""

@@ -6,7 +6,10 @@ one host never measure at the same time, for they would measure each other.
 
 from __future__ import annotations
 
+import fcntl
 import io
+import os
+import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -40,27 +43,26 @@ def measure_shard(jobs: Sequence[tuple[str, int]], budget: float | None = None) 
 
     Nothing is written on the worker. Thread counts are the jobs' own, whatever the worker's environment says.
     """
-    import fcntl
-    import tempfile
-    from pathlib import Path
-
     from convkit.tuner.choosing.selector import selector
     from convkit.tuner.evidence.database import write_lines
     from convkit.tuner.measuring.tune import tune_problem
 
     failed = []
-    # One measuring task a host at a time: the lock file belongs to the host's temporary directory.
-    with open(Path(tempfile.gettempdir()) / "convkit-fleet.lock", "a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    # One measuring task a host at a time. Everybody may lock the directory itself; a file in it would be somebody's.
+    host = os.open(tempfile.gettempdir(), os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(host, fcntl.LOCK_EX)
         for text, threads in jobs:
             try:
                 tune_problem(Problem.parse(text), threads, budget=budget, store=False)
             except (ValueError, MemoryError) as error:
                 failed.append(f"{text} with {threads} threads: {error}")
-    user, stream = selector().user, io.StringIO()
-    pairs = [pair for text, threads in jobs for pair in user.evidence([text], selector().context_of(threads))]
-    if pairs:
-        write_lines(stream, {session.uuid: session for session, _ in pairs}.values(), [trial for _, trial in pairs])
+    finally:
+        os.close(host)
+    own = selector().user.own([text for text, _ in jobs])
+    stream = io.StringIO()
+    if own:
+        write_lines(stream, {session.uuid: session for session, _ in own}.values(), [trial for _, trial in own])
     return stream.getvalue(), failed
 
 
@@ -94,7 +96,7 @@ def tune_with_dask(
         distributed = import_module("distributed")
     except ImportError as error:
         raise ImportError(f"tuning with dask needs the extra: {install_line('fleet')}") from error
-    from convkit.tuner.evidence.database import open_user
+    from convkit.tuner.evidence.database import open_user, read_lines
     from convkit.tuner.process import reload
 
     listed = [(str(problem), threads) for problem, threads in jobs]
@@ -116,13 +118,14 @@ def tune_with_dask(
                 continue
             failed += reasons
             if text:
-                merged = database.import_lines(io.StringIO(text))
+                home = read_lines(io.StringIO(text))
+                machines.update(session.machine for session in home[0])
+                merged = database.add(*home)
                 sessions, trials = sessions + merged.sessions, trials + merged.trials
             if progress is not None:
                 progress(done, len(shards), f"{trials} trials")
     finally:
         if own:
             client.close()
-    machines.update(session.machine for session in database.sessions())
     reload()
     return FleetResult(trials, sessions, tuple(sorted(machines)), tuple(failed))

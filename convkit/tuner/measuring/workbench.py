@@ -30,7 +30,7 @@ _GATE = 30.0
 
 
 class Runner(Protocol):
-    """A candidate that is ready to run: `convkit._core.Trial`, or a stand-in in tests."""
+    """A candidate that is ready to run: `convkit._core.Runner`, or a stand-in in tests."""
 
     @property
     def y(self) -> Array: ...
@@ -111,7 +111,7 @@ class Workbench:
         """The candidate with these operands, packed where the problem says so."""
         from convkit import _core
 
-        trial: Runner = _core.Trial(
+        trial: Runner = _core.Runner(
             candidate.kernel.index, candidate.parameters, self.problem.to_core(), self.threads, self.x, self.w,
             self.bias, self.residual, self.limits[0], self.limits[1], self.activation,
         )  # fmt: skip

@@ -5,7 +5,7 @@
 namespace convkit::bindings {
 
 void add_inventory(pybind11::module_& module);
-void add_trial(pybind11::module_& module);
+void add_runner(pybind11::module_& module);
 void add_process(pybind11::module_& module);
 void add_profile(pybind11::module_& module);
 void add_transpose(pybind11::module_& module);

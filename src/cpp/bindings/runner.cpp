@@ -1,4 +1,4 @@
-// Trial: one kernel with explicit parameters on one problem, for tests and for measuring.
+// Runner: one kernel with explicit parameters on one problem, for tests and for measuring.
 #include <chrono>
 #include <cstring>
 #include <limits>
@@ -30,7 +30,7 @@ Shape input_shape(const ConvProblem& p) { return image(p, p.c, p.h, p.w); }
 Shape output_shape(const ConvProblem& p) { return image(p, p.o, p.oh, p.ow); }
 Shape filter_shape(const ConvProblem& p) { return {4, {p.o, p.c / p.groups, p.kh, p.kw}}; }
 
-// Parses Activation's own names: a trial takes bounds apart from them.
+// Parses Activation's own names: a runner takes bounds apart from them.
 Activation activation_from(const std::string& name) {
   static constexpr const char* names[] = {"none", "clamp", "silu", "hardswish", "sigmoid", "tanh", "leaky_relu"};
   for (int i = 0; i < 7; ++i) {
@@ -39,10 +39,10 @@ Activation activation_from(const std::string& name) {
   throw py::value_error("no activation is called " + name);
 }
 
-class Trial {
+class Runner {
  public:
-  Trial(int index, const py::object& parameters, const py::object& problem, int threads, py::object x, py::object w,
-        py::object bias, py::object residual, double lo, double hi, const std::string& activation, bool poison)
+  Runner(int index, const py::object& parameters, const py::object& problem, int threads, py::object x, py::object w,
+         py::object bias, py::object residual, double lo, double hi, const std::string& activation, bool poison)
       : problem_(problem_from(problem.ptr())), asked_(problem_), poison_(poison) {
     if (index < 0 || index >= kernel_count()) throw py::value_error("no kernel has index " + std::to_string(index));
     if (threads < 1) throw py::value_error("threads must be at least 1");
@@ -70,8 +70,8 @@ class Trial {
     workspace_ = Block(workspace_bytes_);
     arguments_.workspace = workspace_.data();
   }
-  Trial(const Trial&) = delete;
-  Trial& operator=(const Trial&) = delete;
+  Runner(const Runner&) = delete;
+  Runner& operator=(const Runner&) = delete;
 
   py::object run() {
     {
@@ -101,7 +101,7 @@ class Trial {
   py::object y() const { return y_; }
 
  private:
-  // The data of a dense array of exactly this shape; the array lives as long as the trial.
+  // The data of a dense array of exactly this shape; the array lives as long as the runner.
   const void* dense(const py::object& object, const Shape& shape, const char* name) {
     const ArrayArgument array = fitting(object, shape, name);
     if (!PyArray_IS_C_CONTIGUOUS(array.get()) || array.misaligned()) {
@@ -180,10 +180,10 @@ class Trial {
 
 }  // namespace
 
-void add_trial(py::module_& module) {
+void add_runner(py::module_& module) {
   constexpr double infinity = std::numeric_limits<double>::infinity();
-  py::class_<Trial>(
-      module, "Trial",
+  py::class_<Runner>(
+      module, "Runner",
       "One kernel with explicit parameters on one problem.\n\n"
       "Arrays are dense in the problem's layout (w: OIHW; for op weight_grad, x and dy are passed as x and "
       "w).\nPacks the weights if the problem says so, and allocates the result and the workspace. With "
@@ -193,9 +193,9 @@ void add_trial(py::module_& module) {
            py::arg("index"), py::arg("parameters"), py::arg("problem"), py::arg("threads"), py::arg("x"), py::arg("w"),
            py::arg("bias") = py::none(), py::arg("residual") = py::none(), py::arg("lo") = -infinity,
            py::arg("hi") = infinity, py::arg("activation") = "none", py::arg("poison") = false)
-      .def("run", &Trial::run, "Runs once; returns y, the same array each time.")
-      .def("time", &Trial::time, py::arg("repeats"), "Seconds that `repeats` runs take, by a steady clock.")
-      .def_property_readonly("y", &Trial::y, "The result's array.");
+      .def("run", &Runner::run, "Runs once; returns y, the same array each time.")
+      .def("time", &Runner::time, py::arg("repeats"), "Seconds that `repeats` runs take, by a steady clock.")
+      .def_property_readonly("y", &Runner::y, "The result's array.");
 }
 
 }  // namespace convkit::bindings
