@@ -67,6 +67,8 @@ class Problem(_Fields):
 
     Sizes are those of the forward convolution, whatever `op`: x is (n, c, h, w), the filter (o, c // groups, kh, kw).
     ``str(problem)`` is a compact text that `parse` reads back; it is the key of the tuning database.
+    A stride that leads beyond the padded input and the dilation of a single tap change nothing: they are kept as small
+    as that allows, so that equal convolutions are equal problems.
 
     Attributes
     ----------
@@ -82,7 +84,12 @@ class Problem(_Fields):
         """Check the fields."""
         problem = super().__new__(cls, *values, **fields)
         problem._check()
-        return problem
+        return problem._replace(
+            stride_h=min(problem.stride_h, problem.h + problem.pad_top + problem.pad_bottom),
+            stride_w=min(problem.stride_w, problem.w + problem.pad_left + problem.pad_right),
+            dilation_h=problem.dilation_h if problem.kh > 1 else 1,
+            dilation_w=problem.dilation_w if problem.kw > 1 else 1,
+        )
 
     def _check(self) -> None:
         for name in _SIZES:
@@ -246,14 +253,14 @@ class Problem(_Fields):
             raise ValueError(f"not a problem: {text[:400]!r}")
         values: dict[str, Any] = match.groupdict()
         for name in _SIZES:
-            values[name] = int(values[name])
+            digits = values[name]
+            values[name] = int(digits)
+            if str(values[name]) != digits:
+                raise ValueError(f"not a problem in its canonical form: {text!r}")
         for name in ("bias", "residual"):
             values[name] = values[name] is not None
         values["packed"] = values["packed"] == "packed"
-        problem = cls(**values)
-        if str(problem) != text:
-            raise ValueError(f"not a problem in its canonical form: {text!r}")
-        return problem
+        return cls(**values)
 
 
 _SIZES: tuple[str, ...] = (

@@ -43,7 +43,8 @@ int kernel_count() { return static_cast<int>(kernels().size()); }
 const Kernel& kernel(int index) { return *kernels()[index]; }
 
 bool applies(const Kernel& kernel, const ConvProblem& problem) {
-  return problem.n > 0 && kernel.op == problem.op && kernel.dtype_x == problem.dtype &&
+  const bool empty = problem.n == 0 || problem.c == 0 || problem.o == 0 || problem.h == 0 || problem.w == 0;
+  return !empty && kernel.op == problem.op && kernel.dtype_x == problem.dtype &&
          ((kernel.layouts >> static_cast<int>(problem.layout)) & 1u) && kernel.applies(problem);
 }
 

@@ -30,6 +30,9 @@ struct Machine {
 
 inline constexpr int max_parameters = 6;
 
+// The largest team that a kernel may be asked about or started with: there are functions that look at every size up to it.
+inline constexpr int most_threads = 1024;
+
 // A kernel's explicit parameters, in the order of its schema; unused ones are 0.
 struct Parameters {
   std::int32_t value[max_parameters];
@@ -55,7 +58,7 @@ struct Cost {
 
 // What packed weights look like. Two kernels (or parameters) with equal id and bytes share one packing.
 struct Packing {
-  char id[40];  // empty: the kernel reads dense OIHW weights as they are
+  char id[64];  // empty: the kernel reads dense OIHW weights as they are
   std::int64_t bytes;
 };
 
@@ -139,7 +142,7 @@ struct KernelTable {
 // All kernels that this CPU can run (or that the forced ISA allows), best ISA first, in order of declaration.
 int kernel_count();
 const Kernel& kernel(int index);
-// True if the kernel takes the problem: a batch that is not empty, op, dtype, layout and its own predicate.
+// True if the kernel takes the problem: no empty tensor, op, dtype, layout and its own predicate.
 bool applies(const Kernel& kernel, const ConvProblem& problem);
 // This machine's caches as CPUID tells them.
 const Machine& machine();

@@ -58,9 +58,9 @@ std::int64_t checked_product(std::int64_t a, std::int64_t b) {
 #if defined(__SANITIZE_ADDRESS__)
 
 // Of exactly the size that was asked for, so that the sanitizer sees the first byte behind it.
-Block::Block(std::int64_t bytes) : bytes_(bytes > 0 ? bytes : 1) {
+Block::Block(std::int64_t bytes) : bytes_(std::max<std::int64_t>(bytes, 1)) {
   void* data = nullptr;
-  if (posix_memalign(&data, page, static_cast<std::size_t>(bytes_))) throw std::bad_alloc();
+  if (bytes < 0 || posix_memalign(&data, page, static_cast<std::size_t>(bytes_))) throw std::bad_alloc();
   data_ = static_cast<std::byte*>(data);
 }
 
@@ -72,8 +72,8 @@ namespace {
 
 // Blocks of nearly equal size serve each other: sizes are rounded up to an eighth of their power of two.
 std::int64_t rounded(std::int64_t bytes) {
-  if (bytes <= 0) return page;
-  if (bytes > std::numeric_limits<std::int64_t>::max() / 4) throw std::bad_alloc();
+  if (bytes == 0) return page;
+  if (bytes < 0 || bytes > std::numeric_limits<std::int64_t>::max() / 4) throw std::bad_alloc();
   std::int64_t step = page;
   while (step * 16 <= bytes) step *= 2;
   return (bytes + step - 1) / step * step;
@@ -128,6 +128,7 @@ Block Block::adopt(std::byte* data, std::int64_t bytes) {
 
 Block BlockPool::take(std::int64_t bytes, bool* recycled) {
   if (recycled) *recycled = false;
+  if (bytes < 0) throw std::bad_alloc();
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     // A block far larger than needed stays for the call that needs it.

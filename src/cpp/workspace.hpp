@@ -71,7 +71,7 @@ BlockPool& output_pool();
 class Workspace {
  public:
   explicit Workspace(std::int64_t bytes) {
-    if (bytes > 0) block_ = workspace_pool().take(bytes);
+    if (bytes != 0) block_ = workspace_pool().take(bytes);
   }
   ~Workspace() {
     if (block_.data()) workspace_pool().give(std::move(block_));

@@ -38,19 +38,12 @@ CONVKIT_INLINE WeightView adjoint_view(const ConvProblem& p, const WeightView& w
   return {last, w.stride_c, w.stride_o, -w.stride_kh, -w.stride_kw, w.stride_group};
 }
 
-CONVKIT_INLINE void append(const char* text, char* to, std::size_t capacity) {
-  std::size_t used = 0;
-  while (to[used]) ++used;
-  while (*text && used + 1 < capacity) to[used++] = *text++;
-  to[used] = 0;
-}
-
 constexpr char adjoint_suffix[] = "_adjoint";
 
 template <class T>
 void adjoint_panels_entry(const ConvProblem& p, const Parameters& parameters, Packing* out) {
   panels_entry<T>(adjoint_filter(p), parameters, out);
-  append(adjoint_suffix, out->id, sizeof out->id);
+  append_id(adjoint_suffix, out);
 }
 
 template <class T>
@@ -150,11 +143,10 @@ struct Adjoint {
   static void packing(const ConvProblem& p, const Parameters& parameters, Packing* out) {
     *out = {};
     forward.packing(adjoint_problem(p), parameters, out);
-    if (!out->id[0]) {
-      append("rotated", out->id, sizeof out->id);
-      out->bytes = rotated_bytes<T>(p);
+    if (out->id[0]) {
+      append_id(adjoint_suffix, out);
     } else {
-      append(adjoint_suffix, out->id, sizeof out->id);
+      describe_packing("rotated", rotated_bytes<T>(p), out);
     }
   }
 
@@ -170,7 +162,7 @@ struct Adjoint {
   static std::int64_t workspace_bytes(const ConvProblem& p, const Parameters& parameters, int threads) {
     const ConvProblem q = adjoint_problem(p);
     const std::int64_t bytes = forward.workspace_bytes(q, parameters, threads);
-    return p.packed || !reads_dense(q, parameters) ? bytes : round_up(bytes, 64) + rotated_bytes<T>(p);
+    return p.packed || !reads_dense(q, parameters) ? bytes : bounded_sum(round_up(bytes, 64), rotated_bytes<T>(p));
   }
 
   static void run(const Arguments& args) {

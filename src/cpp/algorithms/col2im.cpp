@@ -52,7 +52,7 @@ template <class T>
 CONVKIT_INLINE Scratch<T> carve(const ConvProblem& p, Carver& carver) {
   Scratch<T> s{};
   if (p.layout == Layout::nchw) {
-    s.band = carver.take<T>(p.h * p.w * TileShape<T>::panel);
+    s.band = carver.take<T>(p.h * p.w, TileShape<T>::panel);
     s.row = carver.take<T>(p.ow * (p.o / p.groups));
   }
   return s;
@@ -62,7 +62,7 @@ template <class T>
 std::int64_t col2im_workspace(const ConvProblem& p, const Parameters&, int threads) {
   Carver carver{nullptr};
   carve<T>(p, carver);
-  return carver.used * threads + (p.packed ? 0 : round_up(panels_bytes<T>(adjoint_filter(p)), 64));
+  return team_bytes(carver.used, threads, p.packed ? 0 : panels_bytes<T>(adjoint_filter(p)));
 }
 
 // The outputs [begin, end) whose tap lies inside dx along an axis.

@@ -20,16 +20,16 @@ bool conv_gemm_applies(const ConvProblem&) { return true; }
 // The reduction in even parts of at most `chunk` steps.
 CONVKIT_INLINE ReductionPart reduction_part(std::int64_t total, std::int64_t chunk, std::int64_t index) {
   const std::int64_t parts = ceil_div(total, chunk);
-  const std::int64_t begin = total * index / parts;
-  return {begin, total * (index + 1) / parts - begin, total};
+  const Share part = share(total, index, parts);
+  return {part.begin, part.end - part.begin, total};
 }
 
 template <class T>
 int conv_gemm_candidates(const ConvProblem& p, const Machine& machine, int, Parameters* out, int capacity) {
   const std::int64_t k = reduction(p), step = TileShape<T>::panel * static_cast<std::int64_t>(sizeof(T));
-  const std::int32_t whole = static_cast<std::int32_t>(smaller<std::int64_t>(k, 1 << 30));
+  const std::int32_t whole = within(conv_gemm_schema[1], k);
   const std::int32_t third =
-      static_cast<std::int32_t>(smaller<std::int64_t>(larger<std::int64_t>(machine.l2 / 3 / step, 64), whole));
+      smaller(within(conv_gemm_schema[1], larger<std::int64_t>(machine.l2 / 3 / step, 64)), whole);
   const std::int32_t block = p.layout == Layout::nhwc ? 96 : 1;
   int count = 0;
   out[count++] = {{block, third}};
@@ -46,8 +46,8 @@ void conv_gemm_cost(const ConvProblem& p, const Parameters& parameters, const Ma
   if (p.layout == Layout::nhwc) {
     *out = lanes_on_outputs_cost<T>(p);
     out->efficiency *= 0.95;
-    out->vector_ops +=
-        2.5 * columns / Vec<T>::lanes + 12.0 * static_cast<double>(p.n * pixels * p.groups * p.kh * p.kw);
+    out->vector_ops += 2.5 * columns / Vec<T>::lanes +
+                       12.0 * static_cast<double>(p.n * pixels) * static_cast<double>(p.groups * p.kh * p.kw);
     out->vector_ops += 2.0 * static_cast<double>(p.n * pixels * p.o) / Vec<T>::lanes * static_cast<double>(chunks - 1);
     out->bytes_l2 = columns * sizeof(T) + static_cast<double>(ceil_div(p.n * pixels, parameters.value[0])) *
                                               static_cast<double>(panels_bytes<T>(p));
@@ -63,7 +63,8 @@ void conv_gemm_cost(const ConvProblem& p, const Parameters& parameters, const Ma
   const double segments = static_cast<double>(p.n) * static_cast<double>(panels.count() + p.oh);
   out->vector_ops = 3.0 * columns / Vec<T>::lanes + 30.0 * segments * static_cast<double>(p.groups * k) +
                     2.0 * static_cast<double>(p.n * pixels * p.o) / Vec<T>::lanes * static_cast<double>(chunks);
-  out->bytes_l2 = columns * sizeof(T) + static_cast<double>(p.n * panels.count() * p.o * k) * sizeof(T);
+  out->bytes_l2 = columns * sizeof(T) + static_cast<double>(p.n * panels.count()) * static_cast<double>(p.o) *
+                                            static_cast<double>(k) * sizeof(T);
   out->bytes_dram = tensor_bytes(p, sizeof(T));
   out->imbalance = grid_imbalance(p.n * panels.count(), ceil_div(p.o / p.groups, 6), threads);
 }
@@ -82,8 +83,8 @@ CONVKIT_INLINE std::int64_t packed_elements(const ConvProblem& p, const Paramete
 
 template <class T>
 std::int64_t conv_gemm_workspace(const ConvProblem& p, const Parameters& parameters, int threads) {
-  return packed_elements<T>(p, parameters) * static_cast<std::int64_t>(sizeof(T)) * threads +
-         (p.packed || p.layout == Layout::nchw ? 0 : panels_bytes<T>(p));
+  return team_bytes(packed_elements<T>(p, parameters) * static_cast<std::int64_t>(sizeof(T)), threads,
+                    p.packed || p.layout == Layout::nchw ? 0 : panels_bytes<T>(p));
 }
 
 template <class T>

@@ -21,19 +21,24 @@ struct RowGroups {
     std::int64_t first;
     int rows;
   };
-  CONVKIT_INLINE std::int64_t in_phase(std::int64_t phase) const { return ceil_div(outputs - phase, dilation); }
-  CONVKIT_INLINE std::int64_t phases() const { return smaller(dilation, outputs); }
+  // Phases are the rows with one remainder by the dilation: the first `longer` have a row more than the others.
+  CONVKIT_INLINE std::int64_t longer() const { return outputs % dilation; }
+  CONVKIT_INLINE std::int64_t groups_of(std::int64_t rows) const { return ceil_div(rows, most); }
   CONVKIT_INLINE std::int64_t count() const {
-    std::int64_t sum = 0;
-    for (std::int64_t phase = 0; phase < phases(); ++phase) sum += ceil_div(in_phase(phase), most);
-    return sum;
+    const std::int64_t rows = outputs / dilation;
+    return longer() * groups_of(rows + 1) + (dilation - longer()) * groups_of(rows);
   }
   CONVKIT_INLINE Group at(std::int64_t index) const {
-    std::int64_t phase = 0;
-    for (; index >= ceil_div(in_phase(phase), most); ++phase) index -= ceil_div(in_phase(phase), most);
-    const RowSplit split = split_rows(in_phase(phase), most);
-    const std::int64_t row = index * split.rows + smaller(index, split.big);
-    return {phase + row * dilation, split.rows + (index < split.big ? 1 : 0)};
+    std::int64_t rows = outputs / dilation + 1, first_phase = 0;
+    if (const std::int64_t groups = longer() * groups_of(rows); index >= groups) {
+      index -= groups;
+      first_phase = longer();
+      --rows;
+    }
+    const std::int64_t phase = first_phase + index / groups_of(rows), group = index % groups_of(rows);
+    const RowSplit split = split_rows(rows, most);
+    const std::int64_t row = group * split.rows + smaller(group, split.big);
+    return {phase + row * dilation, split.rows + (group < split.big ? 1 : 0)};
   }
 };
 

@@ -87,7 +87,7 @@ struct Geometry {
     pitch = block * stride;
     planes = Vec<T>::masks && sliding && p.ow <= lanes / 2 ? 2 : 1;
     // A strip's rows should stay in L1 while the window slides down.
-    const std::int64_t bytes = pitch * stride * static_cast<std::int64_t>(sizeof(T));
+    const std::int64_t bytes = bounded_product(pitch, stride, static_cast<std::int64_t>(sizeof(T)));
     const int rows = copies<T>(p) ? static_cast<int>(larger<std::int64_t>(20480 / bytes, 8)) : 64;
     groups = sliding ? RowGroups{p.oh, stride == 1 ? p.dilation_h : 1, rows} : RowGroups{p.oh, 1, 1};
   }
@@ -106,9 +106,9 @@ Workspace<T> carve(const ConvProblem& p, const Parameters& parameters, int threa
   Workspace<T> w{};
   if (copies<T>(p)) {
     const Geometry<T> g(p, parameters);
-    w.rows_size = input_rows(p, g.groups.most) * g.pitch;
+    w.rows_size = bounded_product(input_rows(p, g.groups.most), g.pitch);
     w.offset = carver.take<std::ptrdiff_t>(p.kw);
-    w.rows = carver.take<T>(w.rows_size * threads);
+    w.rows = carver.take<T>(w.rows_size, threads);
   }
   w.bytes = carver.used;
   return w;

@@ -101,7 +101,7 @@ Workspace<T> carve(const ConvProblem& p, const Parameters& parameters, int threa
   if (!p.packed) w.packed = carver.take<T>(packed_bytes<T>(p) / static_cast<std::int64_t>(sizeof(T)));
   if (needs_copy<T>(p)) {
     w.copy = input_rows(p, row_groups<T>(p, parameters).most) * p.w * Vec<T>::lanes;
-    w.copies = carver.take<T>(w.copy * threads);
+    w.copies = carver.take<T>(w.copy, threads);
   }
   w.bytes = carver.used;
   return w;
@@ -116,9 +116,7 @@ std::int64_t workspace_bytes(const ConvProblem& p, const Parameters& parameters,
 
 template <class T>
 void packing(const ConvProblem& p, const Parameters&, Packing* out) {
-  constexpr char id[] = "depthwise_" CONVKIT_ISA_NAME;
-  __builtin_memcpy(out->id, id, sizeof id);
-  out->bytes = packed_bytes<T>(p);
+  describe_packing("depthwise_" CONVKIT_ISA_NAME, packed_bytes<T>(p), out);
 }
 
 // [O / lanes][KH][KW][lanes], zeros behind the last output.

@@ -39,10 +39,7 @@ void cost(const ConvProblem& p, const Parameters&, const Machine&, int threads, 
 
 template <class T>
 void packing(const ConvProblem& p, const Parameters&, Packing* out) {
-  constexpr char id[] = "channels_" CONVKIT_ISA_NAME;
-  *out = {};
-  append(id, out->id, sizeof out->id);
-  out->bytes = channel_weights_bytes<T>(p);
+  describe_packing("channels_" CONVKIT_ISA_NAME, channel_weights_bytes<T>(p), out);
 }
 
 // [C / lanes][KH][KW][lanes], zeros behind the last channel.

@@ -80,7 +80,7 @@ void list_taps(const Axis& down, const Axis& across, std::int64_t margin, std::i
 template <class T>
 std::int64_t workspace_bytes(const ConvProblem& p, const Parameters&, int threads) {
   const Block<T> block(p, rows_axis(p), columns_axis(p));
-  return threads * round_up(block.rows * block.pitch * static_cast<std::int64_t>(sizeof(T)), 64);
+  return team_bytes(round_up(block.rows * block.pitch * static_cast<std::int64_t>(sizeof(T)), 64), threads, 0);
 }
 
 // Rows [first, first + count) of a plane of dy, zeros where there are none. The zeros around them are there already.
@@ -193,7 +193,7 @@ void run(const Arguments& args) {
     const Share mine = share(p.n * p.c * bands, index, size);
     for (std::int64_t item = mine.begin; item < mine.end; ++item) {
       const std::int64_t plane = item / bands, channel = plane % p.c;
-      const Share band = share(p.h, static_cast<int>(item % bands), static_cast<int>(bands));
+      const Share band = share(p.h, item % bands, bands);
       // The largest output that a row of the band meets, and the smallest.
       std::int64_t begin = 1LL << 40, end = -begin;
       for (std::int64_t y = band.begin; y < smaller(band.end, band.begin + p.stride_h); ++y) {

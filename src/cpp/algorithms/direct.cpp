@@ -76,7 +76,7 @@ CONVKIT_INLINE Run<T>* fill_tile(const Geometry<T>& g, const PixelSource<T>& sou
 
 // Reduction chunks are whole filter rows, so that runs of a filter row are never cut.
 CONVKIT_INLINE std::int64_t chunk_tap(const ConvProblem& p, std::int64_t chunk, std::int64_t chunks) {
-  return p.kh * chunk / chunks * p.kw;
+  return portion(p.kh, chunk, chunks) * p.kw;
 }
 
 template <class T>
@@ -124,7 +124,7 @@ std::int64_t strip_rows(const ConvProblem& p, std::int64_t bytes) {
 
 template <class T>
 int direct_candidates(const ConvProblem& p, const Machine& machine, int threads, Parameters* out, int capacity) {
-  const std::int32_t chunks = static_cast<std::int32_t>(default_chunks<T>(p, machine));
+  const std::int32_t chunks = within(direct_schema[1], default_chunks<T>(p, machine));
   if (p.layout == Layout::nchw) {
     int count = 0;
     const std::int64_t budgets[] = {machine.l2 / 2, machine.l2 / 4, machine.l2};
@@ -132,8 +132,8 @@ int direct_candidates(const ConvProblem& p, const Machine& machine, int threads,
       std::int64_t rows = strip_rows<T>(p, bytes);
       // Enough blocks for the team, of one size.
       rows = smaller(rows, larger<std::int64_t>(ceil_div(p.oh * p.n, threads), 1));
-      const std::int64_t blocks = ceil_div(larger<std::int64_t>(p.oh, 1), rows);
-      const std::int32_t block = static_cast<std::int32_t>(ceil_div(larger<std::int64_t>(p.oh, 1), blocks));
+      const std::int64_t blocks = ceil_div(p.oh, rows);
+      const std::int32_t block = within(direct_schema[0], ceil_div(p.oh, blocks));
       if (count < capacity && (count == 0 || out[count - 1].value[0] != block)) out[count++] = {{block, chunks}};
     }
     return count;
@@ -156,7 +156,8 @@ void direct_cost(const ConvProblem& p, const Parameters& parameters, const Machi
   if (p.layout == Layout::nchw) {
     blocks = p.n * ceil_div(p.oh, parameters.value[0]);
     const Strip strip(p);
-    const double input = static_cast<double>(blocks * strip.rows(p, parameters.value[0]) * strip.width * p.c);
+    const double input = static_cast<double>(blocks) * static_cast<double>(strip.rows(p, parameters.value[0])) *
+                         static_cast<double>(strip.width * p.c);
     out->vector_ops += 6.0 * input / Vec<T>::lanes + 6.0 * pixels * outputs / Vec<T>::lanes;
   } else {
     blocks = ceil_div(p.n * p.oh * p.ow, parameters.value[0]);
@@ -192,12 +193,12 @@ CONVKIT_INLINE Scratch<T> carve(const ConvProblem& p, const Parameters& paramete
   const bool nchw = p.layout == Layout::nchw;
   const std::int64_t pixels = nchw ? scratch_pixels : parameters.value[0];
   const std::int64_t tiles = pixels / 2 + 2;  // an even split makes no tile of less than two rows but a lone one
-  s.runs = carver.take<Run<T>>(tiles * p.kh * p.kw + 1);
+  s.runs = carver.take<Run<T>>(tiles + 1, p.kh * p.kw);
   s.tiles = carver.take<RunTile<T>>(tiles);
   s.zeros = carver.take<T>((p.c / p.groups) * p.kw);
   if (nchw) {
     const Strip strip(p);
-    s.strip = carver.take<T>(strip.rows(p, parameters.value[0]) * strip.row);
+    s.strip = carver.take<T>(strip.rows(p, smaller<std::int64_t>(parameters.value[0], p.oh)), strip.row);
     s.panel = carver.take<T>(scratch_pixels * TileShape<T>::panel);
   }
   return s;
@@ -207,7 +208,7 @@ template <class T>
 std::int64_t direct_workspace(const ConvProblem& p, const Parameters& parameters, int threads) {
   Carver carver{nullptr};
   carve<T>(p, parameters, carver);
-  return carver.used * threads + (p.packed ? 0 : round_up(panels_bytes<T>(p), 64));
+  return team_bytes(carver.used, threads, p.packed ? 0 : panels_bytes<T>(p));
 }
 
 // What a member needs to compute blocks.

@@ -58,7 +58,7 @@ CONVKIT_INLINE Scratch<T> carve(const ConvProblem& p, Carver& carver) {
   if (p.layout == Layout::nchw) {
     s.strip = carver.take<T>(piece_rows(p) * p.ow * (p.o / p.groups));
     // The last rows of dx that no output reaches are fewer than a stride.
-    s.band = carver.take<T>((piece_rows(p) + 1) * p.stride_h * p.w * TileShape<T>::panel);
+    s.band = carver.take<T>(piece_rows(p) + 1, p.stride_h * p.w, TileShape<T>::panel);
   }
   return s;
 }
@@ -67,7 +67,7 @@ template <class T>
 std::int64_t apart_workspace(const ConvProblem& p, const Parameters&, int threads) {
   Carver carver{nullptr};
   carve<T>(p, carver);
-  return carver.used * threads + (p.packed ? 0 : round_up(panels_bytes<T>(adjoint_filter(p)), 64));
+  return team_bytes(carver.used, threads, p.packed ? 0 : panels_bytes<T>(adjoint_filter(p)));
 }
 
 // One panel of channels of dx, and where its pixels go.

@@ -47,7 +47,7 @@ int phases_candidates(const ConvProblem& p, const Machine& machine, int threads,
     const std::int64_t sizes[] = {pieces.rows, 4 * pieces.rows, 16 * pieces.rows};
     for (const std::int64_t rows : sizes) {
       const std::int32_t block =
-          static_cast<std::int32_t>(smaller<std::int64_t>(rows, larger<std::int64_t>(p.n * p.h / threads, 1)));
+          within(phases_schema[0], smaller<std::int64_t>(rows, larger<std::int64_t>(p.n * p.h / threads, 1)));
       if (count < capacity && (count == 0 || out[count - 1].value[0] != block)) out[count++] = {{block}};
     }
     return count;
@@ -60,7 +60,7 @@ int phases_candidates(const ConvProblem& p, const Machine& machine, int threads,
     std::int64_t rows = (bytes / row) * axis.stride - (axis.taps - 1) * axis.dilation;
     rows = smaller(larger(rows, pieces.rows), ceil_div(p.n * p.h, threads));
     const std::int64_t blocks = ceil_div(p.h, larger<std::int64_t>(rows, 1));
-    const std::int32_t block = static_cast<std::int32_t>(ceil_div(p.h, blocks));
+    const std::int32_t block = within(phases_schema[0], ceil_div(p.h, blocks));
     if (count < capacity && (count == 0 || out[count - 1].value[0] != block)) out[count++] = {{block}};
   }
   return count;
@@ -114,12 +114,12 @@ CONVKIT_INLINE Scratch<T> carve(const ConvProblem& p, const Parameters& paramete
   Scratch<T> s{};
   const Axis rows = rows_axis(p), columns = columns_axis(p);
   const std::int64_t inputs = p.o / p.groups;
-  s.runs = carver.take<Run<T>>(piece_pixels * rows.taps_of_a_phase() * columns.taps_of_a_phase() + 1);
+  s.runs = carver.take<Run<T>>(piece_pixels + 1, rows.taps_of_a_phase() * columns.taps_of_a_phase());
   s.tiles = carver.take<RunTile<T>>(piece_pixels);
   s.zeros = carver.take<T>(inputs);
   s.panel = carver.take<T>(piece_pixels * TileShape<T>::panel);
   s.pixels = carver.take<const T*>(piece_pixels);
-  if (p.layout == Layout::nchw) s.strip = carver.take<T>(most_needed_rows(rows, parameters.value[0]) * p.ow * inputs);
+  if (p.layout == Layout::nchw) s.strip = carver.take<T>(most_needed_rows(rows, parameters.value[0]), p.ow * inputs);
   return s;
 }
 
@@ -127,7 +127,7 @@ template <class T>
 std::int64_t phases_workspace(const ConvProblem& p, const Parameters& parameters, int threads) {
   Carver carver{nullptr};
   carve<T>(p, parameters, carver);
-  return carver.used * threads + (p.packed ? 0 : round_up(panels_bytes<T>(adjoint_filter(p)), 64));
+  return team_bytes(carver.used, threads, p.packed ? 0 : panels_bytes<T>(adjoint_filter(p)));
 }
 
 // dy as the tiles see it: NHWC, in place or in a strip that begins at row `first_row` of one image.
@@ -215,6 +215,16 @@ struct PhaseCursor {
     return target;
   }
 };
+
+// Whether no row of the piece before this one has its residue.
+template <class T>
+CONVKIT_INLINE bool first_of_phase(const Context<T>& c, const Piece& piece, std::int64_t row) {
+  const std::int64_t residue = c.rows.residue(row % c.p.h);
+  for (std::int64_t earlier = row - 1; earlier >= piece.row_begin; --earlier) {
+    if (c.rows.residue(earlier % c.p.h) == residue) return false;
+  }
+  return true;
+}
 
 // Rows of the piece with this residue.
 template <class T>
@@ -336,11 +346,16 @@ void compute_piece(const Context<T>& c, const Scratch<T>& s, const Gradient<T>& 
   const bool nchw = p.layout == Layout::nchw;
   const int nv = c.panels.vectors(panel), width = nv * Vec<T>::lanes, valid = c.panels.valid(panel);
   const std::int64_t columns = piece.column_end - piece.column_begin;
+  const std::int64_t height = piece.row_end - piece.row_begin;
   const std::int64_t most_h = smaller(c.rows.stride, p.h), most_w = smaller(c.columns.stride, columns);
+  // Residues in the order in which the image's rows meet them, of which the piece may lack some; of very many those of
+  // the piece's own rows.
+  const bool few = most_h <= height;
   T* at = s.panel;
-  for (std::int64_t h = 0; h < most_h; ++h) {
-    // Residues in the order in which the image's rows meet them; a piece may lack some.
-    const std::int64_t residue_h = c.rows.residue(h), rows = rows_of_phase(c, piece, residue_h);
+  for (std::int64_t h = 0; h < smaller(most_h, height); ++h) {
+    const std::int64_t first_row = few ? h : piece.row_begin + h;
+    if (!few && !first_of_phase(c, piece, first_row)) continue;
+    const std::int64_t residue_h = c.rows.residue(first_row % p.h), rows = rows_of_phase(c, piece, residue_h);
     if (!rows) continue;
     T* const phase_rows = at;
     const std::int64_t tap_h = c.rows.first_tap(residue_h);

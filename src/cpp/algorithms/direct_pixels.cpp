@@ -151,8 +151,9 @@ template <class T>
 struct Planes {
   std::int64_t width, rows, size;  // of one plane: pixels from row to row, rows, and from plane to plane
   std::int64_t run;                // pixels of the longest phase of a block, whole vectors
-  CONVKIT_INLINE Planes(const ConvProblem& p, std::int64_t block) {
+  CONVKIT_INLINE Planes(const ConvProblem& p, std::int64_t most_rows) {
     const Axis across = columns_axis(p), down = rows_axis(p);
+    const std::int64_t block = smaller(most_rows, p.h);
     width = BlockAxis(across, 0, p.w).outputs();
     rows = most_outputs(down, block);
     run = round_up(ceil_div(block, p.stride_h) * width, Vec<T>::lanes);
@@ -177,7 +178,7 @@ int pixels_candidates(const ConvProblem& p, const Machine& machine, int threads,
   for (const std::int64_t bytes : budgets) {
     std::int64_t rows = block_rows<T>(p, bytes);
     rows = smaller(rows, larger<std::int64_t>(ceil_div(p.n * p.groups * p.h, threads), 1));
-    const std::int32_t block = static_cast<std::int32_t>(ceil_div(p.h, ceil_div(p.h, rows)));
+    const std::int32_t block = within(pixels_schema[0], ceil_div(p.h, ceil_div(p.h, rows)));
     if (count < capacity && (count == 0 || out[count - 1].value[0] != block)) out[count++] = {{block}};
   }
   return count;
@@ -190,7 +191,7 @@ void pixels_cost(const ConvProblem& p, const Parameters& parameters, const Machi
   const double channels = static_cast<double>(p.c / p.groups), inputs = static_cast<double>(p.o / p.groups);
   const double groups = static_cast<double>(p.n * p.groups * blocks);
   *out = {};
-  out->fmas = groups * static_cast<double>(planes.run * p.kh * p.kw) * channels * inputs;
+  out->fmas = groups * static_cast<double>(planes.run) * static_cast<double>(p.kh * p.kw) * channels * inputs;
   out->efficiency = channels / (channels + 0.6) * inputs / (inputs + 1.0);
   const double out_pixels = static_cast<double>(p.n * p.c * p.h * p.w);
   const double copied = groups * inputs * static_cast<double>(planes.rows * planes.width);
@@ -211,9 +212,8 @@ CONVKIT_INLINE std::int64_t phase_weights_bytes(const ConvProblem& p) {
 
 template <class T>
 void phase_weights_entry(const ConvProblem& p, const Parameters&, Packing* out) {
+  describe_packing("phases", phase_weights_bytes<T>(p), out);
   // Strides and dilations decide which taps meet.
-  *out = {};
-  append("phases", out->id, sizeof out->id);
   const std::int64_t numbers[] = {rows_axis(p).tap_step, columns_axis(p).tap_step};
   for (const std::int64_t number : numbers) {
     char digits[24] = {'_'};
@@ -221,9 +221,8 @@ void phase_weights_entry(const ConvProblem& p, const Parameters&, Packing* out) 
     std::int64_t power = 1;
     while (number / power >= 10) power *= 10;
     for (; power; power /= 10) digits[length++] = static_cast<char>('0' + number / power % 10);
-    append(digits, out->id, sizeof out->id);
+    append_id(digits, out);
   }
-  out->bytes = phase_weights_bytes<T>(p);
 }
 
 // [group][first tap row][first tap column][inputs][taps of the phase][channels]
@@ -264,8 +263,8 @@ CONVKIT_INLINE Scratch<T> carve(const ConvProblem& p, const Parameters& paramete
   const Planes<T> planes(p, parameters.value[0]);
   // Runs end in whole vectors, hence read past the last plane.
   s.planes = carver.take<T>(p.o / p.groups * planes.size + planes.width + most_vectors * Vec<T>::lanes);
-  s.phases = carver.take<T>(p.stride_w * (p.c / p.groups) * (planes.run + most_vectors * Vec<T>::lanes));
-  s.row = p.residual ? carver.take<T>(p.w * (p.layout == Layout::nchw ? 1 : p.c)) : nullptr;
+  s.phases = carver.take<T>(p.stride_w * (p.c / p.groups), planes.run + most_vectors * Vec<T>::lanes);
+  s.row = p.residual ? carver.take<T>(p.w, p.layout == Layout::nchw ? 1 : p.c) : nullptr;
   s.distances = carver.take<std::ptrdiff_t>(p.kh * p.kw);
   return s;
 }
@@ -274,7 +273,7 @@ template <class T>
 std::int64_t pixels_workspace(const ConvProblem& p, const Parameters& parameters, int threads) {
   Carver carver{nullptr};
   carve<T>(p, parameters, carver);
-  return carver.used * threads + (p.packed ? 0 : round_up(phase_weights_bytes<T>(p), 64));
+  return team_bytes(carver.used, threads, p.packed ? 0 : phase_weights_bytes<T>(p));
 }
 
 // Brings the outputs that a block meets into planes, zeros where there are none.

@@ -19,6 +19,29 @@ CONVKIT_INLINE double tensor_bytes(const ConvProblem& p, std::int64_t element) {
                                          static_cast<double>(p.o * (p.c / p.groups) * p.kh * p.kw));
 }
 
+// Adds to the id of a packing. One cut off could be another packing's: a kernel that names one too long does not run.
+inline void append_id(const char* text, Packing* out) {
+  std::size_t used = 0;
+  while (out->id[used]) ++used;
+  for (; *text; ++text) {
+    if (used + 1 == sizeof out->id) __builtin_trap();
+    out->id[used++] = *text;
+  }
+  out->id[used] = 0;
+}
+
+inline void describe_packing(const char* id, std::int64_t bytes, Packing* out) {
+  *out = {};
+  append_id(id, out);
+  out->bytes = bytes;
+}
+
+template <class T>
+void panels_entry(const ConvProblem& p, const Parameters&, Packing* out) {
+  // Widths differ by ISA; bytes tell float32 from float64.
+  describe_packing("panels" CONVKIT_ISA_NAME, panels_bytes<T>(p), out);
+}
+
 // Kernels that read OIHW weights as they are.
 inline void no_packing(const ConvProblem&, const Parameters&, Packing* out) { *out = {}; }
 

@@ -33,8 +33,9 @@ struct Chunk {
   CONVKIT_INLINE Chunk(const ConvProblem& p, std::int64_t item, std::int64_t most) {
     const std::int64_t per_image = ceil_div(p.oh, most), index = item % per_image;
     image = item / per_image;
-    first = p.oh * index / per_image;
-    rows = p.oh * (index + 1) / per_image - first;
+    const Share outputs = share(p.oh, index, per_image);
+    first = outputs.begin;
+    rows = outputs.end - outputs.begin;
     input = first * p.stride_h - p.pad_top;
     const std::int64_t met = (rows - 1) * p.stride_h + (p.kh - 1) * p.dilation_h + 1;
     begin = smaller(larger<std::int64_t>(-input, 0), met);
@@ -95,10 +96,10 @@ template <class T>
 Workspace<T> carve(const ConvProblem& p, const Parameters& parameters, int threads, void* base) {
   Carver carver{static_cast<char*>(base)};
   Workspace<T> w{};
-  w.offset = carver.take<std::ptrdiff_t>(p.c / p.groups * p.kh * p.kw);
+  w.offset = carver.take<std::ptrdiff_t>(p.c / p.groups, p.kh * p.kw);
   if (p.layout == Layout::nhwc && !p.packed) w.packed = carver.take<T>(panels_bytes<T>(p) / std::ptrdiff_t(sizeof(T)));
   w.copy = round_up(Copied<T>(p, parameters).size, 16);
-  w.copies = carver.take<T>(w.copy * threads);
+  w.copies = carver.take<T>(w.copy, threads);
   w.bytes = carver.used;
   return w;
 }

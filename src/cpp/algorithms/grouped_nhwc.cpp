@@ -64,9 +64,7 @@ std::int64_t packed_elements(const ConvProblem& p) {
 
 template <class T>
 void packing(const ConvProblem& p, const Parameters&, Packing* out) {
-  constexpr char id[] = "grouped_" CONVKIT_ISA_NAME;
-  __builtin_memcpy(out->id, id, sizeof id);
-  out->bytes = packed_elements<T>(p) * static_cast<std::int64_t>(sizeof(T));
+  describe_packing("grouped_" CONVKIT_ISA_NAME, packed_elements<T>(p) * static_cast<std::int64_t>(sizeof(T)), out);
 }
 
 // [O / lanes][C / groups][3][3][lanes], zeros behind the last output.
@@ -106,7 +104,7 @@ Workspace<T> carve(const ConvProblem& p, const Parameters& parameters, int threa
   if (!p.packed) w.packed = carver.take<T>(packed_elements<T>(p));
   if (p.c % Vec<T>::lanes) {
     w.copy = input_rows(p, row_groups<T>(p, parameters).most) * p.w * Vec<T>::lanes;
-    w.copies = carver.take<T>(w.copy * threads);
+    w.copies = carver.take<T>(w.copy, threads);
   }
   w.bytes = carver.used;
   return w;

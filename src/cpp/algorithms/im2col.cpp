@@ -8,14 +8,7 @@ namespace convkit::CONVKIT_ISA {
 
 namespace {
 
-constexpr ParameterSpec im2col_schema[] = {{nullptr, 0, 0}};
-
 bool im2col_applies(const ConvProblem&) { return true; }
-
-int im2col_candidates(const ConvProblem&, const Machine&, int, Parameters* out, int) {
-  out[0] = {};
-  return 1;
-}
 
 template <class T>
 void im2col_cost(const ConvProblem& p, const Parameters&, const Machine& machine, int threads, Cost* out) {
@@ -35,7 +28,8 @@ void im2col_cost(const ConvProblem& p, const Parameters&, const Machine& machine
   }
   // Rows of columns are short runs in NCHW, each with its own ends.
   const double run = p.layout == Layout::nhwc ? 12.0 : 30.0;
-  out->vector_ops += 3.0 * all / sizeof(T) / Vec<T>::lanes + run * static_cast<double>(p.n * p.oh * p.groups * k);
+  out->vector_ops +=
+      3.0 * all / sizeof(T) / Vec<T>::lanes + run * static_cast<double>(p.n * p.oh) * static_cast<double>(p.groups * k);
   (matrix > static_cast<double>(machine.l3) / 2   ? out->bytes_dram
    : matrix > static_cast<double>(machine.l2) / 2 ? out->bytes_l3
                                                   : out->bytes_l2) += 3.0 * all;
@@ -50,12 +44,12 @@ void im2col_packing(const ConvProblem& p, const Parameters& parameters, Packing*
 
 template <class T>
 CONVKIT_INLINE std::int64_t matrix_bytes(const ConvProblem& p) {
-  return round_up(p.oh * p.ow * reduction(p) * static_cast<std::int64_t>(sizeof(T)), 64);
+  return round_up(bounded_product(p.oh * p.ow, reduction(p), static_cast<std::int64_t>(sizeof(T))), 64);
 }
 
 template <class T>
 std::int64_t im2col_workspace(const ConvProblem& p, const Parameters&, int) {
-  return matrix_bytes<T>(p) + (p.packed || p.layout == Layout::nchw ? 0 : panels_bytes<T>(p));
+  return bounded_sum(matrix_bytes<T>(p), p.packed || p.layout == Layout::nchw ? 0 : panels_bytes<T>(p));
 }
 
 template <class T>
@@ -132,9 +126,9 @@ void im2col_run(const Arguments& args) {
 template <class T>
 constexpr Kernel im2col_entry(const char* name) {
   Kernel k = kernel_of<T>("im2col", name, Op::forward, layout_nchw | layout_nhwc, 1);
-  k.schema = im2col_schema;
+  k.schema = no_parameters;
   k.applies = im2col_applies;
-  k.candidates = im2col_candidates;
+  k.candidates = one_candidate;
   k.cost = im2col_cost<T>;
   k.packing = im2col_packing<T>;
   k.pack = pack_panels<T>;

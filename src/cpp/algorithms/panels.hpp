@@ -36,13 +36,6 @@ CONVKIT_INLINE std::int64_t panels_bytes(const ConvProblem& p) {
          static_cast<std::int64_t>(sizeof(T));
 }
 
-template <class T>
-void panels_entry(const ConvProblem& p, const Parameters&, Packing* out) {
-  constexpr char id[] = "panels" CONVKIT_ISA_NAME;  // widths differ by ISA; bytes tell float32 from float64
-  __builtin_memcpy(out->id, id, sizeof id);
-  out->bytes = panels_bytes<T>(p);
-}
-
 // Packs a panel of `outputs` outputs where only the taps of a filter lie together, as in the views of input gradients: there
 // the last tap lies first. `from` points at what lies first in memory of the panel's first filter.
 template <class T>

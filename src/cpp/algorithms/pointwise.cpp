@@ -33,7 +33,7 @@ int rows_candidates(const ConvProblem& p, const Machine& machine, int, Parameter
   int count = 0;
   for (const std::int64_t bytes : sizes) {
     const std::int64_t rows = round_up(larger<std::int64_t>(bytes / row_bytes, 1), 12);
-    const std::int32_t block = static_cast<std::int32_t>(smaller<std::int64_t>(rows, 1 << 20));
+    const std::int32_t block = within(rows_schema[0], rows);
     if (count < capacity && (count == 0 || out[count - 1].value[0] != block)) out[count++] = {{block}};
   }
   return count;
@@ -301,7 +301,7 @@ void outputs_run(const Arguments& args) {
     const Share mine = share(p.n * blocks, index / grid.columns, grid.rows);
     const Share columns = share(p.groups * count, index % grid.columns, grid.columns);
     for (std::int64_t item = mine.begin; item < mine.end; ++item) {
-      const Share block = share(pixels, static_cast<int>(item % blocks), static_cast<int>(blocks));
+      const Share block = share(pixels, item % blocks, blocks);
       for (std::int64_t column = columns.begin; column < columns.end; ++column) {
         multiply_block(args, finish, input, packed, item / blocks, column / count, column % count, block,
                        workspace + index * scratch_elements<T>);

@@ -20,9 +20,16 @@ struct Share {
   std::int64_t begin, end;
 };
 
-// The part of `count` items for member `index` of `size`: in order, sizes differing by one at most.
-CONVKIT_INLINE Share share(std::int64_t count, int index, int size) {
-  return {count * index / size, count * (index + 1) / size};
+// count * index / parts, whose product may not fit; index <= parts.
+CONVKIT_INLINE std::int64_t portion(std::int64_t count, std::int64_t index, std::int64_t parts) {
+  std::int64_t product;
+  if (__builtin_expect(!__builtin_mul_overflow(count, index, &product), 1)) return product / parts;
+  return static_cast<std::int64_t>(static_cast<__int128>(count) * index / parts);
+}
+
+// Part `index` of `parts` of `count` items: in order, sizes differing by one at most.
+CONVKIT_INLINE Share share(std::int64_t count, std::int64_t index, std::int64_t parts) {
+  return {portion(count, index, parts), portion(count, index + 1, parts)};
 }
 
 // A team as a grid of rows x columns; member i is at (i / columns, i % columns).
@@ -52,18 +59,48 @@ CONVKIT_INLINE Grid make_grid(std::int64_t row_items, std::int64_t column_items,
   return best;
 }
 
+// Parameters may ask for more memory than 64 bits count: sizes end here instead of wrapping, and nobody can have that much.
+inline constexpr std::int64_t boundless = std::int64_t{1} << 61;
+
+// Of sizes, none of which is negative.
+CONVKIT_INLINE std::int64_t bounded_product(std::int64_t a, std::int64_t b) {
+  std::int64_t product;
+  return __builtin_mul_overflow(a, b, &product) || product > boundless ? boundless : product;
+}
+template <class... Sizes>
+CONVKIT_INLINE std::int64_t bounded_product(std::int64_t a, std::int64_t b, Sizes... more) {
+  return bounded_product(bounded_product(a, b), static_cast<std::int64_t>(more)...);
+}
+CONVKIT_INLINE std::int64_t bounded_sum(std::int64_t a, std::int64_t b) {
+  return a < boundless && b < boundless - a ? a + b : boundless;
+}
+
 // Cuts 64-byte aligned pieces off a workspace. With a null base it only counts, so that sizes and pointers come from one
 // piece of code.
 struct Carver {
   char* base;
   std::int64_t used = 0;
 
-  template <class T>
-  CONVKIT_INLINE T* take(std::int64_t count) {
-    T* piece = base ? reinterpret_cast<T*>(base + used) : nullptr;
-    used += round_up(count * static_cast<std::int64_t>(sizeof(T)), 64);
+  CONVKIT_INLINE char* here() const { return base ? base + used : nullptr; }
+  CONVKIT_INLINE void skip(std::int64_t bytes) { used = round_up(bounded_sum(used, bytes), 64); }
+  CONVKIT_INLINE void align(std::int64_t bytes) { used = round_up(used, bytes); }
+  // As many as the product of the counts.
+  template <class T, class... Counts>
+  CONVKIT_INLINE T* take(Counts... counts) {
+    T* piece = reinterpret_cast<T*>(here());
+    skip(bounded_product(static_cast<std::int64_t>(sizeof(T)), counts...));
     return piece;
   }
 };
+
+// Bytes of the members' areas, `one` each, and of what they share.
+CONVKIT_INLINE std::int64_t team_bytes(std::int64_t one, int threads, std::int64_t shared) {
+  return bounded_sum(bounded_product(one, threads), round_up(shared, 64));
+}
+
+// What candidates may put in for a parameter: the value as far as its schema goes.
+CONVKIT_INLINE std::int32_t within(const ParameterSpec& spec, std::int64_t value) {
+  return static_cast<std::int32_t>(smaller<std::int64_t>(larger<std::int64_t>(value, spec.least), spec.most));
+}
 
 }  // namespace convkit::CONVKIT_ISA

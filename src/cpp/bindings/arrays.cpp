@@ -69,8 +69,8 @@ struct Range {
 // First and one past the last byte that the array's elements touch.
 Range touched(const ArrayArgument& array) {
   Range range{array.data(), array.data() + element_bytes(array.dtype())};
+  if (PyArray_SIZE(array.get()) == 0) return {nullptr, nullptr};  // whose strides may be any
   for (int i = 0; i < array.ndim(); ++i) {
-    if (array.shape()[i] == 0) return {nullptr, nullptr};
     const npy_intp reach = (array.shape()[i] - 1) * array.strides()[i];
     (reach < 0 ? range.begin : range.end) += reach;
   }

@@ -130,7 +130,7 @@ ConvProblem problem_from(PyObject* fields) {
                 v[22],
                 0,
                 0};
-  if (const char* reason = complete(p)) raise(PyExc_ValueError, std::string("impossible problem: ") + reason);
+  if (const Refusal refused = complete(p)) raise(PyExc_ValueError, std::string("impossible problem: ") + refused.text);
   return p;
 }
 
@@ -152,6 +152,15 @@ Parameters parameters_from(PyObject* values, const Kernel& kernel) {
     parameters.value[i] = value;
   }
   return parameters;
+}
+
+int team_from(PyObject* threads) {
+  const std::int32_t team = parse_integer(threads, "threads", 1);
+  if (team > most_threads) {
+    raise(PyExc_ValueError,
+          "threads must be at most " + std::to_string(most_threads) + ", not " + std::to_string(team));
+  }
+  return team;
 }
 
 Reference parameters_tuple(const Parameters& parameters, const Kernel& kernel) {

@@ -30,5 +30,6 @@ ConvProblem problem_from(PyObject* fields);                          // raises V
 Parameters parameters_from(PyObject* values, const Kernel& kernel);  // raises ValueError
 Reference parameters_tuple(const Parameters& parameters, const Kernel& kernel);
 int schema_length(const Kernel& kernel);
+int team_from(PyObject* threads);  // raises ValueError
 
 }  // namespace convkit::bindings

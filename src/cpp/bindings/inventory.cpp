@@ -31,10 +31,6 @@ const Kernel& applicable(int index, const ConvProblem& problem) {
   return found;
 }
 
-void check_threads(int threads) {
-  if (threads < 1) throw py::value_error("threads must be at least 1");
-}
-
 const char* op_name(Op op) {
   static constexpr const char* names[] = {"forward", "input_grad", "weight_grad"};
   return names[static_cast<int>(op)];
@@ -72,24 +68,22 @@ py::list kernels() {
 
 bool kernel_applies(int index, const py::object& problem) { return applies(kernel_at(index), nonempty(problem)); }
 
-py::list candidates(int index, const py::object& problem, int threads) {
+py::list candidates(int index, const py::object& problem, const py::object& threads) {
   constexpr int capacity = 64;
   const ConvProblem p = nonempty(problem);
   const Kernel& k = applicable(index, p);
-  check_threads(threads);
   Parameters sets[capacity]{};
-  const int count = k.candidates(p, machine(), threads, sets, capacity);
+  const int count = k.candidates(p, machine(), team_from(threads.ptr()), sets, capacity);
   py::list all;
   for (int i = 0; i < count; ++i) all.append(owned(parameters_tuple(sets[i], k)));
   return all;
 }
 
-py::dict cost(int index, const py::object& problem, const py::object& parameters, int threads) {
+py::dict cost(int index, const py::object& problem, const py::object& parameters, const py::object& threads) {
   const ConvProblem p = nonempty(problem);
   const Kernel& k = applicable(index, p);
-  check_threads(threads);
   Cost c{};
-  k.cost(p, parameters_from(parameters.ptr(), k), machine(), threads, &c);
+  k.cost(p, parameters_from(parameters.ptr(), k), machine(), team_from(threads.ptr()), &c);
   py::dict fields;
   fields["fmas"] = c.fmas;
   fields["vector_ops"] = c.vector_ops;
@@ -110,11 +104,11 @@ py::tuple packing(int index, const py::object& problem, const py::object& parame
   return py::make_tuple(description.id, description.bytes);
 }
 
-std::int64_t workspace_bytes(int index, const py::object& problem, const py::object& parameters, int threads) {
+std::int64_t workspace_bytes(int index, const py::object& problem, const py::object& parameters,
+                             const py::object& threads) {
   const ConvProblem p = nonempty(problem);
   const Kernel& k = applicable(index, p);
-  check_threads(threads);
-  return k.workspace_bytes(p, parameters_from(parameters.ptr(), k), threads);
+  return k.workspace_bytes(p, parameters_from(parameters.ptr(), k), team_from(threads.ptr()));
 }
 
 py::list usable_isas() {

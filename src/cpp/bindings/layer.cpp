@@ -92,7 +92,9 @@ void check_weights(const ArrayArgument& w, const ArrayArgument& bias, const Opti
                                 (options.transposed ? "(C, O/groups, KH, KW)" : "(O, C/groups, KH, KW)"));
   }
   for (int i = 0; i < 4; ++i) {
-    if (w.shape()[i] == 0) raise(PyExc_ValueError, "w has shape " + shape_text(w) + ": no size may be 0");
+    if (w.shape()[i] == 0 || w.shape()[i] >= size_limit) {
+      raise(PyExc_ValueError, "w has shape " + shape_text(w) + ": no size may be 0, or 2**31 and above");
+    }
   }
   if (!bias) return;
   if (bias.dtype() != w.dtype()) {

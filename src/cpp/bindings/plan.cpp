@@ -16,7 +16,6 @@ namespace convkit::bindings {
 namespace {
 
 constexpr std::size_t most_plans = 4096;
-constexpr std::int64_t largest_size = (std::int64_t{1} << 31) - 1;
 constexpr std::int64_t largest_bytes = std::int64_t{1} << 62;
 // Giving up the GIL and taking it back costs more than it frees below some twenty microseconds of work, here in
 // multiply-adds at 20 GHz and bytes at 10 GB/s.
@@ -26,7 +25,7 @@ std::uint64_t generation = 1;
 
 // Any team size gives the same bits, while OpenMP ends the process where it cannot start that many.
 int bounded_team(int threads) {
-  static const int most = std::max(8, static_cast<int>(sysconf(_SC_NPROCESSORS_ONLN)));
+  static const int most = std::min(most_threads, std::max(8, static_cast<int>(sysconf(_SC_NPROCESSORS_ONLN))));
   return std::min(threads, most);
 }
 
@@ -167,7 +166,7 @@ bool describe_weight_gradient(const Operands& o, const Options& options, Plan& p
   const Geometry x = geometry(o.x, options.layout), dy = geometry(o.w, options.layout);
   for (int i = 0; i < 4; ++i) {
     if (i > 0 && (x.sizes[i] == 0 || dy.sizes[i] == 0)) mismatch(o, names, "only the batch may be empty");
-    if (x.sizes[i] > largest_size || dy.sizes[i] > largest_size) mismatch(o, names, "every size must be below 2**31");
+    if (x.sizes[i] >= size_limit || dy.sizes[i] >= size_limit) mismatch(o, names, "every size must be below 2**31");
   }
   if (o.x.ndim() != o.w.ndim() || x.sizes[0] != dy.sizes[0]) mismatch(o, names, "the batches differ");
   check_bytes(o, names, x.sizes, element);
@@ -189,7 +188,7 @@ bool describe_weight_gradient(const Operands& o, const Options& options, Plan& p
   fill_pads(options, p);
   bool dense;
   p.layout = memory_layout(x, options.layout, element, dense);
-  if (const char* reason = complete(p)) mismatch(o, names, reason);
+  if (const Refusal refused = complete(p)) mismatch(o, names, refused.text);
   if (p.oh != dy.sizes[2] || p.ow != dy.sizes[3]) {
     mismatch(o, names,
              "a convolution of the input with filters of " + std::to_string(p.kh) + " x " + std::to_string(p.kw) +
@@ -225,7 +224,7 @@ bool describe(const Operands& o, const Options& options, bool packed, Plan& plan
   const npy_intp* w = o.w.shape();
   for (int i = 0; i < 4; ++i) {
     if ((i > 0 && x.sizes[i] == 0) || w[i] == 0) mismatch(o, names, "only the batch may be empty");
-    if (x.sizes[i] > largest_size || w[i] > largest_size) mismatch(o, names, "every size must be below 2**31");
+    if (x.sizes[i] >= size_limit || w[i] >= size_limit) mismatch(o, names, "every size must be below 2**31");
   }
   const std::int64_t w_sizes[4] = {w[0], w[1], w[2], w[3]};
   check_bytes(o, names, x.sizes, element);
@@ -267,8 +266,11 @@ bool describe(const Operands& o, const Options& options, bool packed, Plan& plan
     p.h = transposed_length(rows, p.kh, p.stride_h, p.dilation_h, options.extent[0], p.pad_top + p.pad_bottom, below);
     p.w =
         transposed_length(columns, p.kw, p.stride_w, p.dilation_w, options.extent[1], p.pad_left + p.pad_right, right);
-    if (p.h < 1 || p.w < 1) {
-      mismatch(o, names, "the result would be " + std::to_string(p.h) + " x " + std::to_string(p.w) + " pixels");
+    if (p.h < 1 || p.w < 1 || p.h >= size_limit || p.w >= size_limit) {
+      mismatch(o, names,
+               "with stride (" + std::to_string(p.stride_h) + ", " + std::to_string(p.stride_w) +
+                   ") and this padding the result would be " + std::to_string(p.h) + " x " + std::to_string(p.w) +
+                   " pixels; at least 1 and less than 2**31 along an axis are possible");
     }
     rows += below;
     columns += right;
@@ -277,7 +279,7 @@ bool describe(const Operands& o, const Options& options, bool packed, Plan& plan
   }
   bool dense;
   p.layout = memory_layout(x, options.layout, element, dense);
-  if (const char* reason = complete(p)) mismatch(o, names, reason);
+  if (const Refusal refused = complete(p)) mismatch(o, names, refused.text);
   if (!forward && (p.oh != rows || p.ow != columns)) {
     mismatch(o, names,
              "an input of " + std::to_string(p.h) + " x " + std::to_string(p.w) + " pixels has outputs of " +

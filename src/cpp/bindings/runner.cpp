@@ -41,11 +41,12 @@ Activation activation_from(const std::string& name) {
 
 class Runner {
  public:
-  Runner(int index, const py::object& parameters, const py::object& problem, int threads, py::object x, py::object w,
-         py::object bias, py::object residual, double lo, double hi, const std::string& activation, bool poison)
+  Runner(int index, const py::object& parameters, const py::object& problem, const py::object& team, py::object x,
+         py::object w, py::object bias, py::object residual, double lo, double hi, const std::string& activation,
+         bool poison)
       : problem_(problem_from(problem.ptr())), asked_(problem_), poison_(poison) {
     if (index < 0 || index >= kernel_count()) throw py::value_error("no kernel has index " + std::to_string(index));
-    if (threads < 1) throw py::value_error("threads must be at least 1");
+    const int threads = team_from(team.ptr());
     kernel_ = &kernel(index);
     if (asked_.n == 0) asked_.n = 1;
     if (!applies(*kernel_, asked_)) throw py::value_error(std::string(kernel_->name) + " does not take this problem");
@@ -188,8 +189,8 @@ void add_runner(py::module_& module) {
       "Arrays are dense in the problem's layout (w: OIHW; for op weight_grad, x and dy are passed as x and "
       "w).\nPacks the weights if the problem says so, and allocates the result and the workspace. With "
       "poison=True\nboth are filled with NaN before each run.")
-      .def(py::init<int, const py::object&, const py::object&, int, py::object, py::object, py::object, py::object,
-                    double, double, const std::string&, bool>(),
+      .def(py::init<int, const py::object&, const py::object&, const py::object&, py::object, py::object, py::object,
+                    py::object, double, double, const std::string&, bool>(),
            py::arg("index"), py::arg("parameters"), py::arg("problem"), py::arg("threads"), py::arg("x"), py::arg("w"),
            py::arg("bias") = py::none(), py::arg("residual") = py::none(), py::arg("lo") = -infinity,
            py::arg("hi") = infinity, py::arg("activation") = "none", py::arg("poison") = false)

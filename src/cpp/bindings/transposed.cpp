@@ -58,7 +58,8 @@ void parse_input_size(PyObject* object, const Operands& operands, Options& optio
   options.extent[1] = static_cast<std::int32_t>(values[batch + (nchw ? 2 : 1)]);
   if (operands.w.ndim() != 4) return;  // refused with a better text where problems are described
   const npy_intp channels = values[nchw ? batch : batch + 2];
-  if (channels != operands.w.shape()[1] * options.groups || (batch && values[0] != operands.x.shape()[0])) {
+  if (channels % options.groups != 0 || channels / options.groups != operands.w.shape()[1] ||
+      (batch && values[0] != operands.x.shape()[0])) {
     raise(PyExc_ValueError, "input_size " + shape_text(values, static_cast<int>(count)) +
                                 " does not go with weight of shape " + shape_text(operands.w) +
                                 ", grad_output of shape " + shape_text(operands.x) +

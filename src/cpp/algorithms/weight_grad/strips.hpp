@@ -118,19 +118,21 @@ struct Strips {
   CONVKIT_INLINE void for_segments(std::int64_t index, const Visit& visit) const {
     if (pieces > 1) {
       const std::int64_t row = index / pieces, piece = index % pieces;
-      const std::int64_t begin = p.ow * piece / pieces, end = p.ow * (piece + 1) / pieces;
-      visit(Segment{row / p.oh, row % p.oh, 1, begin, end - begin, 0, 0});
+      const Share outputs = share(p.ow, piece, pieces);
+      visit(Segment{row / p.oh, row % p.oh, 1, outputs.begin, outputs.end - outputs.begin, 0, 0});
       return;
     }
     if (batched) {
-      const std::int64_t first = p.n * index / chunks, end = p.n * (index + 1) / chunks;
-      for (std::int64_t n = first; n < end; ++n) visit(Segment{n, 0, p.oh, 0, p.ow, (n - first) * block, n - first});
+      const Share all = share(p.n, index, chunks);
+      for (std::int64_t n = all.begin; n < all.end; ++n) {
+        visit(Segment{n, 0, p.oh, 0, p.ow, (n - all.begin) * block, n - all.begin});
+      }
       return;
     }
-    const std::int64_t total = p.n * p.oh, end = total * (index + 1) / chunks;
-    std::int64_t row = total * index / chunks, stored = 0, pixel = 0;
-    while (row < end) {
-      const std::int64_t count = smaller(p.oh - row % p.oh, end - row);
+    const Share all = share(p.n * p.oh, index, chunks);
+    std::int64_t row = all.begin, stored = 0, pixel = 0;
+    while (row < all.end) {
+      const std::int64_t count = smaller(p.oh - row % p.oh, all.end - row);
       const Segment segment{row / p.oh, row % p.oh, count, 0, p.ow, stored, pixel};
       visit(segment);
       stored += stored_rows(segment) * row_elements();
@@ -318,7 +320,8 @@ CONVKIT_INLINE Runs find_runs(const Strips<T>& s, std::int64_t chunk, std::int64
                               OuterRun* runs) {
   Runs found{0, 0};
   if (s.batched) {
-    found.steps = s.p.n * (chunk + 1) / s.chunks - s.p.n * chunk / s.chunks;
+    const Share images = share(s.p.n, chunk, s.chunks);
+    found.steps = images.end - images.begin;
     const Share inside = columns_inside(s, 0, s.p.ow, kx);
     for (std::int64_t r = 0; r < s.p.oh; ++r) {
       const std::int64_t y = r * s.p.stride_h + ky * s.p.dilation_h - s.p.pad_top;

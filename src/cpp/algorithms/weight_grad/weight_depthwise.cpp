@@ -66,7 +66,7 @@ int depthwise_candidates(const ConvProblem& p, const Machine& machine, int, Para
     // NHWC: a prefetch pays where the tensors come from memory. NCHW prefetches by itself.
     const bool nhwc = p.layout == Layout::nhwc;
     const int streams = nhwc && tensor_bytes(p, sizeof(T)) > 0.5 * static_cast<double>(machine.l3);
-    const std::int32_t divided = nhwc ? static_cast<std::int32_t>(parts) : 1;
+    const std::int32_t divided = nhwc ? within(depthwise_schema[1], parts) : 1;
     out[count++] = {{0, divided, streams}};
     if (nhwc && count < capacity) out[count++] = {{0, divided, 1 - streams}};
   }
@@ -75,7 +75,7 @@ int depthwise_candidates(const ConvProblem& p, const Machine& machine, int, Para
     const Strips<T> s(p, pixels, true);
     const std::int64_t items = output_vectors<T>(p) * s.channels;
     const std::int64_t parts = smaller(smaller(ceil_div(64, items), s.chunks), std::int64_t{32});
-    out[count++] = {{static_cast<std::int32_t>(pixels), static_cast<std::int32_t>(parts), 0}};
+    out[count++] = {{within(depthwise_schema[0], pixels), within(depthwise_schema[1], parts), 0}};
   }
   return count;
 }
@@ -90,8 +90,8 @@ template <class T>
 Scratch<T> carve(const Strips<T>& s, Carver& carver) {
   Scratch<T> scratch;
   scratch.strip = carver.take<T>(s.block_elements());
-  scratch.gradients = carver.take<T>(s.chunk_pixels * Vec<T>::lanes);
-  scratch.runs = carver.take<OuterRun>(s.chunk_rows * s.p.kh);
+  scratch.gradients = carver.take<T>(s.chunk_pixels, Vec<T>::lanes);
+  scratch.runs = carver.take<OuterRun>(s.chunk_rows, s.p.kh);
   return scratch;
 }
 
@@ -101,8 +101,9 @@ std::int64_t depthwise_workspace(const ConvProblem& p, const Parameters& paramet
   const Strips<T> s = strips_of<T>(p, parameters);
   Carver one{nullptr};
   if (!in_place<T>(p, parameters)) carve(s, one);
-  return one.used * threads +
-         parameters.value[1] * output_vectors<T>(p) * vector_sums(s) * static_cast<std::int64_t>(sizeof(T));
+  return team_bytes(one.used, threads,
+                    bounded_product(parameters.value[1], output_vectors<T>(p) * vector_sums(s),
+                                    static_cast<std::int64_t>(sizeof(T))));
 }
 
 // --- strips -----------------------------------------------------------------------------------------------------------
@@ -295,10 +296,12 @@ void add_part(const Arguments& args, std::int64_t part, const Share& vectors, T*
   const std::int64_t parts = args.parameters->value[1], per_image = ceil_div(p.oh, gradient_rows);
   constexpr void (*add[4])(const ChannelGradients<T>&, std::int64_t, std::int64_t) = {
       add_channels<T, S, 1>, add_channels<T, S, 2>, add_channels<T, S, 3>, add_channels<T, S, 4>};
-  const std::int64_t groups = p.n * per_image, c = vectors.begin * V::lanes;
-  for (std::int64_t group = groups * part / parts; group < groups * (part + 1) / parts; ++group) {
-    const std::int64_t image = group / per_image, index = group % per_image;
-    const std::int64_t o = p.oh * index / per_image, rows = p.oh * (index + 1) / per_image - o, y = o * S - p.pad_top;
+  const std::int64_t c = vectors.begin * V::lanes;
+  const Share groups = share(p.n * per_image, part, parts);
+  for (std::int64_t group = groups.begin; group < groups.end; ++group) {
+    const std::int64_t image = group / per_image;
+    const Share outputs = share(p.oh, group % per_image, per_image);
+    const std::int64_t o = outputs.begin, rows = outputs.end - o, y = o * S - p.pad_top;
     const ChannelGradients<T> first{static_cast<const T*>(args.x) + ((image * p.h + y) * p.w - p.pad_left) * p.c + c,
                                     static_cast<const T*>(args.dy) + (image * p.oh + o) * p.ow * p.o + c,
                                     p.w * p.c,
@@ -345,7 +348,8 @@ void depthwise_run(const Arguments& args) {
             continue;
           }
         }
-        for (std::int64_t chunk = s.chunks * part / parts; chunk < s.chunks * (part + 1) / parts; ++chunk) {
+        const Share chunks = share(s.chunks, part, parts);
+        for (std::int64_t chunk = chunks.begin; chunk < chunks.end; ++chunk) {
           accumulate_chunk(s, args, scratch, chunk, rows, channels, to);
         }
       }

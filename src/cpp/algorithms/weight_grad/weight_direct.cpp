@@ -42,8 +42,8 @@ int direct_candidates(const ConvProblem& p, const Machine& machine, int, Paramet
     const std::int64_t fit = larger<std::int64_t>(machine.l2 / 2 / larger<std::int64_t>(strip, 1), 1);
     // Superblocks of equal size, so that the last one is not a remainder.
     const std::int64_t blocks = ceil_div(s.blocks, ceil_div(s.blocks, fit));
-    out[count++] = {{static_cast<std::int32_t>(larger<std::int64_t>(pixels, 16)), static_cast<std::int32_t>(parts),
-                     static_cast<std::int32_t>(blocks)}};
+    out[count++] = {{within(direct_schema[0], larger<std::int64_t>(pixels, 16)), within(direct_schema[1], parts),
+                     within(direct_schema[2], blocks)}};
   }
   return count;
 }
@@ -71,12 +71,12 @@ CONVKIT_INLINE bool one_pass(const Strips<T>& s, std::int64_t parts) {
 template <class T>
 CONVKIT_INLINE Scratch<T> carve(const Strips<T>& s, const Parameters& parameters, Carver& carver) {
   Scratch<T> scratch{};
-  scratch.strip = carver.take<T>(smaller<std::int64_t>(parameters.value[2], s.blocks) * s.block_elements());
-  scratch.panel = carver.take<T>(s.chunk_pixels * Panels<T>::width);
-  scratch.runs = carver.take<OuterRun>(s.most_runs() * s.p.kh * s.filter_columns);
+  scratch.strip = carver.take<T>(smaller<std::int64_t>(parameters.value[2], s.blocks), s.block_elements());
+  scratch.panel = carver.take<T>(s.chunk_pixels, Panels<T>::width);
+  scratch.runs = carver.take<OuterRun>(s.most_runs(), s.p.kh * s.filter_columns);
   scratch.found = carver.take<Runs>(s.p.kh * s.filter_columns);
   if (one_pass(s, parts_of(s, parameters))) {
-    scratch.sums = carver.take<T>(s.p.kh * s.filter_columns * s.block_rows * Panels<T>::width);
+    scratch.sums = carver.take<T>(s.p.kh * s.filter_columns * s.block_rows, Panels<T>::width);
   }
   return scratch;
 }
@@ -86,8 +86,8 @@ std::int64_t direct_workspace(const ConvProblem& p, const Parameters& parameters
   const Strips<T> s(p, parameters.value[0]);
   Carver one{nullptr}, shared{nullptr};
   carve(s, parameters, one);
-  if (!one_pass(s, parts_of(s, parameters))) shared.take<T>(parts_of(s, parameters) * accumulated_elements(s));
-  return shared.used + one.used * threads;
+  if (!one_pass(s, parts_of(s, parameters))) shared.take<T>(parts_of(s, parameters), accumulated_elements(s));
+  return team_bytes(one.used, threads, shared.used);
 }
 
 template <class T>
@@ -151,7 +151,7 @@ void accumulate_share(const Context<T>& c, const Scratch<T>& scratch, const Shar
   const std::int64_t taps = c.p.kh * s.filter_columns, tap_rows = taps * s.block_rows;
   const bool once = one_pass(s, c.parts);
   for (std::int64_t part = parts.begin; part < parts.end; ++part) {
-    const Share chunks = {s.chunks * part / c.parts, s.chunks * (part + 1) / c.parts};
+    const Share chunks = share(s.chunks, part, c.parts);
     for (std::int64_t first = blocks.begin; first < blocks.end; first += most) {
       const Share super = {first, smaller(first + most, blocks.end)};
       for (std::int64_t chunk = chunks.begin; chunk < chunks.end; ++chunk) {

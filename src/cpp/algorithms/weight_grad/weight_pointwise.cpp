@@ -58,8 +58,8 @@ struct Sizes {
   }
   CONVKIT_INLINE Chunk chunk(std::int64_t index) const {
     if (pieces == 1) return {index * batch, smaller(batch, images - index * batch), 0, pixels};
-    const std::int64_t piece = index % pieces, first = pixels * piece / pieces;
-    return {index / pieces, 1, first, pixels * (piece + 1) / pieces - first};
+    const Share piece = share(pixels, index % pieces, pieces);
+    return {index / pieces, 1, piece.begin, piece.end - piece.begin};
   }
   CONVKIT_INLINE int width(std::int64_t item) const { return panels.vectors(item % panels.count()) * Vec<T>::lanes; }
   CONVKIT_INLINE std::int64_t item_elements() const { return rows * Panels<T>::width; }
@@ -202,7 +202,7 @@ void accumulate_share(const Context<T>& c, T* panel, const Share& parts, const S
   const std::int64_t begin = blocks.begin * row_block, end = smaller(blocks.end * row_block, s.rows);
   if (begin >= end) return;
   for (std::int64_t part = parts.begin; part < parts.end; ++part) {
-    const Share chunks = {s.chunks * part / s.parts, s.chunks * (part + 1) / s.parts};
+    const Share chunks = share(s.chunks, part, s.parts);
     for (std::int64_t index = chunks.begin; index < chunks.end; ++index) {
       const Chunk chunk = s.chunk(index);
       for (std::int64_t item = items.begin; item < items.end; ++item) {
@@ -228,7 +228,7 @@ void accumulate_share(const Context<T>& c, T* panel, const Share& parts, const S
 
 template <class T>
 std::int64_t sums_bytes(const Sizes<T>& s) {
-  return round_up(s.parts * s.part_elements() * static_cast<std::int64_t>(sizeof(T)), 64);
+  return round_up(bounded_product(s.parts, s.part_elements(), static_cast<std::int64_t>(sizeof(T))), 64);
 }
 template <class T>
 std::int64_t panel_bytes(const Sizes<T>& s) {
@@ -239,7 +239,7 @@ std::int64_t panel_bytes(const Sizes<T>& s) {
 template <class T>
 std::int64_t pointwise_workspace(const ConvProblem& p, const Parameters& parameters, int threads) {
   const Sizes<T> s(p, parameters);
-  return sums_bytes(s) + threads * panel_bytes(s);
+  return team_bytes(panel_bytes(s), threads, sums_bytes(s));
 }
 
 template <class T>
@@ -276,12 +276,13 @@ int pointwise_candidates(const ConvProblem& p, const Machine& machine, int, Para
       const std::int64_t rows = (swapped ? p.o : p.c) / p.groups;
       const std::int64_t fit = quarters * machine.l2 / 4 / (rows * static_cast<std::int64_t>(sizeof(T)));
       Parameters candidate{
-          {swapped, static_cast<std::int32_t>(smaller<std::int64_t>(larger<std::int64_t>(fit, 128), 1024)), 1}};
+          {swapped,
+           within(pointwise_schema[parameter_pixels], smaller<std::int64_t>(larger<std::int64_t>(fit, 128), 1024)), 1}};
       const Sizes<T> s(p, candidate);
       // Enough independent sums for a large team, where that costs little memory.
       const std::int64_t products = s.items * s.row_blocks;
       candidate.value[parameter_parts] =
-          static_cast<std::int32_t>(smaller(smaller(ceil_div(16, products), s.chunks), std::int64_t{16}));
+          within(pointwise_schema[parameter_parts], smaller(ceil_div(16, products), s.chunks));
       bool known = false;
       for (int i = 0; i < count; ++i) {
         known |= out[i].value[0] == candidate.value[0] && out[i].value[1] == candidate.value[1];

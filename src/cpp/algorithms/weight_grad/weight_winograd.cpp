@@ -90,13 +90,13 @@ template <class T>
 Scratch<T> carve(const Sizes<T>& s, const WinogradTile<T>& tile, const WinogradTile<T>& gradient, std::int64_t vectors,
                  Carver& carver) {
   Scratch<T> scratch;
-  scratch.v = carver.take<T>(s.points * s.v_point(vectors));
-  scratch.d = carver.take<T>(s.points * s.d_point);
+  scratch.v = carver.take<T>(s.points, s.v_point(vectors));
+  scratch.d = carver.take<T>(s.points, s.d_point);
   scratch.u = carver.take<T>(s.u_elements());
   scratch.stage = carver.take<T>(
       larger(InputStage<T>::scratch_elements(s.g, tile), InputStage<T>::scratch_elements(s.dy, gradient)));
   scratch.weights = carver.take<T>(s.lanes * s.taps * s.lanes);
-  carver.used = round_up(carver.used, 4096);
+  carver.align(4096);
   return scratch;
 }
 
@@ -105,6 +105,12 @@ template <class T>
 std::int64_t most_vectors(const Sizes<T>& s, int size) {
   const Division division = divide(s.parts, s.groups, s.g.groups * s.panels, size);
   return smaller(ceil_div(s.groups, division.rows) * s.group_vectors, s.vectors);
+}
+
+// Bytes of all dU, in front of the members' areas.
+template <class T>
+std::int64_t sums_bytes(const Sizes<T>& s) {
+  return round_up(bounded_product(s.parts, s.part_elements(), static_cast<std::int64_t>(sizeof(T))), 4096);
 }
 
 // Members take their areas by the size of the team that started, which may be any up to `threads`.
@@ -116,9 +122,9 @@ std::int64_t weight_workspace(const ConvProblem& p, const Parameters& parameters
   for (int size = 1; size <= threads; ++size) {
     Carver carver{nullptr};
     carve(s, tile, gradient, most_vectors(s, size), carver);
-    members = larger(members, carver.used * size);
+    members = larger(members, bounded_product(carver.used, size));
   }
-  return round_up(s.parts * s.part_elements() * static_cast<std::int64_t>(sizeof(T)), 4096) + members;
+  return bounded_sum(sums_bytes(s), members);
 }
 
 template <class T>
@@ -189,9 +195,9 @@ void accumulate_share(const Context<T>& c, const Scratch<T>& scratch, const Shar
   const std::int64_t own = vectors.end - vectors.begin, v_block = s.block_tiles * s.lanes;
   if (own <= 0) return;
   for (std::int64_t part = parts.begin; part < parts.end; ++part) {
-    const Share blocks = {s.blocks * part / s.parts, s.blocks * (part + 1) / s.parts};
+    const Share blocks = share(s.blocks, part, s.parts);
     for (std::int64_t block = blocks.begin; block < blocks.end; ++block) {
-      const Share tiles = {s.g.tiles * block / s.blocks, s.g.tiles * (block + 1) / s.blocks};
+      const Share tiles = share(s.g.tiles, block, s.blocks);
       std::int64_t filled = -1;
       for (std::int64_t item = items.begin; item < items.end; ++item) {
         const std::int64_t problem_group = item / s.panels, panel = item % s.panels;
@@ -248,8 +254,7 @@ template <class T>
 void weight_run(const Arguments& args, const WinogradTile<T>& tile, const WinogradAdjoint<T>& adjoint) {
   const ConvProblem& p = *args.problem;
   const Sizes<T> s(p, *args.parameters, tile);
-  char* const own = static_cast<char*>(args.workspace) +
-                    round_up(s.parts * s.part_elements() * static_cast<std::int64_t>(sizeof(T)), 4096);
+  char* const own = static_cast<char*>(args.workspace) + sums_bytes(s);
   const Context<T> c{args, p, tile, adjoint, s, static_cast<T*>(args.workspace)};
   const std::int64_t items = s.g.groups * s.panels;
   auto member = [&](int index, int size) {
@@ -278,11 +283,12 @@ int weight_candidates(const ConvProblem& p, const Machine& machine, const Winogr
   const std::int64_t tile_bytes = points * (c + TileShape<T>::panel) * static_cast<std::int64_t>(sizeof(T));
   int count = 0;
   const auto consider = [&](std::int64_t wanted, std::int64_t most_parts) {
-    Parameters candidate{{static_cast<std::int32_t>(ceil_div(tiles, ceil_div(tiles, wanted))), 1}};
+    Parameters candidate{{within(weight_schema[parameter_tiles], ceil_div(tiles, ceil_div(tiles, wanted))), 1}};
     const Sizes<T> s(p, candidate, tile);
     // Parts give small filters something to share out; each costs a pass over a dU.
     const std::int64_t products = s.groups * s.panels * s.g.groups;
-    candidate.value[1] = static_cast<std::int32_t>(smaller(smaller(s.blocks, most_parts), ceil_div(16, products)));
+    candidate.value[1] =
+        within(weight_schema[parameter_parts], smaller(smaller(s.blocks, most_parts), ceil_div(16, products)));
     for (int i = 0; i < count; ++i) {
       if (out[i].value[0] == candidate.value[0] && out[i].value[1] == candidate.value[1]) return;
     }

@@ -19,6 +19,7 @@ struct FilterStage {
   WeightView w;       // at the first output of the group
   std::int64_t o, c;  // of one group
   T* scratch;
+  std::int64_t rows = tile.ry, columns = tile.rx;  // of taps that w has; those missing are zeros
 
   static std::int64_t scratch_elements(const WinogradTile<T>& tile) {
     return static_cast<std::int64_t>(tile.ry) * tile.rx * lanes * lanes;
@@ -83,11 +84,12 @@ struct FilterStage {
     const int outputs = static_cast<int>(smaller<std::int64_t>(lanes, o - output));
     const std::int64_t taps = tile.ry * tile.rx;
     const T* const from = static_cast<const T*>(w.data) + output * w.stride_o + channel * w.stride_c;
-    if (w.stride_kw == 1 && w.stride_kh == tile.rx && w.stride_c == taps) {
+    const bool whole = rows == tile.ry && columns == tile.rx;
+    if (whole && w.stride_kw == 1 && w.stride_kh == tile.rx && w.stride_c == taps) {
       gather_rows(from, outputs, channels * taps);
       return;
     }
-    if (rotated() || (w.stride_kw == 1 && w.stride_kh == tile.rx)) {
+    if (whole && (rotated() || (w.stride_kw == 1 && w.stride_kh == tile.rx))) {
       if (rotated()) {
         gather_filters<true>(from - (taps - 1), outputs, channels, taps);
       } else {
@@ -100,7 +102,9 @@ struct FilterStage {
       for (int i = 0; i < tile.ry; ++i) {
         for (int j = 0; j < tile.rx; ++j, out += lanes) {
           const T* const in = from + k * w.stride_c + i * w.stride_kh + j * w.stride_kw;
-          if (w.stride_o == 1) {
+          if (i >= rows || j >= columns) {
+            V::store(out, V::zero());
+          } else if (w.stride_o == 1) {
             V::store(out, V::load(in, outputs));
           } else {
             for (int l = 0; l < lanes; ++l) out[l] = l < outputs ? in[l * w.stride_o] : T(0);

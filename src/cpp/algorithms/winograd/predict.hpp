@@ -151,7 +151,8 @@ void winograd_cost(const ConvProblem& p, const Parameters& parameters, const Mac
   if (s.g.c < Vec<T>::lanes) out->vector_ops *= 1.25;
   out->bytes_dram = predict.bytes(static_cast<double>(p.n) * static_cast<double>(p.c * p.h * p.w)) +
                     predict.bytes(static_cast<double>(p.n) * static_cast<double>(p.o * p.oh * p.ow));
-  out->barriers = static_cast<std::int32_t>((s.shared ? 2 * s.g.groups * s.blocks : 0) + (!p.packed && !s.kc ? 1 : 0));
+  const std::int64_t barriers = (s.shared ? 2 * s.g.groups * s.blocks : 0) + (!p.packed && !s.kc ? 1 : 0);
+  out->barriers = static_cast<std::int32_t>(smaller<std::int64_t>(barriers, 1 << 20));
 }
 
 // Ranks a fixed set of block sizes, regimes and chunks; keeps the best, and then the best of those that differ in more
@@ -165,9 +166,9 @@ int winograd_candidates(const ConvProblem& p, const Machine& machine, int thread
   int count = 0;
   const std::int64_t all = make_geometry(p, tile).tiles;
   const auto consider = [&](std::int64_t shared, std::int64_t tiles, std::int64_t split, std::int64_t kc) {
-    const Parameters candidate = {{static_cast<std::int32_t>(shared),
-                                   static_cast<std::int32_t>(smaller<std::int64_t>(tiles, 1 << 20)),
-                                   static_cast<std::int32_t>(split), static_cast<std::int32_t>(kc)}};
+    const Parameters candidate = {
+        {within(winograd_schema[parameter_shared], shared), within(winograd_schema[parameter_tiles], tiles),
+         within(winograd_schema[parameter_split], split), within(winograd_schema[parameter_kc], kc)}};
     const double time = winograd_cycles(p, candidate, machine, threads, tile);
     int at = count;
     while (at > 0 && cycles[at - 1] > time) --at;
@@ -192,7 +193,9 @@ int winograd_candidates(const ConvProblem& p, const Machine& machine, int thread
     const std::int64_t tiles = larger<std::int64_t>(1, ceil_div(all, larger<std::int64_t>(1, ceil_div(all, wanted))));
     if (tiles == last) continue;
     last = tiles;
-    for (std::int64_t split = 1; split <= threads && split <= ceil_div(p.o / p.groups, TileShape<T>::panel); ++split) {
+    const std::int64_t most_split = smaller<std::int64_t>(threads, winograd_schema[parameter_split].most);
+    for (std::int64_t split = 1; split <= most_split && split <= ceil_div(p.o / p.groups, TileShape<T>::panel);
+         ++split) {
       if (threads % split == 0) chunks(0, tiles, split);
     }
     if (threads > 1) chunks(1, tiles, 1);

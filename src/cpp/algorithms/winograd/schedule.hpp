@@ -81,7 +81,10 @@ struct Sizes {
   }
 
   Share block(std::int64_t index) const {
-    if (pieces == 1) return {rows * index / blocks * g.tiles_x, rows * (index + 1) / blocks * g.tiles_x};
+    if (pieces == 1) {
+      const Share which = share(rows, index, blocks);
+      return {which.begin * g.tiles_x, which.end * g.tiles_x};
+    }
     const std::int64_t first = index / pieces * g.tiles_x, begin = index % pieces * block_tiles;
     return {first + begin, first + smaller(begin + block_tiles, g.tiles_x)};
   }
@@ -105,22 +108,22 @@ struct Workspace {
 
   static Member member(Carver& carver, const Sizes<T>& s, const WinogradTile<T>& tile, bool cold) {
     Member a;
-    a.v = s.shared ? nullptr : carver.template take<T>(s.points * s.v_point);
-    a.m = carver.template take<T>(s.points * s.m_point);
-    a.u = s.kc ? carver.template take<T>(s.points * s.u_point) : nullptr;
+    a.v = s.shared ? nullptr : carver.template take<T>(s.points, s.v_point);
+    a.m = carver.template take<T>(s.points, s.m_point);
+    a.u = s.kc ? carver.template take<T>(s.points, s.u_point) : nullptr;
     a.scratch = carver.template take<T>(
         larger(InputStage<T>::scratch_elements(s.g, tile), OutputStage<T>::scratch_elements(s.g, tile)));
     a.filter_scratch = cold ? carver.template take<T>(FilterStage<T>::scratch_elements(tile)) : nullptr;
     a.bias = carver.template take<T>(round_up(s.g.o, s.lanes));
-    carver.used = round_up(carver.used, 4096);
+    carver.align(4096);
     return a;
   }
 
   // Areas of the whole team; members' areas follow, each `member_bytes` long.
   Workspace(Carver& carver, const Sizes<T>& s, bool cold) {
-    shared_v = s.shared ? carver.template take<T>(s.points * s.v_point) : nullptr;
-    packed = cold && !s.kc ? carver.template take<T>(s.g.groups * s.packed_group) : nullptr;
-    carver.used = round_up(carver.used, 4096);
+    shared_v = s.shared ? carver.template take<T>(s.points, s.v_point) : nullptr;
+    packed = cold && !s.kc ? carver.template take<T>(s.g.groups, s.packed_group) : nullptr;
+    carver.align(4096);
   }
 };
 

@@ -23,9 +23,7 @@ struct Entry {
     winograd_cost(p, parameters, machine, threads, tile(), out);
   }
   static void packing(const ConvProblem& p, const Parameters&, Packing* out) {
-    *out = {};
-    append(Name, out->id, sizeof out->id);
-    out->bytes = winograd_packed_elements(p, tile()) * static_cast<std::int64_t>(sizeof(T));
+    describe_packing(Name, winograd_packed_elements(p, tile()) * static_cast<std::int64_t>(sizeof(T)), out);
   }
   static void pack(const ConvProblem& p, const Parameters&, const WeightView& w, void* out, int threads) {
     winograd_pack(p, w, static_cast<T*>(out), threads, tile());

@@ -137,11 +137,11 @@ struct Entry {
   static Areas carve(const ConvProblem& p, const Parameters& parameters, int threads, Carver& carver) {
     const std::int64_t together = images(p);
     Areas areas{};
-    if (!p.packed) areas.taps = carver.take<T>(p.c * (p.o / p.groups) * 16);
-    if (!p.packed && together < p.n) areas.packed = carver.take<T>(parities * packed_elements(p));
+    if (!p.packed) areas.taps = carver.take<T>(p.c * (p.o / p.groups), 16);
+    if (!p.packed && together < p.n) areas.packed = carver.take<T>(parities, packed_elements(p));
     if (p.layout == Layout::nchw) {
-      areas.dy = carver.take<T>(together * p.o * p.oh * p.ow);
-      areas.dx = carver.take<T>(together * p.c * p.h * p.w);
+      areas.dy = carver.take<T>(together, p.o * p.oh * p.ow);
+      areas.dx = carver.take<T>(together, p.c * p.h * p.w);
     }
     // Fewer images may make larger blocks: the last ones count, too.
     const std::int64_t counts[] = {together, p.n - (ceil_div(p.n, together) - 1) * together};
@@ -151,9 +151,9 @@ struct Entry {
         bytes = larger(bytes, winograd_workspace(part_problem(p, phase, count), parameters, threads, tile()));
       }
     }
-    carver.used = round_up(carver.used, 4096);
-    areas.winograd = carver.base ? carver.base + carver.used : nullptr;
-    carver.used += bytes;
+    carver.align(4096);
+    areas.winograd = carver.here();
+    carver.skip(bytes);
     return areas;
   }
 
@@ -180,9 +180,8 @@ struct Entry {
   }
 
   static void packing(const ConvProblem& p, const Parameters&, Packing* out) {
-    *out = {};
-    append("winograd_phases_4x4_" CONVKIT_ISA_NAME, out->id, sizeof out->id);
-    out->bytes = parities * packed_elements(p) * static_cast<std::int64_t>(sizeof(T));
+    describe_packing("winograd_phases_4x4_" CONVKIT_ISA_NAME,
+                     parities * packed_elements(p) * static_cast<std::int64_t>(sizeof(T)), out);
   }
   static void pack(const ConvProblem& p, const Parameters&, const WeightView& w, void* out, int threads) {
     for (int phase = 0; phase < parities; ++phase) {

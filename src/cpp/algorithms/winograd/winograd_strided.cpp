@@ -8,7 +8,6 @@
 // large as those of a 3x3: with few pixels reading them takes longer than direct summation.
 #include "algorithms/adjoint.hpp"
 #include "algorithms/winograd/entry.hpp"
-#include "workspace.hpp"
 
 namespace convkit::CONVKIT_ISA {
 
@@ -57,27 +56,29 @@ struct Entry {
     return ceil_div(n, ceil_div(n, larger<std::int64_t>(1, smaller(n, fitting))));
   }
 
-  // Filters of the inner convolution, dense OIHW.
-  static std::int64_t filter_elements(const ConvProblem& p) { return p.o * (p.c / p.groups) * phases * r * r; }
-  static WeightView separate_taps(const ConvProblem& p, const WeightView& w, T* out, int threads) {
-    const std::int64_t c = p.c / p.groups, o = p.o / p.groups, row = phases * c * r * r;
+  // Filters of the inner convolution, piece by piece of one phase, from w as it is.
+  static void pack_phases(const ConvProblem& p, const WeightView& w, T* out, int threads) {
+    constexpr int lanes = Vec<T>::lanes;
+    const Sizes<T> s(inner(p, 1), Parameters{{0, 1, 1, 0}}, tile());
+    const std::int64_t c = p.c / p.groups, blocks = ceil_div(c, lanes);
     auto member = [&](int index, int size) {
-      const Share mine = share(p.o, index, size);
-      for (std::int64_t output = mine.begin; output < mine.end; ++output) {
-        const T* from = static_cast<const T*>(w.data) + output / o * w.stride_group + output % o * w.stride_o;
-        T* const to = out + output * row;
-        for (std::int64_t channel = 0; channel < c; ++channel, from += w.stride_c) {
-          for (int i = 0; i < 2 * r; ++i) {
-            for (int j = 0; j < 2 * r; ++j) {
-              T* const tap = to + ((i % 2 * 2 + j % 2) * c + channel) * r * r + i / 2 * r + j / 2;
-              *tap = i < p.kh && j < p.kw ? from[i * w.stride_kh + j * w.stride_kw] : T(0);
-            }
-          }
-        }
+      alignas(64) T scratch[r * r * lanes * lanes];
+      // Phases innermost: they read the same weights.
+      const Share mine = share(p.groups * s.panels * blocks * phases, index, size);
+      for (std::int64_t item = mine.begin; item < mine.end; ++item) {
+        const std::int64_t row = item % phases / 2, column = item % 2, block = item / phases % blocks;
+        const std::int64_t panel = item / phases / blocks % s.panels, group = item / phases / blocks / s.panels;
+        WeightView view = group_weights(w, group, sizeof(T));
+        view.data = static_cast<const T*>(view.data) + row * w.stride_kh + column * w.stride_kw;
+        view.stride_kh *= 2, view.stride_kw *= 2;
+        const int vectors = s.vectors(panel);
+        const std::int64_t first = block * lanes, channel = item % phases * c + first;
+        T* const u = out + group * s.packed_group + panel * s.packed_panel() + channel * vectors * lanes;
+        const FilterStage<T> stage{tile(), view, s.g.o, c, scratch, (p.kh - row + 1) / 2, (p.kw - column + 1) / 2};
+        stage.run(panel * s.panel, vectors, first, smaller(c, first + lanes), u, s.packed_point(vectors));
       }
     };
     team(threads, member);
-    return {out, row, r * r, r, 1, o * row};
   }
 
   // x as the inner convolution reads it: [group][phase][channel] where x has [group][channel].
@@ -132,23 +133,20 @@ struct Entry {
   }
 
   struct Areas {
-    T *taps, *packed, *x;
+    T *packed, *x;
     char* winograd;
   };
   static Areas carve(const ConvProblem& p, const Parameters& parameters, int threads, Carver& carver) {
     const std::int64_t together = images(p), last = p.n - (ceil_div(p.n, together) - 1) * together;
     const ConvProblem q = inner(p, together);
     Areas areas{};
-    if (!p.packed) {
-      areas.taps = carver.take<T>(filter_elements(p));
-      areas.packed = carver.take<T>(winograd_packed_elements(q, tile()));
-    }
-    areas.x = carver.take<T>(q.n * q.c * q.h * q.w);
-    carver.used = round_up(carver.used, 4096);
-    areas.winograd = carver.base ? carver.base + carver.used : nullptr;
+    if (!p.packed) areas.packed = carver.take<T>(winograd_packed_elements(q, tile()));
+    areas.x = carver.take<T>(q.n * q.c, q.h * q.w);
+    carver.align(4096);
+    areas.winograd = carver.here();
     // Fewer images may make larger blocks.
-    carver.used += larger(winograd_workspace(q, parameters, threads, tile()),
-                          winograd_workspace(inner(p, last), parameters, threads, tile()));
+    carver.skip(larger(winograd_workspace(q, parameters, threads, tile()),
+                       winograd_workspace(inner(p, last), parameters, threads, tile())));
     return areas;
   }
 
@@ -165,22 +163,18 @@ struct Entry {
     out->bytes_l3 += 2.0 * copied * sizeof(T);
     out->barriers += 1;
     if (!p.packed) {
-      out->vector_ops += 4.0 * static_cast<double>(filter_elements(p));
+      out->vector_ops += 4.0 * static_cast<double>(p.o * (p.c / p.groups)) * phases * r * r;
       out->bytes_l3 += 2.0 * static_cast<double>(winograd_packed_elements(q, tile())) * sizeof(T);
       out->barriers += 2;
     }
   }
 
   static void packing(const ConvProblem& p, const Parameters&, Packing* out) {
-    *out = {};
     // Four taps are packed as three and a zero are.
-    append(Name, out->id, sizeof out->id);
-    out->bytes = winograd_packed_elements(inner(p, 1), tile()) * static_cast<std::int64_t>(sizeof(T));
+    describe_packing(Name, winograd_packed_elements(inner(p, 1), tile()) * static_cast<std::int64_t>(sizeof(T)), out);
   }
   static void pack(const ConvProblem& p, const Parameters&, const WeightView& w, void* out, int threads) {
-    const Block taps(filter_elements(p) * static_cast<std::int64_t>(sizeof(T)));
-    const WeightView view = separate_taps(p, w, reinterpret_cast<T*>(taps.data()), threads);
-    winograd_pack(inner(p, 1), view, static_cast<T*>(out), threads, tile());
+    pack_phases(p, w, static_cast<T*>(out), threads);
   }
   static std::int64_t workspace_bytes(const ConvProblem& p, const Parameters& parameters, int threads) {
     Carver carver{nullptr};
@@ -196,8 +190,7 @@ struct Entry {
     part.x = areas.x;
     part.workspace = areas.winograd;
     if (!p.packed) {
-      const WeightView view = separate_taps(p, args.w, areas.taps, args.threads);
-      winograd_pack(inner(p, 1), view, areas.packed, args.threads, tile());
+      pack_phases(p, args.w, areas.packed, args.threads);
       part.packed = areas.packed;
     }
     const std::int64_t together = images(p), outputs = p.o * p.oh * p.ow;
