@@ -377,7 +377,7 @@ def any_parameters(trial: tuple[dict[str, Any], Any, tuple[int, ...]], threads: 
     arrays = {"bias": operands.bias, "residual": operands.residual, **operands.arguments}
     core = problem.to_core()
     try:
-        y = _core.Trial(kernel["index"], parameters, core, threads, operands.x, operands.w, **arrays).run()
+        y = _core.Runner(kernel["index"], parameters, core, threads, operands.x, operands.w, **arrays).run()
     except MemoryError:
         outcomes["MemoryError"] += 1
         return

@@ -170,22 +170,3 @@ def test_candidates_keep_to_their_schema(kernel: dict[str, Any]) -> None:
             assert all(value >= 0 for value in _core.cost(kernel["index"], problem, candidate, threads).values())
             assert _core.workspace_bytes(kernel["index"], problem, candidate, threads) >= 0
     assert asked, "no extreme shape suits it"
-
-
-def test_a_candidate_outside_its_schema_does_not_fail_the_choice() -> None:
-    from convkit.tuner.choosing.selector import Selector
-    from convkit.tuner.inventory import Inventory
-
-    class Core:
-        """The core, but that a kernel proposes nonsense."""
-
-        def __getattr__(self, name: str) -> object:
-            return getattr(_core, name)
-
-        def candidates(self, index: int, problem: tuple[int, ...], threads: int) -> list[tuple[int, ...]]:
-            proposed = _core.candidates(index, problem, threads)
-            return [tuple(-5 for _ in parameters) for parameters in proposed] if index % 2 else proposed
-
-    problem = Problem(n=1, c=8, h=9, w=9, o=8, kh=3, kw=3)
-    choice = Selector(Inventory(Core())).choose(problem, 1)
-    assert _core.cost(choice.index, problem.to_core(), choice.parameters, 1)
