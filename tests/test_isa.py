@@ -152,6 +152,46 @@ def test_nothing_outside_the_namespace_can_be_merged(isa: str) -> None:
             assert in_namespace(name, isa), f"{path.name}: {kind} {name}"
 
 
+# From outside of its namespace: the doors of parallel.hpp and inventory.hpp, and what compilers make of loops and of
+# 128-bit numbers.
+OUTSIDE = (
+    r"_ZN7convkit(8run_team|12team_barrier|13multiply_adds|7machine)E\w+|__divti3|mem(cpy|move|set)|strlen|_GLOBAL_\w+"
+)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_kernels_ask_nothing_else_of_the_rest(isa: str) -> None:
+    """No allocation, no lock, no exception: a kernel has the memory that it was given."""
+    require("nm")
+    for path in objects()[isa]:
+        for line in output("nm", "--undefined-only", path).splitlines():
+            name = line.split()[-1]
+            assert in_namespace(name, isa) or re.fullmatch(OUTSIDE, name), f"{path.name}: {name}"
+
+
+def included(path: Path, seen: set[Path]) -> list[tuple[Path, str]]:
+    """Headers in angle brackets that a file of src/cpp pulls in, and who does; CONVKIT_VEC_HEADER is no file."""
+    found = []
+    for kind, name in re.findall(r'^#include ([<"])([^>"]+)', path.read_text(encoding="utf-8"), re.MULTILINE):
+        own = ROOT / "src/cpp" / name
+        if kind == "<":
+            found.append((path, name))
+        elif own not in seen:
+            seen.add(own)
+            found += included(own, seen)
+    return found
+
+
+def test_kernels_include_headers_of_c_only() -> None:
+    seen: set[Path] = set()
+    for folder in ("algorithms", "microkernels", "isa"):
+        for path in sorted((ROOT / "src/cpp" / folder).rglob("*.[ch]pp")):
+            for who, name in included(path, seen):
+                assert name in ("cstddef", "cstdint", "cstring", "emmintrin.h", "immintrin.h"), (
+                    f"{who.name} includes <{name}>"
+                )
+
+
 @pytest.mark.parametrize("isa", ISAS)
 def test_nothing_runs_at_load_time(isa: str) -> None:
     require("objdump")

@@ -48,19 +48,19 @@ struct Scratch {
   T *band, *row;  // NCHW: dx of one image and panel, and a row of dy, channels last
 };
 
-template <class T>
-CONVKIT_INLINE Scratch<T> carve(const ConvProblem& p, Carver& carver) {
+template <class T, class Cut>
+CONVKIT_INLINE Scratch<T> carve(const ConvProblem& p, Cut& carver) {
   Scratch<T> s{};
   if (p.layout == Layout::nchw) {
-    s.band = carver.take<T>(p.h * p.w, TileShape<T>::panel);
-    s.row = carver.take<T>(p.ow * (p.o / p.groups));
+    s.band = carver.template take<T>(p.h * p.w, TileShape<T>::panel);
+    s.row = carver.template take<T>(p.ow * (p.o / p.groups));
   }
   return s;
 }
 
 template <class T>
 std::int64_t col2im_workspace(const ConvProblem& p, const Parameters&, int threads) {
-  Carver carver{nullptr};
+  Tally carver;
   carve<T>(p, carver);
   return team_bytes(carver.used, threads, p.packed ? 0 : panels_bytes<T>(adjoint_filter(p)));
 }

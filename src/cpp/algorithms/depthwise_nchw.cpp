@@ -100,15 +100,14 @@ struct Workspace {
   std::int64_t rows_size, bytes;
 };
 
-template <class T>
-Workspace<T> carve(const ConvProblem& p, const Parameters& parameters, int threads, void* base) {
-  Carver carver{static_cast<char*>(base)};
+template <class T, class Cut>
+Workspace<T> carve(const ConvProblem& p, const Parameters& parameters, int threads, Cut carver) {
   Workspace<T> w{};
   if (copies<T>(p)) {
     const Geometry<T> g(p, parameters);
     w.rows_size = bounded_product(input_rows(p, g.groups.most), g.pitch);
-    w.offset = carver.take<std::ptrdiff_t>(p.kw);
-    w.rows = carver.take<T>(w.rows_size, threads);
+    w.offset = carver.template take<std::ptrdiff_t>(p.kw);
+    w.rows = carver.template take<T>(w.rows_size, threads);
   }
   w.bytes = carver.used;
   return w;
@@ -116,7 +115,7 @@ Workspace<T> carve(const ConvProblem& p, const Parameters& parameters, int threa
 
 template <class T>
 std::int64_t workspace_bytes(const ConvProblem& p, const Parameters& parameters, int threads) {
-  return carve<T>(p, parameters, threads, nullptr).bytes;
+  return carve<T>(p, parameters, threads, Tally{}).bytes;
 }
 
 // --- windows that do not slide ----------------------------------------------------------------------------------------
@@ -253,7 +252,8 @@ template <class T>
 void run(const Arguments& args) {
   const ConvProblem& p = *args.problem;
   const Geometry<T> g(p, *args.parameters);
-  const Workspace<T> workspace = carve<T>(p, *args.parameters, args.threads, args.workspace);
+  const Workspace<T> workspace =
+      carve<T>(p, *args.parameters, args.threads, Carver{static_cast<char*>(args.workspace)});
   for (std::int64_t kx = 0; workspace.offset && kx < p.kw; ++kx) {
     const std::int64_t pixel = kx * p.dilation_w;
     workspace.offset[kx] = pixel % g.stride * g.block + pixel / g.stride;

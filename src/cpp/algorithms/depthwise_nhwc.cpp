@@ -94,14 +94,13 @@ struct Workspace {
   std::int64_t copy, bytes;  // one member's copy of its rows, elements
 };
 
-template <class T>
-Workspace<T> carve(const ConvProblem& p, const Parameters& parameters, int threads, void* base) {
-  Carver carver{static_cast<char*>(base)};
+template <class T, class Cut>
+Workspace<T> carve(const ConvProblem& p, const Parameters& parameters, int threads, Cut carver) {
   Workspace<T> w{};
-  if (!p.packed) w.packed = carver.take<T>(packed_bytes<T>(p) / static_cast<std::int64_t>(sizeof(T)));
+  if (!p.packed) w.packed = carver.template take<T>(packed_bytes<T>(p) / static_cast<std::int64_t>(sizeof(T)));
   if (needs_copy<T>(p)) {
     w.copy = input_rows(p, row_groups<T>(p, parameters).most) * p.w * Vec<T>::lanes;
-    w.copies = carver.take<T>(w.copy, threads);
+    w.copies = carver.template take<T>(w.copy, threads);
   }
   w.bytes = carver.used;
   return w;
@@ -109,7 +108,7 @@ Workspace<T> carve(const ConvProblem& p, const Parameters& parameters, int threa
 
 template <class T>
 std::int64_t workspace_bytes(const ConvProblem& p, const Parameters& parameters, int threads) {
-  return carve<T>(p, parameters, threads, nullptr).bytes;
+  return carve<T>(p, parameters, threads, Tally{}).bytes;
 }
 
 // --- weights ----------------------------------------------------------------------------------------------------------
@@ -246,7 +245,8 @@ void run(const Arguments& args) {
   using V = Vec<T>;
   const ConvProblem& p = *args.problem;
   if (p.n * p.o == 0) return;
-  const Workspace<T> workspace = carve<T>(p, *args.parameters, args.threads, args.workspace);
+  const Workspace<T> workspace =
+      carve<T>(p, *args.parameters, args.threads, Carver{static_cast<char*>(args.workspace)});
   if (!args.packed) pack<T>(p, *args.parameters, args.w, workspace.packed, 1);
   const T* packed = static_cast<const T*>(args.packed ? args.packed : workspace.packed);
   const T* x = static_cast<const T*>(args.x);

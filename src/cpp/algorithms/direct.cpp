@@ -187,26 +187,26 @@ struct Scratch {
 
 constexpr std::int64_t scratch_pixels = 96;
 
-template <class T>
-CONVKIT_INLINE Scratch<T> carve(const ConvProblem& p, const Parameters& parameters, Carver& carver) {
+template <class T, class Cut>
+CONVKIT_INLINE Scratch<T> carve(const ConvProblem& p, const Parameters& parameters, Cut& carver) {
   Scratch<T> s{};
   const bool nchw = p.layout == Layout::nchw;
   const std::int64_t pixels = nchw ? scratch_pixels : parameters.value[0];
   const std::int64_t tiles = pixels / 2 + 2;  // an even split makes no tile of less than two rows but a lone one
-  s.runs = carver.take<Run<T>>(tiles + 1, p.kh * p.kw);
-  s.tiles = carver.take<RunTile<T>>(tiles);
-  s.zeros = carver.take<T>((p.c / p.groups) * p.kw);
+  s.runs = carver.template take<Run<T>>(tiles + 1, p.kh * p.kw);
+  s.tiles = carver.template take<RunTile<T>>(tiles);
+  s.zeros = carver.template take<T>((p.c / p.groups) * p.kw);
   if (nchw) {
     const Strip strip(p);
-    s.strip = carver.take<T>(strip.rows(p, smaller<std::int64_t>(parameters.value[0], p.oh)), strip.row);
-    s.panel = carver.take<T>(scratch_pixels * TileShape<T>::panel);
+    s.strip = carver.template take<T>(strip.rows(p, smaller<std::int64_t>(parameters.value[0], p.oh)), strip.row);
+    s.panel = carver.template take<T>(scratch_pixels * TileShape<T>::panel);
   }
   return s;
 }
 
 template <class T>
 std::int64_t direct_workspace(const ConvProblem& p, const Parameters& parameters, int threads) {
-  Carver carver{nullptr};
+  Tally carver;
   carve<T>(p, parameters, carver);
   return team_bytes(carver.used, threads, p.packed ? 0 : panels_bytes<T>(p));
 }

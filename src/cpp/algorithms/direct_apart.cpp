@@ -52,20 +52,20 @@ struct Scratch {
   T *strip, *band;  // NCHW: a piece of dy and of dx, channels last
 };
 
-template <class T>
-CONVKIT_INLINE Scratch<T> carve(const ConvProblem& p, Carver& carver) {
+template <class T, class Cut>
+CONVKIT_INLINE Scratch<T> carve(const ConvProblem& p, Cut& carver) {
   Scratch<T> s{};
   if (p.layout == Layout::nchw) {
-    s.strip = carver.take<T>(piece_rows(p) * p.ow * (p.o / p.groups));
+    s.strip = carver.template take<T>(piece_rows(p) * p.ow * (p.o / p.groups));
     // The last rows of dx that no output reaches are fewer than a stride.
-    s.band = carver.take<T>(piece_rows(p) + 1, p.stride_h * p.w, TileShape<T>::panel);
+    s.band = carver.template take<T>(piece_rows(p) + 1, p.stride_h * p.w, TileShape<T>::panel);
   }
   return s;
 }
 
 template <class T>
 std::int64_t apart_workspace(const ConvProblem& p, const Parameters&, int threads) {
-  Carver carver{nullptr};
+  Tally carver;
   carve<T>(p, carver);
   return team_bytes(carver.used, threads, p.packed ? 0 : panels_bytes<T>(adjoint_filter(p)));
 }

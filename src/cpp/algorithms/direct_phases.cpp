@@ -109,23 +109,24 @@ struct Scratch {
   const T** pixels;  // where each pixel of a row of dx lies in `panel`
 };
 
-template <class T>
-CONVKIT_INLINE Scratch<T> carve(const ConvProblem& p, const Parameters& parameters, Carver& carver) {
+template <class T, class Cut>
+CONVKIT_INLINE Scratch<T> carve(const ConvProblem& p, const Parameters& parameters, Cut& carver) {
   Scratch<T> s{};
   const Axis rows = rows_axis(p), columns = columns_axis(p);
   const std::int64_t inputs = p.o / p.groups;
-  s.runs = carver.take<Run<T>>(piece_pixels + 1, rows.taps_of_a_phase() * columns.taps_of_a_phase());
-  s.tiles = carver.take<RunTile<T>>(piece_pixels);
-  s.zeros = carver.take<T>(inputs);
-  s.panel = carver.take<T>(piece_pixels * TileShape<T>::panel);
-  s.pixels = carver.take<const T*>(piece_pixels);
-  if (p.layout == Layout::nchw) s.strip = carver.take<T>(most_needed_rows(rows, parameters.value[0]), p.ow * inputs);
+  s.runs = carver.template take<Run<T>>(piece_pixels + 1, rows.taps_of_a_phase() * columns.taps_of_a_phase());
+  s.tiles = carver.template take<RunTile<T>>(piece_pixels);
+  s.zeros = carver.template take<T>(inputs);
+  s.panel = carver.template take<T>(piece_pixels * TileShape<T>::panel);
+  s.pixels = carver.template take<const T*>(piece_pixels);
+  if (p.layout == Layout::nchw)
+    s.strip = carver.template take<T>(most_needed_rows(rows, parameters.value[0]), p.ow * inputs);
   return s;
 }
 
 template <class T>
 std::int64_t phases_workspace(const ConvProblem& p, const Parameters& parameters, int threads) {
-  Carver carver{nullptr};
+  Tally carver;
   carve<T>(p, parameters, carver);
   return team_bytes(carver.used, threads, p.packed ? 0 : panels_bytes<T>(adjoint_filter(p)));
 }
@@ -179,60 +180,46 @@ struct Target {
   std::int64_t image, y, x;
 };
 
+// Rows of dx, counted over images, of the phase that begins with row `phase` of an image: the first one from `row` on, and
+// the one after a row of that phase.
+CONVKIT_INLINE std::int64_t first_of_phase(const Axis& rows, std::int64_t row, std::int64_t phase) {
+  const std::int64_t y = row % rows.inputs, image = row - y;
+  const std::int64_t first = y <= phase ? phase : phase + round_up(y - phase, rows.stride);
+  return first < rows.inputs ? image + first : image + rows.inputs + phase;
+}
+CONVKIT_INLINE std::int64_t next_of_phase(const Axis& rows, std::int64_t row) {
+  const std::int64_t y = row % rows.inputs;
+  return y + rows.stride < rows.inputs ? row + rows.stride : row - y + rows.inputs + y % rows.stride;
+}
+
 // Walks the pixels of one phase of a piece in memory order.
 struct PhaseCursor {
   const Axis& rows;
   const Axis& columns;
-  std::int64_t row, row_end;  // over images
-  std::int64_t column_begin, column_end, residue, tap_h, tap_w, column;
+  std::int64_t row;  // over images
+  std::int64_t column_begin, column_end, tap_h, tap_w, column;
 
   template <class T>
-  CONVKIT_INLINE PhaseCursor(const Context<T>& c, const Piece& piece, std::int64_t residue_h, std::int64_t tap_h_,
+  CONVKIT_INLINE PhaseCursor(const Context<T>& c, const Piece& piece, std::int64_t first_row, std::int64_t tap_h_,
                              std::int64_t tap_w_, std::int64_t first_column)
       : rows(c.rows),
         columns(c.columns),
-        row(piece.row_begin - 1),
-        row_end(piece.row_end),
+        row(first_row),
         column_begin(first_column),
         column_end(piece.column_end),
-        residue(residue_h),
         tap_h(tap_h_),
         tap_w(tap_w_),
-        column(first_column) {
-    next_row();
-  }
-  CONVKIT_INLINE void next_row() {
-    do ++row;
-    while (row < row_end && rows.residue(row % rows.inputs) != residue);
-  }
+        column(first_column) {}
   CONVKIT_INLINE Target next() {
     const Target target{row / rows.inputs, rows.output(row % rows.inputs, tap_h), columns.output(column, tap_w)};
     column += columns.stride;
     if (column >= column_end) {
       column = column_begin;
-      next_row();
+      row = next_of_phase(rows, row);
     }
     return target;
   }
 };
-
-// Whether no row of the piece before this one has its residue.
-template <class T>
-CONVKIT_INLINE bool first_of_phase(const Context<T>& c, const Piece& piece, std::int64_t row) {
-  const std::int64_t residue = c.rows.residue(row % c.p.h);
-  for (std::int64_t earlier = row - 1; earlier >= piece.row_begin; --earlier) {
-    if (c.rows.residue(earlier % c.p.h) == residue) return false;
-  }
-  return true;
-}
-
-// Rows of the piece with this residue.
-template <class T>
-CONVKIT_INLINE std::int64_t rows_of_phase(const Context<T>& c, const Piece& piece, std::int64_t residue) {
-  std::int64_t count = 0;
-  for (std::int64_t row = piece.row_begin; row < piece.row_end; ++row) count += c.rows.residue(row % c.p.h) == residue;
-  return count;
-}
 
 // Computes one phase of a piece into `to`, pixel after pixel. Taps are packed rotated: see adjoint.hpp.
 template <class T>
@@ -346,30 +333,28 @@ void compute_piece(const Context<T>& c, const Scratch<T>& s, const Gradient<T>& 
   const bool nchw = p.layout == Layout::nchw;
   const int nv = c.panels.vectors(panel), width = nv * Vec<T>::lanes, valid = c.panels.valid(panel);
   const std::int64_t columns = piece.column_end - piece.column_begin;
-  const std::int64_t height = piece.row_end - piece.row_begin;
   const std::int64_t most_h = smaller(c.rows.stride, p.h), most_w = smaller(c.columns.stride, columns);
-  // Residues in the order in which the image's rows meet them, of which the piece may lack some; of very many those of
-  // the piece's own rows.
-  const bool few = most_h <= height;
+  // All phases of rows, or, of very many, those of the piece's own rows.
+  const std::int64_t height = piece.row_end - piece.row_begin;
   T* at = s.panel;
-  for (std::int64_t h = 0; h < smaller(most_h, height); ++h) {
-    const std::int64_t first_row = few ? h : piece.row_begin + h;
-    if (!few && !first_of_phase(c, piece, first_row)) continue;
-    const std::int64_t residue_h = c.rows.residue(first_row % p.h), rows = rows_of_phase(c, piece, residue_h);
-    if (!rows) continue;
+  for (std::int64_t i = 0; i < smaller(most_h, height); ++i) {
+    const std::int64_t h = most_h <= height ? i : (piece.row_begin + i) % p.h % c.rows.stride;
+    const std::int64_t first_row = first_of_phase(c.rows, piece.row_begin, h);
+    if (first_row >= piece.row_end || (most_h > height && first_row < piece.row_begin + i)) continue;
+    std::int64_t rows = 0;
+    for (std::int64_t row = first_row; row < piece.row_end; row = next_of_phase(c.rows, row)) ++rows;
     T* const phase_rows = at;
-    const std::int64_t tap_h = c.rows.first_tap(residue_h);
+    const std::int64_t tap_h = c.rows.first_tap(c.rows.residue(h));
     for (std::int64_t w = 0; w < most_w; ++w) {
       const std::int64_t first = piece.column_begin + w, count = ceil_div(columns - w, c.columns.stride);
       const std::int64_t tap_w = c.columns.first_tap(c.columns.residue(first));
-      const PhaseCursor cursor(c, piece, residue_h, tap_h, tap_w, first);
+      const PhaseCursor cursor(c, piece, first_row, tap_h, tap_w, first);
       compute_phase(c, s, dy, cursor, rows * count, group, panel, at);
       at += rows * count * width;
     }
     std::int64_t rank = 0;
-    for (std::int64_t row = piece.row_begin; row < piece.row_end; ++row) {
+    for (std::int64_t row = first_row; row < piece.row_end; row = next_of_phase(c.rows, row)) {
       const std::int64_t y = row % p.h, image = row / p.h;
-      if (c.rows.residue(y) != residue_h) continue;
       const T* phase = phase_rows;
       for (std::int64_t w = 0; w < most_w; ++w) {
         const std::int64_t count = ceil_div(columns - w, c.columns.stride);

@@ -257,21 +257,21 @@ struct Scratch {
   std::ptrdiff_t* distances;
 };
 
-template <class T>
-CONVKIT_INLINE Scratch<T> carve(const ConvProblem& p, const Parameters& parameters, Carver& carver) {
+template <class T, class Cut>
+CONVKIT_INLINE Scratch<T> carve(const ConvProblem& p, const Parameters& parameters, Cut& carver) {
   Scratch<T> s{};
   const Planes<T> planes(p, parameters.value[0]);
   // Runs end in whole vectors, hence read past the last plane.
-  s.planes = carver.take<T>(p.o / p.groups * planes.size + planes.width + most_vectors * Vec<T>::lanes);
-  s.phases = carver.take<T>(p.stride_w * (p.c / p.groups), planes.run + most_vectors * Vec<T>::lanes);
-  s.row = p.residual ? carver.take<T>(p.w, p.layout == Layout::nchw ? 1 : p.c) : nullptr;
-  s.distances = carver.take<std::ptrdiff_t>(p.kh * p.kw);
+  s.planes = carver.template take<T>(p.o / p.groups * planes.size + planes.width + most_vectors * Vec<T>::lanes);
+  s.phases = carver.template take<T>(p.stride_w * (p.c / p.groups), planes.run + most_vectors * Vec<T>::lanes);
+  s.row = p.residual ? carver.template take<T>(p.w, p.layout == Layout::nchw ? 1 : p.c) : nullptr;
+  s.distances = carver.template take<std::ptrdiff_t>(p.kh * p.kw);
   return s;
 }
 
 template <class T>
 std::int64_t pixels_workspace(const ConvProblem& p, const Parameters& parameters, int threads) {
-  Carver carver{nullptr};
+  Tally carver;
   carve<T>(p, parameters, carver);
   return team_bytes(carver.used, threads, p.packed ? 0 : phase_weights_bytes<T>(p));
 }

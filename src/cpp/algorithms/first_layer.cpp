@@ -92,21 +92,21 @@ struct Workspace {
   std::int64_t copy, bytes;
 };
 
-template <class T>
-Workspace<T> carve(const ConvProblem& p, const Parameters& parameters, int threads, void* base) {
-  Carver carver{static_cast<char*>(base)};
+template <class T, class Cut>
+Workspace<T> carve(const ConvProblem& p, const Parameters& parameters, int threads, Cut carver) {
   Workspace<T> w{};
-  w.offset = carver.take<std::ptrdiff_t>(p.c / p.groups, p.kh * p.kw);
-  if (p.layout == Layout::nhwc && !p.packed) w.packed = carver.take<T>(panels_bytes<T>(p) / std::ptrdiff_t(sizeof(T)));
+  w.offset = carver.template take<std::ptrdiff_t>(p.c / p.groups, p.kh * p.kw);
+  if (p.layout == Layout::nhwc && !p.packed)
+    w.packed = carver.template take<T>(panels_bytes<T>(p) / std::ptrdiff_t(sizeof(T)));
   w.copy = round_up(Copied<T>(p, parameters).size, 16);
-  w.copies = carver.take<T>(w.copy, threads);
+  w.copies = carver.template take<T>(w.copy, threads);
   w.bytes = carver.used;
   return w;
 }
 
 template <class T>
 std::int64_t workspace_bytes(const ConvProblem& p, const Parameters& parameters, int threads) {
-  return carve<T>(p, parameters, threads, nullptr).bytes;
+  return carve<T>(p, parameters, threads, Tally{}).bytes;
 }
 
 template <class T>
@@ -139,7 +139,7 @@ template <class T>
 void run_rows(const Arguments& args) {
   const ConvProblem& p = *args.problem;
   const Parameters& parameters = *args.parameters;
-  const Workspace<T> workspace = carve<T>(p, parameters, args.threads, args.workspace);
+  const Workspace<T> workspace = carve<T>(p, parameters, args.threads, Carver{static_cast<char*>(args.workspace)});
   if (!args.packed) pack_panels<T>(p, parameters, args.w, workspace.packed, args.threads);
   const T* packed = static_cast<const T*>(args.packed ? args.packed : workspace.packed);
   const Copied<T> where(p, parameters);
@@ -209,7 +209,7 @@ void run_planes(const Arguments& args) {
   using V = Vec<T>;
   const ConvProblem& p = *args.problem;
   const Parameters& parameters = *args.parameters;
-  const Workspace<T> workspace = carve<T>(p, parameters, args.threads, args.workspace);
+  const Workspace<T> workspace = carve<T>(p, parameters, args.threads, Carver{static_cast<char*>(args.workspace)});
   const Copied<T> where(p, parameters);
   where.fill(p, workspace.offset);
   const Finish<T> finish(args.epilogue);

@@ -97,14 +97,13 @@ struct Workspace {
   std::int64_t copy, bytes;
 };
 
-template <class T>
-Workspace<T> carve(const ConvProblem& p, const Parameters& parameters, int threads, void* base) {
-  Carver carver{static_cast<char*>(base)};
+template <class T, class Cut>
+Workspace<T> carve(const ConvProblem& p, const Parameters& parameters, int threads, Cut carver) {
   Workspace<T> w{};
-  if (!p.packed) w.packed = carver.take<T>(packed_elements<T>(p));
+  if (!p.packed) w.packed = carver.template take<T>(packed_elements<T>(p));
   if (p.c % Vec<T>::lanes) {
     w.copy = input_rows(p, row_groups<T>(p, parameters).most) * p.w * Vec<T>::lanes;
-    w.copies = carver.take<T>(w.copy, threads);
+    w.copies = carver.template take<T>(w.copy, threads);
   }
   w.bytes = carver.used;
   return w;
@@ -112,7 +111,7 @@ Workspace<T> carve(const ConvProblem& p, const Parameters& parameters, int threa
 
 template <class T>
 std::int64_t workspace_bytes(const ConvProblem& p, const Parameters& parameters, int threads) {
-  return carve<T>(p, parameters, threads, nullptr).bytes;
+  return carve<T>(p, parameters, threads, Tally{}).bytes;
 }
 
 // --- run --------------------------------------------------------------------------------------------------------------
@@ -150,7 +149,8 @@ template <class T>
 void run(const Arguments& args) {
   using V = Vec<T>;
   const ConvProblem& p = *args.problem;
-  const Workspace<T> workspace = carve<T>(p, *args.parameters, args.threads, args.workspace);
+  const Workspace<T> workspace =
+      carve<T>(p, *args.parameters, args.threads, Carver{static_cast<char*>(args.workspace)});
   if (!args.packed) pack<T>(p, *args.parameters, args.w, workspace.packed, args.threads);
   const T* packed = static_cast<const T*>(args.packed ? args.packed : workspace.packed);
   const T* x = static_cast<const T*>(args.x);

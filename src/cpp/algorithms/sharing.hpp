@@ -75,21 +75,35 @@ CONVKIT_INLINE std::int64_t bounded_sum(std::int64_t a, std::int64_t b) {
   return a < boundless && b < boundless - a ? a + b : boundless;
 }
 
-// Cuts 64-byte aligned pieces off a workspace. With a null base it only counts, so that sizes and pointers come from one
-// piece of code.
+// Cuts 64-byte aligned pieces off a workspace, each as many elements as the product of the counts. With a null base it only
+// counts.
 struct Carver {
   char* base;
   std::int64_t used = 0;
 
   CONVKIT_INLINE char* here() const { return base ? base + used : nullptr; }
-  CONVKIT_INLINE void skip(std::int64_t bytes) { used = round_up(bounded_sum(used, bytes), 64); }
+  CONVKIT_INLINE void skip(std::int64_t bytes) { used += round_up(bytes, 64); }
   CONVKIT_INLINE void align(std::int64_t bytes) { used = round_up(used, bytes); }
-  // As many as the product of the counts.
   template <class T, class... Counts>
   CONVKIT_INLINE T* take(Counts... counts) {
     T* piece = reinterpret_cast<T*>(here());
-    skip(bounded_product(static_cast<std::int64_t>(sizeof(T)), counts...));
+    skip((static_cast<std::int64_t>(sizeof(T)) * ... * static_cast<std::int64_t>(counts)));
     return piece;
+  }
+};
+
+// What a carver would use of a workspace that nobody has yet, and perhaps nobody can have: so that the size and the
+// pieces come from one piece of code.
+struct Tally {
+  std::int64_t used = 0;
+
+  CONVKIT_INLINE char* here() const { return nullptr; }
+  CONVKIT_INLINE void skip(std::int64_t bytes) { used = bounded_sum(used, round_up(bytes, 64)); }
+  CONVKIT_INLINE void align(std::int64_t bytes) { used = round_up(used, bytes); }
+  template <class T, class... Counts>
+  CONVKIT_INLINE T* take(Counts... counts) {
+    skip(bounded_product(static_cast<std::int64_t>(sizeof(T)), counts...));
+    return nullptr;
   }
 };
 

@@ -86,12 +86,12 @@ struct Scratch {
   OuterRun* runs;
 };
 
-template <class T>
-Scratch<T> carve(const Strips<T>& s, Carver& carver) {
+template <class T, class Cut>
+Scratch<T> carve(const Strips<T>& s, Cut& carver) {
   Scratch<T> scratch;
-  scratch.strip = carver.take<T>(s.block_elements());
-  scratch.gradients = carver.take<T>(s.chunk_pixels, Vec<T>::lanes);
-  scratch.runs = carver.take<OuterRun>(s.chunk_rows, s.p.kh);
+  scratch.strip = carver.template take<T>(s.block_elements());
+  scratch.gradients = carver.template take<T>(s.chunk_pixels, Vec<T>::lanes);
+  scratch.runs = carver.template take<OuterRun>(s.chunk_rows, s.p.kh);
   return scratch;
 }
 
@@ -99,7 +99,7 @@ template <class T>
 std::int64_t depthwise_workspace(const ConvProblem& p, const Parameters& parameters, int threads) {
   if (in_place<T>(p, parameters) && p.layout == Layout::nchw) return 0;
   const Strips<T> s = strips_of<T>(p, parameters);
-  Carver one{nullptr};
+  Tally one;
   if (!in_place<T>(p, parameters)) carve(s, one);
   return team_bytes(one.used, threads,
                     bounded_product(parameters.value[1], output_vectors<T>(p) * vector_sums(s),

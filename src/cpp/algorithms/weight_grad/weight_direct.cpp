@@ -68,15 +68,15 @@ CONVKIT_INLINE bool one_pass(const Strips<T>& s, std::int64_t parts) {
   return s.chunks == 1 && parts == 1;
 }
 
-template <class T>
-CONVKIT_INLINE Scratch<T> carve(const Strips<T>& s, const Parameters& parameters, Carver& carver) {
+template <class T, class Cut>
+CONVKIT_INLINE Scratch<T> carve(const Strips<T>& s, const Parameters& parameters, Cut& carver) {
   Scratch<T> scratch{};
-  scratch.strip = carver.take<T>(smaller<std::int64_t>(parameters.value[2], s.blocks), s.block_elements());
-  scratch.panel = carver.take<T>(s.chunk_pixels, Panels<T>::width);
-  scratch.runs = carver.take<OuterRun>(s.most_runs(), s.p.kh * s.filter_columns);
-  scratch.found = carver.take<Runs>(s.p.kh * s.filter_columns);
+  scratch.strip = carver.template take<T>(smaller<std::int64_t>(parameters.value[2], s.blocks), s.block_elements());
+  scratch.panel = carver.template take<T>(s.chunk_pixels, Panels<T>::width);
+  scratch.runs = carver.template take<OuterRun>(s.most_runs(), s.p.kh * s.filter_columns);
+  scratch.found = carver.template take<Runs>(s.p.kh * s.filter_columns);
   if (one_pass(s, parts_of(s, parameters))) {
-    scratch.sums = carver.take<T>(s.p.kh * s.filter_columns * s.block_rows, Panels<T>::width);
+    scratch.sums = carver.template take<T>(s.p.kh * s.filter_columns * s.block_rows, Panels<T>::width);
   }
   return scratch;
 }
@@ -84,7 +84,7 @@ CONVKIT_INLINE Scratch<T> carve(const Strips<T>& s, const Parameters& parameters
 template <class T>
 std::int64_t direct_workspace(const ConvProblem& p, const Parameters& parameters, int threads) {
   const Strips<T> s(p, parameters.value[0]);
-  Carver one{nullptr}, shared{nullptr};
+  Tally one, shared;
   carve(s, parameters, one);
   if (!one_pass(s, parts_of(s, parameters))) shared.take<T>(parts_of(s, parameters), accumulated_elements(s));
   return team_bytes(one.used, threads, shared.used);

@@ -86,16 +86,16 @@ struct Scratch {
   T *v, *d, *u, *stage, *weights;
 };
 
-template <class T>
+template <class T, class Cut>
 Scratch<T> carve(const Sizes<T>& s, const WinogradTile<T>& tile, const WinogradTile<T>& gradient, std::int64_t vectors,
-                 Carver& carver) {
+                 Cut& carver) {
   Scratch<T> scratch;
-  scratch.v = carver.take<T>(s.points, s.v_point(vectors));
-  scratch.d = carver.take<T>(s.points, s.d_point);
-  scratch.u = carver.take<T>(s.u_elements());
-  scratch.stage = carver.take<T>(
+  scratch.v = carver.template take<T>(s.points, s.v_point(vectors));
+  scratch.d = carver.template take<T>(s.points, s.d_point);
+  scratch.u = carver.template take<T>(s.u_elements());
+  scratch.stage = carver.template take<T>(
       larger(InputStage<T>::scratch_elements(s.g, tile), InputStage<T>::scratch_elements(s.dy, gradient)));
-  scratch.weights = carver.take<T>(s.lanes * s.taps * s.lanes);
+  scratch.weights = carver.template take<T>(s.lanes * s.taps * s.lanes);
   carver.align(4096);
   return scratch;
 }
@@ -120,7 +120,7 @@ std::int64_t weight_workspace(const ConvProblem& p, const Parameters& parameters
   const Sizes<T> s(p, parameters, tile);
   std::int64_t members = 0;
   for (int size = 1; size <= threads; ++size) {
-    Carver carver{nullptr};
+    Tally carver;
     carve(s, tile, gradient, most_vectors(s, size), carver);
     members = larger(members, bounded_product(carver.used, size));
   }

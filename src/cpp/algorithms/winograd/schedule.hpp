@@ -106,7 +106,8 @@ struct Workspace {
     T *v, *m, *u, *scratch, *filter_scratch, *bias;
   };
 
-  static Member member(Carver& carver, const Sizes<T>& s, const WinogradTile<T>& tile, bool cold) {
+  template <class Cut>
+  static Member member(Cut& carver, const Sizes<T>& s, const WinogradTile<T>& tile, bool cold) {
     Member a;
     a.v = s.shared ? nullptr : carver.template take<T>(s.points, s.v_point);
     a.m = carver.template take<T>(s.points, s.m_point);
@@ -120,7 +121,8 @@ struct Workspace {
   }
 
   // Areas of the whole team; members' areas follow, each `member_bytes` long.
-  Workspace(Carver& carver, const Sizes<T>& s, bool cold) {
+  template <class Cut>
+  Workspace(Cut& carver, const Sizes<T>& s, bool cold) {
     shared_v = s.shared ? carver.template take<T>(s.points, s.v_point) : nullptr;
     packed = cold && !s.kc ? carver.template take<T>(s.g.groups, s.packed_group) : nullptr;
     carver.align(4096);
@@ -131,7 +133,7 @@ template <class T>
 std::int64_t winograd_workspace(const ConvProblem& p, const Parameters& parameters, int threads,
                                 const WinogradTile<T>& tile) {
   const Sizes<T> s(p, parameters, tile);
-  Carver carver{nullptr};
+  Tally carver;
   Workspace<T>(carver, s, !p.packed);
   for (int i = 0; i < threads; ++i) Workspace<T>::member(carver, s, tile, !p.packed);
   return carver.used;

@@ -134,14 +134,15 @@ struct Entry {
     T *taps, *packed, *dy, *dx;
     char* winograd;
   };
-  static Areas carve(const ConvProblem& p, const Parameters& parameters, int threads, Carver& carver) {
+  template <class Cut>
+  static Areas carve(const ConvProblem& p, const Parameters& parameters, int threads, Cut& carver) {
     const std::int64_t together = images(p);
     Areas areas{};
-    if (!p.packed) areas.taps = carver.take<T>(p.c * (p.o / p.groups), 16);
-    if (!p.packed && together < p.n) areas.packed = carver.take<T>(parities, packed_elements(p));
+    if (!p.packed) areas.taps = carver.template take<T>(p.c * (p.o / p.groups), 16);
+    if (!p.packed && together < p.n) areas.packed = carver.template take<T>(parities, packed_elements(p));
     if (p.layout == Layout::nchw) {
-      areas.dy = carver.take<T>(together, p.o * p.oh * p.ow);
-      areas.dx = carver.take<T>(together, p.c * p.h * p.w);
+      areas.dy = carver.template take<T>(together, p.o * p.oh * p.ow);
+      areas.dx = carver.template take<T>(together, p.c * p.h * p.w);
     }
     // Fewer images may make larger blocks: the last ones count, too.
     const std::int64_t counts[] = {together, p.n - (ceil_div(p.n, together) - 1) * together};
@@ -192,7 +193,7 @@ struct Entry {
     winograd_pack(phase_problem(p, phase, 1), w, out + phase * packed_elements(p), threads, tile());
   }
   static std::int64_t workspace_bytes(const ConvProblem& p, const Parameters& parameters, int threads) {
-    Carver carver{nullptr};
+    Tally carver;
     carve(p, parameters, threads, carver);
     return carver.used;
   }

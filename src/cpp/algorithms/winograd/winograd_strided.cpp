@@ -136,12 +136,13 @@ struct Entry {
     T *packed, *x;
     char* winograd;
   };
-  static Areas carve(const ConvProblem& p, const Parameters& parameters, int threads, Carver& carver) {
+  template <class Cut>
+  static Areas carve(const ConvProblem& p, const Parameters& parameters, int threads, Cut& carver) {
     const std::int64_t together = images(p), last = p.n - (ceil_div(p.n, together) - 1) * together;
     const ConvProblem q = inner(p, together);
     Areas areas{};
-    if (!p.packed) areas.packed = carver.take<T>(winograd_packed_elements(q, tile()));
-    areas.x = carver.take<T>(q.n * q.c, q.h * q.w);
+    if (!p.packed) areas.packed = carver.template take<T>(winograd_packed_elements(q, tile()));
+    areas.x = carver.template take<T>(q.n * q.c, q.h * q.w);
     carver.align(4096);
     areas.winograd = carver.here();
     // Fewer images may make larger blocks.
@@ -177,7 +178,7 @@ struct Entry {
     pack_phases(p, w, static_cast<T*>(out), threads);
   }
   static std::int64_t workspace_bytes(const ConvProblem& p, const Parameters& parameters, int threads) {
-    Carver carver{nullptr};
+    Tally carver;
     carve(p, parameters, threads, carver);
     return carver.used;
   }
