@@ -316,7 +316,7 @@ class Pipeline:
         for index, (number, reason) in raised.items():
             rounds.drop(index, number, f"{type(reason).__name__}: {reason}")
         if self._stage == owner.stage_count:
-            (rounds.add if self._counts else rounds.skip)(self._index, self._round, self._seconds)
+            rounds.add(self._index, self._round, self._seconds, counts=self._counts)
         if raised or self._stage == owner.stage_count:
             owner._note(self._problem)
         return result

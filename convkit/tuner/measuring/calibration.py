@@ -11,6 +11,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from convkit.problem import LAYOUTS, Problem
+from convkit.tables import aligned
 from convkit.tuner.choosing.cost_model import Constants, default_constants, save
 from convkit.tuner.choosing.intervals import median
 from convkit.tuner.choosing.selector import selector
@@ -49,18 +51,17 @@ class Calibration:
 
     def __str__(self) -> str:
         c = self.constants
-        lines = [f"{'machine class':22} {self.machine}"]
-        lines += [f"{'FMA peak ' + isa:22} {2e-9 * fmas:.1f} GFLOP/s float32, one core" for isa, fmas in c.fmas.items()]
-        lines += [
-            f"{'L2':22} {1e-9 * c.l2:.1f} GB/s, one core",
-            f"{'L3':22} {1e-9 * c.l3:.1f} GB/s, one core",
-            f"{'memory':22} {1e-9 * c.dram:.1f} GB/s, one core; {1e-9 * c.dram_total:.1f} GB/s, all cores",
-            f"{'team':22} {1e6 * c.wake:.2f} us awake, {1e6 * self.wake_cold:.1f} us asleep, "
-            f"{1e6 * c.barrier:.2f} us a barrier",
-        ]
-        lines += [
-            f"{kernel:40} {factor:.2f} times its declared cost" for kernel, factor in sorted(c.corrections.items())
-        ]
+        facts = [
+            ("machine class", self.machine),
+            *((f"FMA peak {isa}", f"{2e-9 * fmas:.1f} GFLOP/s float32, one core") for isa, fmas in c.fmas.items()),
+            ("L2", f"{1e-9 * c.l2:.1f} GB/s, one core"),
+            ("L3", f"{1e-9 * c.l3:.1f} GB/s, one core"),
+            ("memory", f"{1e-9 * c.dram:.1f} GB/s, one core; {1e-9 * c.dram_total:.1f} GB/s, all cores"),
+            ("team", f"{1e6 * c.wake:.2f} us awake, {1e6 * self.wake_cold:.1f} us asleep, {1e6 * c.barrier:.2f} us a "
+                     "barrier"),
+        ]  # fmt: skip
+        kernels = [(name, f"{factor:.2f} times its declared cost") for name, factor in sorted(c.corrections.items())]
+        lines = aligned(facts, left=(0, 1)) + aligned(kernels, left=(0, 1))
         if self.contended:
             lines.append(
                 f"The machine was busy with something else: {self.contended}. Calibrate again when it is idle."
@@ -97,29 +98,26 @@ def calibrate(
 
     tell = progress or (lambda done, total, text: None)
     guard = ContentionGuard()
-    cpus = _core.available_cpus()
-    isa = _core.active_isa()
+    cpus, isa, cpu = _core.available_cpus(), _core.active_isa(), _core.cpu()
     share = budget / 20.0
     steps = 6
     tell(0, steps, "FMA peak")
     constants = default_constants()
     peak = _core.fma_peak("float32", 1, 0.5 * share)
-    known = constants.fmas[isa]
-    fmas = {name: value * peak / known for name, value in constants.fmas.items()}
-    lanes = {"portable": 4, "avx2": 8, "avx512": 16}[isa]
-    constants = constants._replace(fmas=fmas, vector_ops=peak / lanes)
-    cpu = _core.cpu()
+    fmas = {name: value * peak / constants.fmas[isa] for name, value in constants.fmas.items()}
     bandwidth: dict[str, float] = {}
     for step, (level, size) in enumerate(_levels(cpu), 1):
         tell(step, steps, f"bandwidth of {level}")
         bandwidth[level] = _copy_bandwidth(size, 0.4 * share, guard)
-    constants = constants._replace(l2=bandwidth["l2"], l3=bandwidth["l3"], dram=bandwidth["dram"])
     tell(4, steps, "bandwidth of all cores")
-    total = max(constants.dram, _team_bandwidth(_memory_size(cpu), cpus, 0.6 * share))
-    constants = constants._replace(dram_total=total)
+    total = max(bandwidth["dram"], _team_bandwidth(_memory_size(cpu), cpus, 0.6 * share))
     tell(5, steps, "team")
     wake, wake_cold, call = _team_costs(cpus, 0.5 * share)
-    constants = constants._replace(wake=wake, barrier=max(0.3 * wake, 1e-7), call=call)
+    lanes = {"portable": 4, "avx2": 8, "avx512": 16}[isa]
+    constants = constants._replace(
+        fmas=fmas, vector_ops=peak / lanes, l2=bandwidth["l2"], l3=bandwidth["l3"], dram=bandwidth["dram"],
+        dram_total=total, wake=wake, barrier=max(0.3 * wake, 1e-7), call=call,
+    )  # fmt: skip
     corrections = _corrections(
         constants, problems or reference_problems(), 10.0 * share, guard,
         lambda done, total, text: tell(steps + done, steps + total, text),
@@ -183,26 +181,20 @@ def _copy_bandwidth(size: int, seconds: float, guard: ContentionGuard) -> float:
 
 def _team_bandwidth(size: int, cpus: int, seconds: float) -> float:
     """Bytes a second, read and written, of all cores copying at once."""
-    counts = [0] * cpus
-    times = [0.0] * cpus
     gate = threading.Barrier(cpus)
 
-    def work(number: int) -> None:
+    def rate() -> float:
         source, target = np.ones(size // 8), np.empty(size // 8)
         np.copyto(target, source)
         gate.wait()
-        begin = time.perf_counter()
+        copied, begin = 0, time.perf_counter()
         while (spent := time.perf_counter() - begin) < seconds:
             np.copyto(target, source)
-            counts[number] += 1
-        times[number] = spent
+            copied += 2 * size
+        return copied / spent
 
-    workers = [threading.Thread(target=work, args=(number,)) for number in range(cpus)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    return sum(2 * size * count / spent for count, spent in zip(counts, times, strict=True))
+    with ThreadPoolExecutor(cpus) as pool:
+        return sum(future.result() for future in [pool.submit(rate) for _ in range(cpus)])
 
 
 def _team_costs(cpus: int, seconds: float) -> tuple[float, float, float]:

@@ -150,26 +150,25 @@ class Rounds:
             self._running += 1
             return self._queue.pop(0), self._round
 
-    def add(self, index: int, round_number: int, seconds: float) -> None:
-        """Tell the time of a run that `next` gave out."""
+    def add(self, index: int, round_number: int, seconds: float, *, counts: bool = True) -> None:
+        """Tell the time of a run that `next` gave out.
+
+        A time that does not count, because something within the run was not settled, is taken again, up to a limit.
+        """
         with self.lock:
+            arm = self.arms[index]
+            arm.skipped += not counts
+            if round_number >= 0 and not counts and arm.skipped <= _PATIENCE:
+                self.give_back(index)
+                return
             if len(self.history) < 4096:
                 self.history.append((index, seconds))
             if round_number < 0:
                 return
             self._running -= 1
-            self.arms[index].samples[round_number] = max(seconds, 1e-9)
+            arm.samples[round_number] = max(seconds, 1e-9)
             if not self._queue and not self._running:
                 self._end_round()
-
-    def skip(self, index: int, round_number: int, seconds: float) -> None:
-        """Tell that a run does not count, because something within it was not settled; it is repeated."""
-        arm = self.arms[index]
-        arm.skipped += 1
-        if round_number < 0 or arm.skipped > _PATIENCE:
-            self.add(index, round_number, seconds)
-        else:
-            self.give_back(index)
 
     def give_back(self, index: int) -> None:
         """Tell that a run that counts came to nothing through no fault of the alternative."""
