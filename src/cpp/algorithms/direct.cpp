@@ -229,7 +229,7 @@ struct Context {
         panels{p.o / p.groups},
         finish(a.epilogue),
         packed(packed_),
-        chunks(a.parameters->value[1]) {}
+        chunks(smaller<std::int64_t>(a.parameters->value[1], a.problem->kh)) {}  // more of them would be empty
 
   CONVKIT_INLINE const T* panel(std::int64_t group, std::int64_t index) const {
     const std::int64_t k = g.channels * g.taps;
