@@ -10,7 +10,8 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-for _name in [name for name in os.environ if name.startswith("CONVKIT_")]:
+_ABOUT_THE_RUN = ("CONVKIT_OPENMP", "CONVKIT_SOAK")  # what a sanitizer can see, how long tests take
+for _name in [name for name in os.environ if name.startswith("CONVKIT_") and name not in _ABOUT_THE_RUN]:
     del os.environ[_name]
 # Read once, at first use: so it is set before any test imports the package. Subprocesses inherit it.
 _home = tempfile.TemporaryDirectory(prefix="convkit-tests-")

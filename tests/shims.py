@@ -27,6 +27,13 @@ def compiled(folder: Path, source: str, name: str = "shim.so", *options: str) ->
     return library
 
 
+def preloaded(library: str) -> dict[str, str]:
+    """The environment of a process that loads this library before all others. Skips the test under a sanitizer."""
+    if "san.so" in os.environ.get("LD_PRELOAD", ""):
+        pytest.skip("a sanitizer is preloaded")
+    return {"LD_PRELOAD": library}
+
+
 def run(script: str, *arguments: str, **environment: str) -> str:
     """Run a script in a fresh interpreter; its standard output."""
     done = subprocess.run(
@@ -56,9 +63,11 @@ def _libgomp() -> str:
 
 
 def libgomp() -> Path:
-    """The file of the system's libgomp. Skips the test where there is none."""
+    """The file of the system's libgomp. Skips the test where there is none, or none is wanted."""
     if not _libgomp():
         pytest.skip("the system has no libgomp")
+    if os.environ.get("CONVKIT_OPENMP") == "none":
+        pytest.skip("this run is about convkit's own threads")
     return Path(_libgomp())
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from shims import compiled, libgomp, run
+from shims import compiled, libgomp, preloaded, run
 
 from convkit import _core
 
@@ -173,8 +173,8 @@ def test_a_process_keeps_to_its_group_and_its_child_to_another(tmp_path: Path) -
         else:
             os._exit(_core.available_cpus() != len(os.sched_getaffinity(0)) or most() != 20 << 20)
         """,
-        LD_PRELOAD=library,
         FAKE_ROOT=str(tmp_path),
+        **preloaded(library),
     )
 
 
@@ -325,6 +325,8 @@ assert same == [True] * 36
 
 @pytest.mark.parametrize("openmp", ["auto", "none"])
 def test_a_limit_on_the_number_of_threads(tmp_path: Path, openmp: str) -> None:
+    if openmp == "auto":
+        libgomp()
     """As `ulimit -u` and pids.max have it, which do not bind root: pthread_create fails from some number on."""
     library = compiled(
         tmp_path,
@@ -379,7 +381,7 @@ for number in (0, 1, 3, 30):
         assert np.array_equal(call(other), y)
 print(sizes)
 """,
-        LD_PRELOAD=library,
         CONVKIT_OPENMP=openmp,
+        **preloaded(library),
     )
     assert out.split("\n")[0] == "[0, 1, 4, 7]"

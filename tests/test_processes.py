@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 from calls import normal
-from shims import compiled
+from shims import compiled, preloaded
 
 import convkit as ck
 
@@ -174,8 +174,8 @@ def test_a_server_that_loads_before_it_forks(tmp_path: Path) -> None:
                         break
             assert len(workers) == 4
         finally:
-            server.terminate()
-            server.wait(60)
+            server.kill()  # its workers notice
+            server.wait()
 
 
 def test_memory_is_freed_without_a_lock_that_a_fork_waits_for(tmp_path: Path) -> None:
@@ -224,7 +224,7 @@ def test_memory_is_freed_without_a_lock_that_a_fork_waits_for(tmp_path: Path) ->
         assert child_says(work) == 0
         """,
         library,
-        LD_PRELOAD=library,
+        **preloaded(library),
     )
 
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "../cpu/subnormals.hpp"
 #include "gil.hpp"
 #include "infinite_weights.hpp"
 #include "outputs.hpp"
@@ -105,6 +106,7 @@ std::shared_ptr<const Packed> LayerWeights::packed_for(const Plan& plan) {
   view.data = PyArray_DATA(reinterpret_cast<PyArrayObject*>(w_.get()));
   {
     const ReleasedGil released(plan.packing.bytes >= least_bytes_without_gil);
+    const FlushedSubnormals flushed(true);  // transforms do; where accuracy is strict, packing only moves
     plan.kernel->pack(plan.problem, plan.parameters, view, packed->block.data(), plan.threads);
     making().finish(*packed);
   }

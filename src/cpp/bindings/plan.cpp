@@ -473,6 +473,7 @@ std::shared_ptr<const Plan> make_plan(const Operands& operands, const Options& o
   plan->kernel = choice.kernel;
   plan->parameters = choice.parameters;
   plan->settle = std::move(choice.settle);
+  plan->flushes_subnormals = !choice.strict;
   plan->asks_finite = choice.strict && multiplies_padding(plan->problem);
   plan->packing = Packing{};
   plan->kernel->packing(plan->problem, plan->parameters, &plan->packing);

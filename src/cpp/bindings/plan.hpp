@@ -67,6 +67,7 @@ struct Plan {
   npy_intp y_shape[4], y_strides[4];
   std::int64_t y_bytes = 0;
   bool releases_gil = false;
+  bool flushes_subnormals = false;
   bool asks_finite = false;  // weights that are not finite are to meet the padding: see infinite_weights.hpp
 
   Reference settle;    // called with the seconds of the run, where the chooser wants to learn; such a plan is not kept

@@ -1,5 +1,6 @@
 #include "run.hpp"
 
+#include "../cpu/subnormals.hpp"
 #include "../workspace.hpp"
 #include "gil.hpp"
 #include "infinite_weights.hpp"
@@ -100,7 +101,10 @@ PyObject* run_plan(const Plan& plan, const Operands& operands, const Options& op
     a.y = plan.out.copied ? reinterpret_cast<char*>(arena + plan.out.offset) : y;
     a.workspace = arena + plan.workspace_offset;
     a.threads = threads;
-    plan.kernel->run(a);
+    {
+      const FlushedSubnormals flushed(plan.flushes_subnormals);
+      plan.kernel->run(a);
+    }
     if (plan.asks_finite && !(own ? own->finite : all_finite(operands.w))) multiply_padding(plan.problem, a.w, a.y);
     if (plan.out.copied) copy_out(plan.out, y, arena, element, threads);
     if (timed) end = ProfileClock::now();
