@@ -95,6 +95,7 @@ struct Epilogue {
 struct Arguments {
   const ConvProblem* problem;
   const Parameters* parameters;
+  const Machine* machine;  // the one that workspace_bytes was asked about
   const void* x;
   const void* dy;      // weight_grad only
   WeightView w;        // read when packed is null; dense OIHW if the packing id is empty
@@ -129,7 +130,7 @@ struct Kernel {
   void (*packing)(const ConvProblem&, const Parameters&, Packing* out);
   // Packs `w` into `out` (packing bytes, 64-byte aligned) with a team; null where the packing id is always empty.
   void (*pack)(const ConvProblem&, const Parameters&, const WeightView& w, void* out, int threads);
-  std::int64_t (*workspace_bytes)(const ConvProblem&, const Parameters&, int threads);
+  std::int64_t (*workspace_bytes)(const ConvProblem&, const Parameters&, const Machine&, int threads);
   void (*run)(const Arguments&);
 };
 

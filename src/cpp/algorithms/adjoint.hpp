@@ -2,8 +2,8 @@
 // filter is rotated by 180 degrees, and a pad becomes dilation * (k - 1) - pad. No arithmetic changes, only packing does. So
 // a file's table of forward kernels yields its input_grad kernels: WithAdjoints<kernels>::table holds both.
 #pragma once
-#include "algorithms/columns.hpp"
 #include "algorithms/entries.hpp"
+#include "algorithms/gemm/columns.hpp"
 
 namespace convkit::CONVKIT_ISA {
 
@@ -159,9 +159,10 @@ struct Adjoint {
     }
   }
 
-  static std::int64_t workspace_bytes(const ConvProblem& p, const Parameters& parameters, int threads) {
+  static std::int64_t workspace_bytes(const ConvProblem& p, const Parameters& parameters, const Machine& machine,
+                                      int threads) {
     const ConvProblem q = adjoint_problem(p);
-    const std::int64_t bytes = forward.workspace_bytes(q, parameters, threads);
+    const std::int64_t bytes = forward.workspace_bytes(q, parameters, machine, threads);
     return p.packed || !reads_dense(q, parameters) ? bytes : bounded_sum(round_up(bytes, 64), rotated_bytes<T>(p));
   }
 
@@ -173,7 +174,8 @@ struct Adjoint {
     if (reads_dense(q, *args.parameters)) {
       const T* rotated = static_cast<const T*>(args.packed);
       if (!rotated) {
-        const std::int64_t used = round_up(forward.workspace_bytes(q, *args.parameters, args.threads), 64);
+        const std::int64_t used =
+            round_up(forward.workspace_bytes(q, *args.parameters, *args.machine, args.threads), 64);
         T* fresh = reinterpret_cast<T*>(static_cast<char*>(args.workspace) + used);
         rotate<T>(p, args.w, fresh, args.threads);
         rotated = fresh;

@@ -205,7 +205,7 @@ CONVKIT_INLINE Scratch<T> carve(const ConvProblem& p, const Parameters& paramete
 }
 
 template <class T>
-std::int64_t direct_workspace(const ConvProblem& p, const Parameters& parameters, int threads) {
+std::int64_t direct_workspace(const ConvProblem& p, const Parameters& parameters, const Machine&, int threads) {
   Tally carver;
   carve<T>(p, parameters, carver);
   return team_bytes(carver.used, threads, p.packed ? 0 : panels_bytes<T>(p));

@@ -1,6 +1,6 @@
 // What inventory entries share.
 #pragma once
-#include "algorithms/gemm.hpp"
+#include "algorithms/gemm/gemm.hpp"
 
 namespace convkit::CONVKIT_ISA {
 

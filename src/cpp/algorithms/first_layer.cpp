@@ -105,7 +105,7 @@ Workspace<T> carve(const ConvProblem& p, const Parameters& parameters, int threa
 }
 
 template <class T>
-std::int64_t workspace_bytes(const ConvProblem& p, const Parameters& parameters, int threads) {
+std::int64_t workspace_bytes(const ConvProblem& p, const Parameters& parameters, const Machine&, int threads) {
   return carve<T>(p, parameters, threads, Tally{}).bytes;
 }
 
@@ -218,7 +218,7 @@ void run_planes(const Arguments& args) {
   const RowSplit split = split_rows(ceil_div(p.ow, V::lanes), TileShape<T>::vectors);
   const int most = smaller<int>(parameters.value[1], OffsetShape<T>::spread(split.rows + (split.big ? 1 : 0)));
   // Rows of many planes are more pages than the TLB holds: a result that leaves the caches is written a few planes at a time.
-  const bool planes_outermost = outputs * pixels * std::int64_t(sizeof(T)) > 2 * machine().l2;
+  const bool planes_outermost = outputs * pixels * std::int64_t(sizeof(T)) > 2 * args.machine->l2;
   auto member = [&](int index, int size) {
     T* const copy = workspace.copies + index * workspace.copy;
     const Share mine = share(p.groups * p.n * chunks, index, size);

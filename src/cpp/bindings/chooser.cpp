@@ -36,7 +36,7 @@ Choice least_predicted(const ConvProblem& problem, int threads) {
     if (candidate.isa != active || !candidate.error.direct || !applies(candidate, problem)) continue;
     Parameters parameters{};
     candidate.candidates(problem, machine(), threads, &parameters, 1);
-    if (candidate.workspace_bytes(problem, parameters, threads) > workspace_limit()) continue;
+    if (candidate.workspace_bytes(problem, parameters, machine(), threads) > workspace_limit()) continue;
     const double cycles = predicted_cycles(candidate, problem, parameters, threads);
     if (cycles < least) {
       least = cycles;

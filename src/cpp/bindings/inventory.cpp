@@ -108,7 +108,7 @@ std::int64_t workspace_bytes(int index, const py::object& problem, const py::obj
                              const py::object& threads) {
   const ConvProblem p = nonempty(problem);
   const Kernel& k = applicable(index, p);
-  return k.workspace_bytes(p, parameters_from(parameters.ptr(), k), team_from(threads.ptr()));
+  return k.workspace_bytes(p, parameters_from(parameters.ptr(), k), machine(), team_from(threads.ptr()));
 }
 
 py::list usable_isas() {

@@ -493,7 +493,7 @@ std::shared_ptr<const Plan> make_plan(const Operands& operands, const Options& o
     if (operands.residual) bring_tensor(*plan, plan->residual, operands.residual, options.layout, layout);
     if (operands.out) bring_tensor(*plan, plan->out, operands.out, options.layout, layout);
   }
-  const std::int64_t workspace = plan->kernel->workspace_bytes(plan->problem, plan->parameters, threads);
+  const std::int64_t workspace = plan->kernel->workspace_bytes(plan->problem, plan->parameters, machine(), threads);
   if (workspace > 0) {
     // Kernels are promised a page's alignment; the arena starts on one.
     plan->arena_bytes = checked_sum(plan->arena_bytes, 4095) / 4096 * 4096;

@@ -85,6 +85,7 @@ PyObject* run_plan(const Plan& plan, const Operands& operands, const Options& op
     Arguments a;
     a.problem = &plan.problem;
     a.parameters = &plan.parameters;
+    a.machine = &machine();
     a.x = brought(plan.x, operands.x.data(), arena, element, threads);
     const char* const second = brought(plan.w, operands.w.data(), arena, element, threads);
     const bool gradient = plan.problem.op == Op::weight_grad;

@@ -55,6 +55,7 @@ class Runner {
     const Op op = problem_.op;
     arguments_.problem = &asked_;
     arguments_.parameters = &parameters_;
+    arguments_.machine = &machine();
     arguments_.threads = threads;
     arguments_.x = dense(x, op == Op::input_grad ? output_shape(problem_) : input_shape(problem_), "x");
     if (op == Op::weight_grad) {
@@ -67,7 +68,7 @@ class Runner {
                            optional(residual, result, problem_.residual, "residual"), activation_from(activation), lo,
                            hi};
     allocate_output();
-    workspace_bytes_ = kernel_->workspace_bytes(asked_, parameters_, threads);
+    workspace_bytes_ = kernel_->workspace_bytes(asked_, parameters_, machine(), threads);
     workspace_ = Block(workspace_bytes_);
     arguments_.workspace = workspace_.data();
   }

@@ -11,7 +11,7 @@ namespace convkit::CONVKIT_ISA {
 
 // What a vector of outputs reads: up to `lanes` output columns of one image, or of two.
 template <class T, int S, bool Paired>
-struct PlaneStrip {
+struct PlaneSpan {
   using V = Vec<T>;
   using Reg = typename V::Reg;
   using Mask = typename V::Mask;
@@ -20,9 +20,9 @@ struct PlaneStrip {
   Mask low[3], high;           // of loads; high: second image's
   Mask outputs, low_outputs, high_outputs, not_first;
 
-  PlaneStrip() = default;
+  PlaneSpan() = default;
   // `second`: there is a second image.
-  CONVKIT_INLINE PlaneStrip(std::int64_t begin, std::int64_t valid, std::int64_t pad, std::int64_t width, bool second)
+  CONVKIT_INLINE PlaneSpan(std::int64_t begin, std::int64_t valid, std::int64_t pad, std::int64_t width, bool second)
       : left(begin * S - pad), first(begin) {
     low_outputs = V::between(0, valid);
     high_outputs = second ? V::between(half, half + valid) : V::between(0, 0);
@@ -82,7 +82,7 @@ struct PlaneGradients {
 
 // `count` output rows from row o on, at most four. Full: four.
 template <class T, int S, bool Paired, bool Full>
-CONVKIT_INLINE void add_plane_tile(const PlaneGradients<T>& p, const PlaneStrip<T, S, Paired>& strip, const T* x,
+CONVKIT_INLINE void add_plane_tile(const PlaneGradients<T>& p, const PlaneSpan<T, S, Paired>& span, const T* x,
                                    const T* dy, bool alone, std::int64_t o, std::int64_t count,
                                    typename Vec<T>::Reg (&sums)[9]) {
   using V = Vec<T>;
@@ -93,7 +93,7 @@ CONVKIT_INLINE void add_plane_tile(const PlaneGradients<T>& p, const PlaneStrip<
   CONVKIT_UNROLL
   for (int r = 0; r < 4; ++r) {
     g[r] = V::zero();
-    if (Full || r < count) g[r] = strip.gradient(dy + r * p.ow, alone ? 0 : p.dy_image);
+    if (Full || r < count) g[r] = span.gradient(dy + r * p.ow, alone ? 0 : p.dy_image);
   }
   const std::int64_t y = o * S - p.pad;
   const T* row = x + y * p.w;
@@ -102,7 +102,7 @@ CONVKIT_INLINE void add_plane_tile(const PlaneGradients<T>& p, const PlaneStrip<
     asm("" : "+r"(row));
     if (static_cast<std::uint64_t>(y + i) >= static_cast<std::uint64_t>(p.h)) continue;
     Reg under[3];
-    strip.load(row, alone ? 0 : p.x_image, under);
+    span.load(row, alone ? 0 : p.x_image, under);
     CONVKIT_UNROLL
     for (int r = 0; r < 4; ++r) {
       const int ky = i - r * S;
@@ -125,10 +125,10 @@ CONVKIT_INLINE typename Vec<T>::Reg add_lanes(typename Vec<T>::Reg (&v)[Count]) 
   return v[0];
 }
 
-// Nine weights of one channel from `images` images. `last` is the strip of an image without a partner.
+// Nine weights of one channel from `images` images. `last` is the span of an image without a partner.
 template <class T, int S, bool Paired>
-void add_planes(const PlaneGradients<T>& in, std::int64_t images, const PlaneStrip<T, S, Paired>* strips, int count,
-                const PlaneStrip<T, S, Paired>& last, T* weights) {
+void add_planes(const PlaneGradients<T>& in, std::int64_t images, const PlaneSpan<T, S, Paired>* spans, int count,
+                const PlaneSpan<T, S, Paired>& last, T* weights) {
   using V = Vec<T>;
   const PlaneGradients<T> p = in;
   constexpr int together = Paired ? 2 : 1;
@@ -148,13 +148,13 @@ void add_planes(const PlaneGradients<T>& in, std::int64_t images, const PlaneStr
     LinesAhead<T, 3> ahead_x(next_x, x_plane, visits), ahead_dy(next_dy, dy_plane, visits);
     const bool alone = Paired && image + 1 == images;
     for (int s = 0; s < count; ++s) {
-      const PlaneStrip<T, S, Paired> strip = alone ? last : strips[s];
+      const PlaneSpan<T, S, Paired> span = alone ? last : spans[s];
       for (std::int64_t o = 0; o < p.oh; o += 4) {
         if (!Paired) ahead_x.advance(), ahead_dy.advance();
         if (o + 4 <= p.oh) {
-          add_plane_tile<T, S, Paired, true>(p, strip, x, dy, alone, o, 4, sums);
+          add_plane_tile<T, S, Paired, true>(p, span, x, dy, alone, o, 4, sums);
         } else {
-          add_plane_tile<T, S, Paired, false>(p, strip, x, dy, alone, o, p.oh - o, sums);
+          add_plane_tile<T, S, Paired, false>(p, span, x, dy, alone, o, p.oh - o, sums);
         }
       }
     }

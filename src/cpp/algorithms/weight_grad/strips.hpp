@@ -11,7 +11,7 @@
 // With very few channels a block would not fill a register tile. Then the strip is `narrow`: rows stay as NHWC has them,
 // and all taps of a filter row together are kw * channels consecutive elements from the pixel's first.
 #pragma once
-#include "algorithms/columns.hpp"
+#include "algorithms/gemm/columns.hpp"
 #include "microkernels/outer_tile.hpp"
 #include "microkernels/transpose_block.hpp"
 

@@ -21,7 +21,7 @@ namespace {
 constexpr ParameterSpec depthwise_schema[] = {
     {"pixels", 0, 1 << 20}, {"parts", 1, 1 << 10}, {"prefetch", 0, 1}, {nullptr, 0, 0}};
 
-constexpr int most_strips = 32;
+constexpr int most_spans = 32;
 
 bool depthwise_applies(const ConvProblem& p) { return p.groups > 1 && p.c / p.groups <= 16; }
 
@@ -40,7 +40,7 @@ CONVKIT_INLINE bool reads_in_place(const ConvProblem& p) {
   if (p.groups != p.c || p.o != p.c || p.kh != 3 || p.kw != 3 || p.stride_h != p.stride_w || p.stride_h > 2)
     return false;
   if (p.dilation_h != 1 || p.dilation_w != 1) return false;
-  if (p.layout == Layout::nchw) return Vec<T>::masks && p.ow <= most_strips * Vec<T>::lanes;
+  if (p.layout == Layout::nchw) return Vec<T>::masks && p.ow <= most_spans * Vec<T>::lanes;
   return Vec<T>::registers == 32 && p.c % Vec<T>::lanes == 0 && p.pad_top <= 1 &&
          (p.oh - 1) * p.stride_h + 2 - p.pad_top <= p.h;
 }
@@ -96,7 +96,7 @@ Scratch<T> carve(const Strips<T>& s, Cut& carver) {
 }
 
 template <class T>
-std::int64_t depthwise_workspace(const ConvProblem& p, const Parameters& parameters, int threads) {
+std::int64_t depthwise_workspace(const ConvProblem& p, const Parameters& parameters, const Machine&, int threads) {
   if (in_place<T>(p, parameters) && p.layout == Layout::nchw) return 0;
   const Strips<T> s = strips_of<T>(p, parameters);
   Tally one;
@@ -250,14 +250,14 @@ void accumulate_chunk(const Strips<T>& s, const Arguments& args, const Scratch<T
 template <class T, int S, bool Paired>
 void run_planes(const Arguments& args) {
   using V = Vec<T>;
-  using Strip = PlaneStrip<T, S, Paired>;
+  using Span = PlaneSpan<T, S, Paired>;
   const ConvProblem& p = *args.problem;
-  Strip strips[most_strips];
+  Span spans[most_spans];
   int count = 0;
   for (std::int64_t o = 0; o < p.ow; o += V::lanes) {
-    strips[count++] = Strip(o, smaller<std::int64_t>(p.ow - o, V::lanes), p.pad_left, p.w, Paired);
+    spans[count++] = Span(o, smaller<std::int64_t>(p.ow - o, V::lanes), p.pad_left, p.w, Paired);
   }
-  const Strip last(0, smaller<std::int64_t>(p.ow, V::lanes), p.pad_left, p.w, false);
+  const Span last(0, smaller<std::int64_t>(p.ow, V::lanes), p.pad_left, p.w, false);
   const std::int64_t x_plane = p.h * p.w, dy_plane = p.oh * p.ow;
   auto member = [&](int index, int size) {
     const Share mine = share(p.c, index, size);
@@ -271,7 +271,7 @@ void run_planes(const Arguments& args) {
                                      p.oh,
                                      p.ow,
                                      p.pad_top};
-      add_planes<T, S, Paired>(planes, p.n, strips, count, last, static_cast<T*>(args.y) + 9 * c);
+      add_planes<T, S, Paired>(planes, p.n, spans, count, last, static_cast<T*>(args.y) + 9 * c);
     }
   };
   team(worthwhile_threads(p, args.threads), member);

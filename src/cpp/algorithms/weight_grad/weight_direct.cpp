@@ -82,7 +82,7 @@ CONVKIT_INLINE Scratch<T> carve(const Strips<T>& s, const Parameters& parameters
 }
 
 template <class T>
-std::int64_t direct_workspace(const ConvProblem& p, const Parameters& parameters, int threads) {
+std::int64_t direct_workspace(const ConvProblem& p, const Parameters& parameters, const Machine&, int threads) {
   const Strips<T> s(p, parameters.value[0]);
   Tally one, shared;
   carve(s, parameters, one);

@@ -237,7 +237,7 @@ std::int64_t panel_bytes(const Sizes<T>& s) {
 }
 
 template <class T>
-std::int64_t pointwise_workspace(const ConvProblem& p, const Parameters& parameters, int threads) {
+std::int64_t pointwise_workspace(const ConvProblem& p, const Parameters& parameters, const Machine&, int threads) {
   const Sizes<T> s(p, parameters);
   return team_bytes(panel_bytes(s), threads, sums_bytes(s));
 }

@@ -350,7 +350,7 @@ struct Entry {
   static void cost(const ConvProblem& p, const Parameters& parameters, const Machine& machine, int threads, Cost* out) {
     weight_cost(p, parameters, machine, threads, tile(), adjoint(), out);
   }
-  static std::int64_t workspace_bytes(const ConvProblem& p, const Parameters& parameters, int threads) {
+  static std::int64_t workspace_bytes(const ConvProblem& p, const Parameters& parameters, const Machine&, int threads) {
     return weight_workspace(p, parameters, threads, tile(), adjoint().gradient);
   }
   static void run(const Arguments& args) { weight_run(args, tile(), adjoint()); }

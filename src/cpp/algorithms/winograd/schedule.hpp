@@ -179,11 +179,11 @@ void winograd_pack(const ConvProblem& p, const WeightView& w, T* out, int thread
 // Channels of one pass over the tiles of a product. A few row tiles share the filters that a pass has brought into L1;
 // with many of them, reading M again for every pass costs more than reading the filters from L2.
 template <class T>
-std::int64_t pass_channels(std::int64_t tiles, std::int64_t channels, int vectors) {
+std::int64_t pass_channels(std::int64_t tiles, std::int64_t channels, int vectors, std::int64_t l1d) {
   const RowSplit split = split_rows(tiles, TileShape<T>::rows(vectors));
   const std::int64_t row_tiles = split.big + split.small, unit = 32;
   if (row_tiles < 2 || row_tiles > 5) return unfolded;
-  const std::int64_t most = larger(unit, machine().l1d / 2 / (vectors * Vec<T>::bytes) / unit * unit);
+  const std::int64_t most = larger(unit, l1d / 2 / (vectors * Vec<T>::bytes) / unit * unit);
   return round_up(ceil_div(channels, ceil_div(channels, most)), unit);
 }
 
@@ -205,7 +205,7 @@ struct WinogradMember {
     // Fetched too early, lines would be pushed out of L2 again by the filters that pass through it.
     const std::int64_t point_bytes = s.g.c * s.panel * static_cast<std::int64_t>(sizeof(T));
     const std::int64_t fetching_points =
-        smaller((panels.end - panels.begin) * s.points, larger<std::int64_t>(2, machine().l2 / 3 / point_bytes));
+        smaller((panels.end - panels.begin) * s.points, larger<std::int64_t>(2, args.machine->l2 / 3 / point_bytes));
     const std::int64_t fetch_from = panels.end * s.points - fetching_points;
     const std::int64_t row_tiles = ceil_div(end - begin, TileShape<T>::rows(TileShape<T>::vectors));
     const std::int64_t pace = smaller<std::int64_t>(
@@ -246,7 +246,7 @@ struct WinogradMember {
 
   void products(const T* u, std::ptrdiff_t u_point, std::int64_t c, std::int64_t c_end, int vectors, std::int64_t from,
                 std::int64_t to, bool another, Fetch& ahead, std::int64_t fetch_from, std::int64_t pace) const {
-    const std::int64_t pass = pass_channels<T>(to - from, c_end - c, vectors);
+    const std::int64_t pass = pass_channels<T>(to - from, c_end - c, vectors, args.machine->l1d);
     for (int point = 0; point < s.points; ++point) {
       if (point == fetch_from || (point == 0 && fetch_from < 0 && ahead.outer > 0)) ahead.pace = pace;
       const T* const panel = u + point * u_point;
@@ -382,7 +382,7 @@ template <class T>
 void winograd_run(const Arguments& args, const WinogradTile<T>& tile) {
   const ConvProblem& p = *args.problem;
   const double y_bytes = static_cast<double>(p.n * p.o) * static_cast<double>(p.oh * p.ow) * sizeof(T);
-  winograd_run(args, tile, Sizes<T>(p, *args.parameters, tile), y_bytes > static_cast<double>(machine().l2));
+  winograd_run(args, tile, Sizes<T>(p, *args.parameters, tile), y_bytes > static_cast<double>(args.machine->l2));
 }
 
 }  // namespace convkit::CONVKIT_ISA

@@ -1,5 +1,5 @@
 // 3x3 filters over images of 2 x 2 pixels with a pad of one, as deep networks end in on small pictures: the schedule of
-// Winograd convolution with 9 multiplications an image instead of 16 (microkernels/toeplitz.hpp).
+// Winograd convolution with 9 multiplications an image instead of 16 (microkernels/toeplitz_transforms.hpp).
 #include "algorithms/winograd/toeplitz.hpp"
 
 #include "algorithms/adjoint.hpp"
@@ -28,7 +28,7 @@ struct Entry {
   static void pack(const ConvProblem& p, const Parameters&, const WeightView& w, void* out, int threads) {
     winograd_pack(p, w, static_cast<T*>(out), threads, tile());
   }
-  static std::int64_t workspace_bytes(const ConvProblem& p, const Parameters& parameters, int threads) {
+  static std::int64_t workspace_bytes(const ConvProblem& p, const Parameters& parameters, const Machine&, int threads) {
     return winograd_workspace(p, parameters, threads, tile());
   }
   static void run(const Arguments& args) { winograd_run(args, tile()); }

@@ -1,7 +1,7 @@
 // Which problems a tile takes beyond its filter: most take any size, Toeplitz2 only the image it was made for.
 #pragma once
 #include "algorithms/sharing.hpp"
-#include "microkernels/toeplitz.hpp"
+#include "microkernels/toeplitz_transforms.hpp"
 
 namespace convkit::CONVKIT_ISA {
 

@@ -25,7 +25,7 @@ struct Entry {
   static void pack(const ConvProblem& p, const Parameters&, const WeightView& w, void* out, int threads) {
     winograd_pack(p, w, static_cast<T*>(out), threads, tile());
   }
-  static std::int64_t workspace_bytes(const ConvProblem& p, const Parameters& parameters, int threads) {
+  static std::int64_t workspace_bytes(const ConvProblem& p, const Parameters& parameters, const Machine&, int threads) {
     return winograd_workspace(p, parameters, threads, tile());
   }
   static void run(const Arguments& args) { winograd_run(args, tile()); }

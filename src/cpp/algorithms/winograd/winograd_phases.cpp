@@ -116,17 +116,17 @@ struct Entry {
   }
   // Images that are worked on together. Cold filters that outweigh the images are transformed once for all of them, a parity
   // at a time, and need not be written to memory.
-  static std::int64_t images(const ConvProblem& p) {
+  static std::int64_t images(const ConvProblem& p, const Machine& machine) {
     const std::int64_t n = larger<std::int64_t>(p.n, 1);  // plans ask about empty batches, too
     const std::int64_t image = p.o * p.oh * p.ow + p.c * p.h * p.w;
     if (p.layout == Layout::nhwc || (!p.packed && parities * packed_elements(p) > n * image)) return n;
-    const std::int64_t cache = larger(machine().l3, machine().l2) / static_cast<std::int64_t>(sizeof(T));
+    const std::int64_t cache = larger(machine.l3, machine.l2) / static_cast<std::int64_t>(sizeof(T));
     return ceil_div(n, ceil_div(n, larger<std::int64_t>(1, smaller(n, cache / 3 / image))));
   }
   // The convolution of one parity as it is run: its filters are cold only where it runs once.
-  static ConvProblem part_problem(const ConvProblem& p, int phase, std::int64_t count) {
+  static ConvProblem part_problem(const ConvProblem& p, const Machine& machine, int phase, std::int64_t count) {
     ConvProblem q = phase_problem(p, phase, count);
-    q.packed = p.packed || images(p) < p.n;
+    q.packed = p.packed || images(p, machine) < p.n;
     return q;
   }
 
@@ -135,8 +135,9 @@ struct Entry {
     char* winograd;
   };
   template <class Cut>
-  static Areas carve(const ConvProblem& p, const Parameters& parameters, int threads, Cut& carver) {
-    const std::int64_t together = images(p);
+  static Areas carve(const ConvProblem& p, const Parameters& parameters, const Machine& machine, int threads,
+                     Cut& carver) {
+    const std::int64_t together = images(p, machine);
     Areas areas{};
     if (!p.packed) areas.taps = carver.template take<T>(p.c * (p.o / p.groups), 16);
     if (!p.packed && together < p.n) areas.packed = carver.template take<T>(parities, packed_elements(p));
@@ -149,7 +150,7 @@ struct Entry {
     std::int64_t bytes = 0;
     for (const std::int64_t count : counts) {
       for (int phase = 0; phase < parities; ++phase) {
-        bytes = larger(bytes, winograd_workspace(part_problem(p, phase, count), parameters, threads, tile()));
+        bytes = larger(bytes, winograd_workspace(part_problem(p, machine, phase, count), parameters, threads, tile()));
       }
     }
     carver.align(4096);
@@ -159,11 +160,12 @@ struct Entry {
   }
 
   static int candidates(const ConvProblem& p, const Machine& machine, int threads, Parameters* out, int capacity) {
-    return winograd_candidates(part_problem(p, 0, images(p)), machine, threads, tile(), out, capacity);
+    return winograd_candidates(part_problem(p, machine, 0, images(p, machine)), machine, threads, tile(), out,
+                               capacity);
   }
 
   static void cost(const ConvProblem& p, const Parameters& parameters, const Machine& machine, int threads, Cost* out) {
-    winograd_cost(part_problem(p, 0, p.n), parameters, machine, threads, tile(), out);
+    winograd_cost(part_problem(p, machine, 0, p.n), parameters, machine, threads, tile(), out);
     out->fmas *= parities;
     out->vector_ops *= parities;
     out->barriers *= parities;
@@ -173,7 +175,7 @@ struct Entry {
       out->vector_ops += 6.0 * copied / Vec<T>::lanes;
       out->bytes_l3 += 2.0 * copied * sizeof(T);
     }
-    if (!p.packed && images(p) < p.n) {
+    if (!p.packed && images(p, machine) < p.n) {
       const double filters = static_cast<double>(p.o * p.c / p.groups);
       out->vector_ops += filters * (16.0 + parities * 25.0 * 3.0 / Vec<T>::lanes);
       out->bytes_l3 += parities * 25.0 * filters * sizeof(T);
@@ -192,9 +194,10 @@ struct Entry {
   static void pack_phase(const ConvProblem& p, int phase, const WeightView& w, T* out, int threads) {
     winograd_pack(phase_problem(p, phase, 1), w, out + phase * packed_elements(p), threads, tile());
   }
-  static std::int64_t workspace_bytes(const ConvProblem& p, const Parameters& parameters, int threads) {
+  static std::int64_t workspace_bytes(const ConvProblem& p, const Parameters& parameters, const Machine& machine,
+                                      int threads) {
     Tally carver;
-    carve(p, parameters, threads, carver);
+    carve(p, parameters, machine, threads, carver);
     return carver.used;
   }
 
@@ -230,7 +233,7 @@ struct Entry {
   static void run(const Arguments& args) {
     const ConvProblem& p = *args.problem;
     Carver carver{static_cast<char*>(args.workspace)};
-    const Areas areas = carve(p, *args.parameters, args.threads, carver);
+    const Areas areas = carve(p, *args.parameters, *args.machine, args.threads, carver);
     const T* packed = static_cast<const T*>(args.packed);
     if (areas.taps) separate_taps(p, args.w, areas.taps, args.threads);
     if (areas.packed) {
@@ -240,7 +243,7 @@ struct Entry {
       packed = areas.packed;
     }
     const bool nchw = p.layout == Layout::nchw;
-    const std::int64_t together = images(p), inputs = p.o * p.oh * p.ow, outputs = p.c * p.h * p.w;
+    const std::int64_t together = images(p, *args.machine), inputs = p.o * p.oh * p.ow, outputs = p.c * p.h * p.w;
     for (std::int64_t first = 0; first < p.n; first += together) {
       const std::int64_t count = smaller(together, p.n - first);
       const T* dy = static_cast<const T*>(args.x) + first * inputs;
@@ -251,7 +254,7 @@ struct Entry {
         dy = areas.dy;
       }
       for (int phase = 0; phase < parities; ++phase) {
-        const ConvProblem q = part_problem(p, phase, count);
+        const ConvProblem q = part_problem(p, *args.machine, phase, count);
         Sizes<T> sizes(q, *args.parameters, tile());
         sizes.g.y.image = outputs;
         sizes.g.y.row = 2 * p.w * p.c;
@@ -264,7 +267,7 @@ struct Entry {
         part.y = dx + (rows_of(p, phase).first * p.w + columns_of(p, phase).first) * p.c;
         part.workspace = areas.winograd;
         const double bytes = static_cast<double>(count * outputs) * sizeof(T);
-        winograd_run(part, tile(), sizes, !nchw && bytes > static_cast<double>(machine().l2));
+        winograd_run(part, tile(), sizes, !nchw && bytes > static_cast<double>(args.machine->l2));
       }
       if (nchw) to_planes(areas.dx, count, p.c, p.h * p.w, result, args.threads);
     }

@@ -48,11 +48,11 @@ struct Entry {
   }
   // Share of the products along one axis that are then left.
   static double multiplied(std::int64_t taps) { return taps % 2 ? 1.0 - 0.5 / F::n : 1.0; }
-  static std::int64_t images(const ConvProblem& p) {
+  static std::int64_t images(const ConvProblem& p, const Machine& machine) {
     const std::int64_t n = larger<std::int64_t>(p.n, 1);  // plans ask about empty batches, too
     const ConvProblem q = inner(p, 1);
     const std::int64_t image = (q.c * q.h * q.w + p.o * p.oh * p.ow) * static_cast<std::int64_t>(sizeof(T));
-    const std::int64_t fitting = larger(machine().l3, machine().l2) / 3 / larger<std::int64_t>(image, 1);
+    const std::int64_t fitting = larger(machine.l3, machine.l2) / 3 / larger<std::int64_t>(image, 1);
     return ceil_div(n, ceil_div(n, larger<std::int64_t>(1, smaller(n, fitting))));
   }
 
@@ -137,8 +137,9 @@ struct Entry {
     char* winograd;
   };
   template <class Cut>
-  static Areas carve(const ConvProblem& p, const Parameters& parameters, int threads, Cut& carver) {
-    const std::int64_t together = images(p), last = p.n - (ceil_div(p.n, together) - 1) * together;
+  static Areas carve(const ConvProblem& p, const Parameters& parameters, const Machine& machine, int threads,
+                     Cut& carver) {
+    const std::int64_t together = images(p, machine), last = p.n - (ceil_div(p.n, together) - 1) * together;
     const ConvProblem q = inner(p, together);
     Areas areas{};
     if (!p.packed) areas.packed = carver.template take<T>(winograd_packed_elements(q, tile()));
@@ -152,7 +153,7 @@ struct Entry {
   }
 
   static int candidates(const ConvProblem& p, const Machine& machine, int threads, Parameters* out, int capacity) {
-    return winograd_candidates(inner(p, images(p)), machine, threads, tile(), out, capacity);
+    return winograd_candidates(inner(p, images(p, machine)), machine, threads, tile(), out, capacity);
   }
   static void cost(const ConvProblem& p, const Parameters& parameters, const Machine& machine, int threads, Cost* out) {
     const ConvProblem q = inner(p, larger<std::int64_t>(p.n, 1));
@@ -177,16 +178,17 @@ struct Entry {
   static void pack(const ConvProblem& p, const Parameters&, const WeightView& w, void* out, int threads) {
     pack_phases(p, w, static_cast<T*>(out), threads);
   }
-  static std::int64_t workspace_bytes(const ConvProblem& p, const Parameters& parameters, int threads) {
+  static std::int64_t workspace_bytes(const ConvProblem& p, const Parameters& parameters, const Machine& machine,
+                                      int threads) {
     Tally carver;
-    carve(p, parameters, threads, carver);
+    carve(p, parameters, machine, threads, carver);
     return carver.used;
   }
 
   static void run(const Arguments& args) {
     const ConvProblem& p = *args.problem;
     Carver carver{static_cast<char*>(args.workspace)};
-    const Areas areas = carve(p, *args.parameters, args.threads, carver);
+    const Areas areas = carve(p, *args.parameters, *args.machine, args.threads, carver);
     Arguments part = args;
     part.x = areas.x;
     part.workspace = areas.winograd;
@@ -194,7 +196,7 @@ struct Entry {
       pack_phases(p, args.w, areas.packed, args.threads);
       part.packed = areas.packed;
     }
-    const std::int64_t together = images(p), outputs = p.o * p.oh * p.ow;
+    const std::int64_t together = images(p, *args.machine), outputs = p.o * p.oh * p.ow;
     for (std::int64_t first = 0; first < p.n; first += together) {
       const ConvProblem q = inner(p, smaller(together, p.n - first));
       part.problem = &q;
@@ -204,7 +206,7 @@ struct Entry {
       }
       separate_pixels(p, q, static_cast<const T*>(args.x) + first * p.c * p.h * p.w, areas.x, args.threads);
       const double bytes = static_cast<double>(q.n * outputs) * sizeof(T);
-      winograd_run(part, tile(), sizes(p, q, *args.parameters), bytes > static_cast<double>(machine().l2));
+      winograd_run(part, tile(), sizes(p, q, *args.parameters), bytes > static_cast<double>(args.machine->l2));
     }
   }
 };

@@ -7,7 +7,7 @@
 // suit tensors beyond L1, above all with stride 2, where loads and not products take the time, and arrays that are not
 // aligned to a vector, as those from malloc: of lines read twice, the second time is soon.
 #include "algorithms/adjoint.hpp"
-#include "algorithms/depthwise.hpp"
+#include "algorithms/depthwise/depthwise.hpp"
 #include "microkernels/depthwise_columns.hpp"
 
 namespace convkit::CONVKIT_ISA {
@@ -107,7 +107,7 @@ Workspace<T> carve(const ConvProblem& p, const Parameters& parameters, int threa
 }
 
 template <class T>
-std::int64_t workspace_bytes(const ConvProblem& p, const Parameters& parameters, int threads) {
+std::int64_t workspace_bytes(const ConvProblem& p, const Parameters& parameters, const Machine&, int threads) {
   return carve<T>(p, parameters, threads, Tally{}).bytes;
 }
 

@@ -4,7 +4,7 @@
 //
 // A piece is a few rows of dy with the rows of dx that belong to them, by one panel of channels. NCHW transposes the rows
 // of dy into an NHWC strip, and computes a piece of dx into a band that is transposed back.
-#include "algorithms/input_products.hpp"
+#include "algorithms/input_grad/products.hpp"
 
 namespace convkit::CONVKIT_ISA {
 
@@ -64,7 +64,7 @@ CONVKIT_INLINE Scratch<T> carve(const ConvProblem& p, Cut& carver) {
 }
 
 template <class T>
-std::int64_t apart_workspace(const ConvProblem& p, const Parameters&, int threads) {
+std::int64_t apart_workspace(const ConvProblem& p, const Parameters&, const Machine&, int threads) {
   Tally carver;
   carve<T>(p, carver);
   return team_bytes(carver.used, threads, p.packed ? 0 : panels_bytes<T>(adjoint_filter(p)));
@@ -219,7 +219,7 @@ constexpr Kernel kernels[] = {
 
 }  // namespace
 
-extern const KernelTable direct_apart_table;
-constexpr KernelTable direct_apart_table = {kernels, sizeof kernels / sizeof kernels[0]};
+extern const KernelTable apart_table;
+constexpr KernelTable apart_table = {kernels, sizeof kernels / sizeof kernels[0]};
 
 }  // namespace convkit::CONVKIT_ISA

@@ -7,7 +7,7 @@
 //
 // Strides, dilations and pads are arbitrary; pads wider than the filter's reach included.
 #include "algorithms/adjoint.hpp"
-#include "algorithms/axis.hpp"
+#include "algorithms/input_grad/axis.hpp"
 
 namespace convkit::CONVKIT_ISA {
 
@@ -125,7 +125,7 @@ CONVKIT_INLINE Scratch<T> carve(const ConvProblem& p, const Parameters& paramete
 }
 
 template <class T>
-std::int64_t phases_workspace(const ConvProblem& p, const Parameters& parameters, int threads) {
+std::int64_t phases_workspace(const ConvProblem& p, const Parameters& parameters, const Machine&, int threads) {
   Tally carver;
   carve<T>(p, parameters, carver);
   return team_bytes(carver.used, threads, p.packed ? 0 : panels_bytes<T>(adjoint_filter(p)));
@@ -466,7 +466,7 @@ constexpr Kernel kernels[] = {
 
 }  // namespace
 
-extern const KernelTable direct_phases_table;
-constexpr KernelTable direct_phases_table = {kernels, sizeof kernels / sizeof kernels[0]};
+extern const KernelTable phases_table;
+constexpr KernelTable phases_table = {kernels, sizeof kernels / sizeof kernels[0]};
 
 }  // namespace convkit::CONVKIT_ISA

@@ -1,6 +1,6 @@
 // The two products that convolution as GEMM comes down to, over the register tiles of microkernels/gemm_tile.hpp.
 #pragma once
-#include "algorithms/panels.hpp"
+#include "algorithms/gemm/panels.hpp"
 #include "microkernels/activation.hpp"
 
 namespace convkit::CONVKIT_ISA {

@@ -2,7 +2,7 @@
 //
 // Lanes on outputs, all of them useful, where a matrix product a group would use those of one group only. The last,
 // partial vector of channels goes through a copy of the rows.
-#include "algorithms/depthwise.hpp"
+#include "algorithms/depthwise/depthwise.hpp"
 #include "microkernels/grouped.hpp"
 
 namespace convkit::CONVKIT_ISA {
@@ -110,7 +110,7 @@ Workspace<T> carve(const ConvProblem& p, const Parameters& parameters, int threa
 }
 
 template <class T>
-std::int64_t workspace_bytes(const ConvProblem& p, const Parameters& parameters, int threads) {
+std::int64_t workspace_bytes(const ConvProblem& p, const Parameters& parameters, const Machine&, int threads) {
   return carve<T>(p, parameters, threads, Tally{}).bytes;
 }
 

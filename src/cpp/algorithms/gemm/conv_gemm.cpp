@@ -5,8 +5,8 @@
 // multiplies the weights' rows, as they are, with it. The reduction is cut into chunks so that what was packed stays in L2;
 // chunks depend on the problem alone, so results do not depend on the team.
 #include "algorithms/adjoint.hpp"
-#include "algorithms/columns.hpp"
 #include "algorithms/entries.hpp"
+#include "algorithms/gemm/columns.hpp"
 
 namespace convkit::CONVKIT_ISA {
 
@@ -82,7 +82,7 @@ CONVKIT_INLINE std::int64_t packed_elements(const ConvProblem& p, const Paramete
 }
 
 template <class T>
-std::int64_t conv_gemm_workspace(const ConvProblem& p, const Parameters& parameters, int threads) {
+std::int64_t conv_gemm_workspace(const ConvProblem& p, const Parameters& parameters, const Machine&, int threads) {
   return team_bytes(packed_elements<T>(p, parameters) * static_cast<std::int64_t>(sizeof(T)), threads,
                     p.packed || p.layout == Layout::nchw ? 0 : panels_bytes<T>(p));
 }

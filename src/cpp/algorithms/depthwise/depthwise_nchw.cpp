@@ -1,11 +1,12 @@
-// Depthwise convolution, NCHW: lanes on the pixels of a row, a window that slides down a strip of one plane.
+// Depthwise convolution, NCHW: lanes on the pixels of a row, a window that slides down a span of one plane: a few vectors of
+// neighbouring outputs.
 //
-// With masks the strip is read where it is, lanes outside the image masked off; two planes share a vector where an output
-// row fills half of one at most. Without masks, and for windows that do not slide, a strip is first copied to a block in
+// With masks the span is read where it is, lanes outside the image masked off; two planes share a vector where an output
+// row fills half of one at most. Without masks, and for windows that do not slide, a span is first copied to a block in
 // L1 that holds the padding as zeros, with stride S as S blocks of every S-th pixel, so that all loads of the window are
-// whole vectors of neighbours; strips inside the image are read as they are if the stride is 1.
+// whole vectors of neighbours; spans inside the image are read as they are if the stride is 1.
 #include "algorithms/adjoint.hpp"
-#include "algorithms/depthwise.hpp"
+#include "algorithms/depthwise/depthwise.hpp"
 #include "algorithms/planar_rows.hpp"
 #include "microkernels/depthwise_rows.hpp"
 
@@ -30,7 +31,7 @@ using RowSlide = void (*)(const Planes&, const RowsIn<T>&, std::int64_t, const S
 // [filter 3, 5, 7][stride][vectors], and for pairs of planes.
 template <class T>
 struct RowSlides {
-  RowSlide<T> strip[3][2][4];
+  RowSlide<T> span[3][2][4];
   RowSlide<T> pair[3][2];
 };
 
@@ -38,8 +39,8 @@ template <class T, int K, int NV>
 constexpr void fill(RowSlides<T>& table) {
   constexpr Pixels from = Vec<T>::masks ? Pixels::masked : Pixels::blocks;
   if constexpr (NV > 0) {
-    table.strip[K / 2 - 1][0][NV - 1] = slide_rows<T, K, 1, NV, from>;
-    table.strip[K / 2 - 1][1][NV - 1] = slide_rows<T, K, 2, NV, from>;
+    table.span[K / 2 - 1][0][NV - 1] = slide_rows<T, K, 1, NV, from>;
+    table.span[K / 2 - 1][1][NV - 1] = slide_rows<T, K, 2, NV, from>;
     fill<T, K, NV - 1>(table);
   } else if constexpr (Vec<T>::masks) {
     table.pair[K / 2 - 1][0] = slide_rows<T, K, 1, 1, Pixels::paired>;
@@ -61,7 +62,7 @@ constexpr RowSlides<T> slides = make_slides<T>();
 
 // --- geometry ---------------------------------------------------------------------------------------------------------
 
-// Strips are copied unless the kernel masks.
+// Spans are copied unless the kernel masks.
 template <class T>
 CONVKIT_INLINE bool copies(const ConvProblem& p) {
   return !Vec<T>::masks || !slides_over(p);
@@ -71,8 +72,8 @@ template <class T>
 struct Geometry {
   static constexpr int lanes = Vec<T>::lanes;
   std::int64_t stride;        // along rows
-  std::int64_t reach;         // lanes beyond a strip's outputs that its window meets
-  RowSplit strips;            // of a row of outputs
+  std::int64_t reach;         // lanes beyond a span's outputs that its window meets
+  RowSplit spans;             // of a row of outputs
   std::int64_t block, pitch;  // one phase of a copied row, all of them
   int planes;                 // that share a vector
   RowGroups groups;
@@ -82,11 +83,11 @@ struct Geometry {
     reach = (p.kw - 1) * p.dilation_w / stride;
     const bool sliding = slides_over(p);
     const int most = sliding ? most_vectors<T>(static_cast<int>(p.kh)) : 2;
-    strips = split_rows(ceil_div(p.ow, lanes), smaller<int>(parameters.value[0], most));
-    block = round_up((strips.rows + (strips.big ? 1 : 0)) * lanes + reach, lanes) + lanes;
+    spans = split_rows(ceil_div(p.ow, lanes), smaller<int>(parameters.value[0], most));
+    block = round_up((spans.rows + (spans.big ? 1 : 0)) * lanes + reach, lanes) + lanes;
     pitch = block * stride;
     planes = Vec<T>::masks && sliding && p.ow <= lanes / 2 ? 2 : 1;
-    // A strip's rows should stay in L1 while the window slides down.
+    // A span's rows should stay in L1 while the window slides down.
     const std::int64_t bytes = bounded_product(pitch, stride, static_cast<std::int64_t>(sizeof(T)));
     const int rows = copies<T>(p) ? static_cast<int>(larger<std::int64_t>(20480 / bytes, 8)) : 64;
     groups = sliding ? RowGroups{p.oh, stride == 1 ? p.dilation_h : 1, rows} : RowGroups{p.oh, 1, 1};
@@ -114,7 +115,7 @@ Workspace<T> carve(const ConvProblem& p, const Parameters& parameters, int threa
 }
 
 template <class T>
-std::int64_t workspace_bytes(const ConvProblem& p, const Parameters& parameters, int threads) {
+std::int64_t workspace_bytes(const ConvProblem& p, const Parameters& parameters, const Machine&, int threads) {
   return carve<T>(p, parameters, threads, Tally{}).bytes;
 }
 
@@ -164,7 +165,7 @@ struct Member {
     return {y + at, residual, g.groups.dilation * p.ow, 1, finish.lo, finish.hi, finish.clamp, V::lanes};
   }
 
-  // `count` planes from output o on, strip by strip.
+  // `count` planes from output o on, span by span.
   void run_planes(const Rows& rows, std::int64_t o, std::int64_t count) const {
     const T zero = 0;
     const T* const source = x + plane(rows.image, o) + (rows.input + rows.begin * rows.step) * p.w;
@@ -177,9 +178,9 @@ struct Member {
     SlideOut<T> out = out_of(rows.image, o, rows);
     std::ptrdiff_t straight[7] = {};
     for (int kx = 0; sliding && kx < p.kw; ++kx) straight[kx] = kx * p.dilation_w;
-    const std::int64_t strips = g.strips.big + g.strips.small;
-    for (std::int64_t strip = 0, begin = 0; strip < strips; ++strip) {
-      const int vectors = g.strips.rows + (strip < g.strips.big ? 1 : 0);
+    const std::int64_t spans = g.spans.big + g.spans.small;
+    for (std::int64_t span = 0, begin = 0; span < spans; ++span) {
+      const int vectors = g.spans.rows + (span < g.spans.big ? 1 : 0);
       const std::int64_t width = vectors * V::lanes + g.reach, left = begin * g.stride - p.pad_left;
       const bool inside = sliding && g.stride == 1 && left >= 0 && left + width <= p.w;
       out.valid = static_cast<int>(smaller<std::int64_t>(p.ow - begin - (vectors - 1) * V::lanes, V::lanes));
@@ -192,7 +193,7 @@ struct Member {
           in.row = g.pitch;
           in.offset = offset;
         }
-        slides<T>.strip[p.kh / 2 - 1][p.stride_h - 1][vectors - 1](planes, in, rows.rows, out, 0);
+        slides<T>.span[p.kh / 2 - 1][p.stride_h - 1][vectors - 1](planes, in, rows.rows, out, 0);
       } else {
         const auto any = vectors == 2 ? any_rows<T, 2> : any_rows<T, 1>;
         any(copy, g.pitch, exist, p.kw, filter + rows.begin * p.kw, offset, *bias, out);
@@ -225,10 +226,10 @@ struct Member {
     slides<T>.pair[p.kh / 2 - 1][p.stride_h - 1](planes, in, rows.rows, out, p.oh * p.ow);
   }
 
-  // Planes [begin, end), as many at once as stay in L1 from strip to strip.
+  // Planes [begin, end), as many at once as stay in L1 from span to span.
   void run(const Rows& rows, std::int64_t begin, std::int64_t end) const {
     const bool together = multiplier == 1 && !finish.after;
-    const std::int64_t strips = g.strips.big + g.strips.small;
+    const std::int64_t spans = g.spans.big + g.spans.small;
     for (std::int64_t o = begin; o < end;) {
       const std::int64_t left = end - o;
       std::int64_t done = 1;
@@ -236,7 +237,7 @@ struct Member {
         done = together ? left / 2 * 2 : 2;
         run_pairs(rows, o, done / 2);
       } else {
-        if (together && !copies<T>(p) && strips == 1) done = left;
+        if (together && !copies<T>(p) && spans == 1) done = left;
         run_planes(rows, o, done);
       }
       for (std::int64_t s = o; finish.after && s < o + done; ++s) {
@@ -260,7 +261,7 @@ void run(const Arguments& args) {
   }
   const Finish<T> finish(args.epilogue);
   const std::int64_t groups = g.groups.count(), sets = ceil_div(p.o, g.planes);
-  const bool large = !copies<T>(p) && tensor_bytes(p, sizeof(T)) / args.threads > static_cast<double>(machine().l2);
+  const bool large = !copies<T>(p) && tensor_bytes(p, sizeof(T)) / args.threads > static_cast<double>(args.machine->l2);
   const std::int64_t row = p.w * (g.stride == 1 ? p.dilation_h : 1),
                      distance = 4096 / static_cast<std::int64_t>(sizeof(T));
   const std::ptrdiff_t ahead = large ? round_up(distance, row) : 0;

@@ -4,9 +4,9 @@
 // Rows of dy are first copied to a block in L1 with zeros around them, so that every load is a whole vector and every tap of
 // a row phase lies at one distance, for all rows and planes of a call.
 //
-// NHWC is in depthwise_phases.cpp, stride 1 the adjoint of the forward kernel, other strides are in direct_pixels.cpp.
+// NHWC is in depthwise_phases_nhwc.cpp, stride 1 the adjoint of the forward kernel, other strides are in pixels.cpp.
 #include "algorithms/adjoint.hpp"
-#include "algorithms/axis.hpp"
+#include "algorithms/input_grad/axis.hpp"
 #include "isa/interleave.hpp"
 
 namespace convkit::CONVKIT_ISA {
@@ -78,7 +78,7 @@ void list_taps(const Axis& down, const Axis& across, std::int64_t margin, std::i
 }
 
 template <class T>
-std::int64_t workspace_bytes(const ConvProblem& p, const Parameters&, int threads) {
+std::int64_t workspace_bytes(const ConvProblem& p, const Parameters&, const Machine&, int threads) {
   const Block<T> block(p, rows_axis(p), columns_axis(p));
   return team_bytes(round_up(block.rows * block.pitch * static_cast<std::int64_t>(sizeof(T)), 64), threads, 0);
 }

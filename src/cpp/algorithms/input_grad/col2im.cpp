@@ -4,7 +4,7 @@
 // Each member owns whole images and panels of channels, and adds a row of dy, tap after tap, to the pixels of dx that the tap
 // takes it to: no two members write to one place, and every sum has a fixed order. NCHW adds to an NHWC band of dx in the
 // workspace, whose rows are transposed to dx once nothing is added to them any more.
-#include "algorithms/input_products.hpp"
+#include "algorithms/input_grad/products.hpp"
 
 namespace convkit::CONVKIT_ISA {
 
@@ -59,7 +59,7 @@ CONVKIT_INLINE Scratch<T> carve(const ConvProblem& p, Cut& carver) {
 }
 
 template <class T>
-std::int64_t col2im_workspace(const ConvProblem& p, const Parameters&, int threads) {
+std::int64_t col2im_workspace(const ConvProblem& p, const Parameters&, const Machine&, int threads) {
   Tally carver;
   carve<T>(p, carver);
   return team_bytes(carver.used, threads, p.packed ? 0 : panels_bytes<T>(adjoint_filter(p)));

@@ -1,8 +1,8 @@
 // im2col + GEMM as the published systems describe it: the whole matrix of one image (and group) is written, then
 // multiplied. The baseline that the other algorithms are measured against.
 #include "algorithms/adjoint.hpp"
-#include "algorithms/columns.hpp"
 #include "algorithms/entries.hpp"
+#include "algorithms/gemm/columns.hpp"
 
 namespace convkit::CONVKIT_ISA {
 
@@ -48,7 +48,7 @@ CONVKIT_INLINE std::int64_t matrix_bytes(const ConvProblem& p) {
 }
 
 template <class T>
-std::int64_t im2col_workspace(const ConvProblem& p, const Parameters&, int) {
+std::int64_t im2col_workspace(const ConvProblem& p, const Parameters&, const Machine&, int) {
   return bounded_sum(matrix_bytes<T>(p), p.packed || p.layout == Layout::nchw ? 0 : panels_bytes<T>(p));
 }
 

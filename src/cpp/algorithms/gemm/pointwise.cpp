@@ -50,7 +50,7 @@ void rows_cost(const ConvProblem& p, const Parameters& parameters, const Machine
 }
 
 template <class T>
-std::int64_t rows_workspace(const ConvProblem& p, const Parameters&, int) {
+std::int64_t rows_workspace(const ConvProblem& p, const Parameters&, const Machine&, int) {
   return p.packed ? 0 : panels_bytes<T>(p);
 }
 
@@ -193,7 +193,7 @@ CONVKIT_INLINE std::int64_t odd_elements(const ConvProblem& p) {
 }
 
 template <class T>
-std::int64_t columns_workspace(const ConvProblem& p, const Parameters&, int threads) {
+std::int64_t columns_workspace(const ConvProblem& p, const Parameters&, const Machine&, int threads) {
   return (copied_elements(p) + threads * odd_elements<T>(p)) * static_cast<std::int64_t>(sizeof(T));
 }
 
@@ -210,7 +210,7 @@ void columns_run(const Arguments& args) {
   const std::int64_t panels = whole ? pixels.count() : 0, items = larger<std::int64_t>(panels, 1);
   const Finish<T> finish(args.epilogue);
   const ReductionPart all{0, channels, channels};
-  const ColumnBlocks<T> blocks(p, machine());
+  const ColumnBlocks<T> blocks(p, *args.machine);
   auto member = [&](int index, int size) {
     const Grid grid = make_grid(p.n * items, ceil_div(outputs, 6), size);
     const Share mine = share(p.n * items, index / grid.columns, grid.rows);
@@ -272,7 +272,7 @@ void outputs_cost(const ConvProblem& p, const Parameters&, const Machine&, int t
 }
 
 template <class T>
-std::int64_t outputs_workspace(const ConvProblem& p, const Parameters&, int threads) {
+std::int64_t outputs_workspace(const ConvProblem& p, const Parameters&, const Machine&, int threads) {
   return (copied_elements(p) + threads * scratch_elements<T>)*static_cast<std::int64_t>(sizeof(T)) +
          (p.packed ? 0 : panels_bytes<T>(p));
 }

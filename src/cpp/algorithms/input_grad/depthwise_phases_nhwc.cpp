@@ -3,7 +3,7 @@
 //
 // NCHW is in depthwise_phases_nchw.cpp, stride 1 the adjoint of the forward kernel.
 #include "algorithms/adjoint.hpp"
-#include "algorithms/axis.hpp"
+#include "algorithms/input_grad/axis.hpp"
 
 namespace convkit::CONVKIT_ISA {
 
@@ -57,7 +57,7 @@ void pack(const ConvProblem& p, const Parameters&, const WeightView& w, void* ou
 }
 
 template <class T>
-std::int64_t workspace_bytes(const ConvProblem& p, const Parameters&, int) {
+std::int64_t workspace_bytes(const ConvProblem& p, const Parameters&, const Machine&, int) {
   return p.packed ? 0 : channel_weights_bytes<T>(p);
 }
 
@@ -196,7 +196,7 @@ constexpr Kernel kernels[] = {
 
 }  // namespace
 
-extern const KernelTable depthwise_phases_table;
-constexpr KernelTable depthwise_phases_table = {kernels, sizeof kernels / sizeof kernels[0]};
+extern const KernelTable depthwise_phases_nhwc_table;
+constexpr KernelTable depthwise_phases_nhwc_table = {kernels, sizeof kernels / sizeof kernels[0]};
 
 }  // namespace convkit::CONVKIT_ISA

@@ -2,8 +2,8 @@
 // pixels of dx, channels last, beside the products that reach them.
 #pragma once
 #include "algorithms/adjoint.hpp"
-#include "algorithms/axis.hpp"
-#include "algorithms/gemm.hpp"
+#include "algorithms/gemm/gemm.hpp"
+#include "algorithms/input_grad/axis.hpp"
 
 namespace convkit::CONVKIT_ISA {
 

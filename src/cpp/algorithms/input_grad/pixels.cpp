@@ -2,13 +2,13 @@
 //
 // Of the 16 lanes that other kernels put on the channels of dx, a first layer's three would waste 13. Here the rows of dy
 // that a block of dx needs are brought into planes with a margin of zeros, one plane a channel. In such a plane all pixels of
-// one phase (see direct_phases.cpp) find each tap at a constant distance, over row ends as well, so a phase of a block is one
+// one phase (see phases.cpp) find each tap at a constant distance, over row ends as well, so a phase of a block is one
 // long run of pixels; what falls into the margins is computed and dropped. Stride 1 is the case of a single phase.
 //
 // Register budget: channels x vectors accumulators, a broadcast weight a channel, one vector of dy: 3 x 8 + 3 + 1 of 32,
 // 3 x 4 + 3 + 1 of 16.
 #include "algorithms/adjoint.hpp"
-#include "algorithms/axis.hpp"
+#include "algorithms/input_grad/axis.hpp"
 #include "isa/interleave.hpp"
 
 namespace convkit::CONVKIT_ISA {
@@ -270,7 +270,7 @@ CONVKIT_INLINE Scratch<T> carve(const ConvProblem& p, const Parameters& paramete
 }
 
 template <class T>
-std::int64_t pixels_workspace(const ConvProblem& p, const Parameters& parameters, int threads) {
+std::int64_t pixels_workspace(const ConvProblem& p, const Parameters& parameters, const Machine&, int threads) {
   Tally carver;
   carve<T>(p, parameters, carver);
   return team_bytes(carver.used, threads, p.packed ? 0 : phase_weights_bytes<T>(p));
@@ -504,7 +504,7 @@ constexpr Kernel kernels[] = {
 
 }  // namespace
 
-extern const KernelTable direct_pixels_table;
-constexpr KernelTable direct_pixels_table = {kernels, sizeof kernels / sizeof kernels[0]};
+extern const KernelTable pixels_table;
+constexpr KernelTable pixels_table = {kernels, sizeof kernels / sizeof kernels[0]};
 
 }  // namespace convkit::CONVKIT_ISA

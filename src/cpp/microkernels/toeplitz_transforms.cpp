@@ -1,4 +1,4 @@
-#include "microkernels/toeplitz.hpp"
+#include "microkernels/toeplitz_transforms.hpp"
 
 #include "microkernels/winograd_adjoint_impl.hpp"
 #include "microkernels/winograd_transforms_impl.hpp"
