@@ -3,7 +3,7 @@
 #define CONVKIT_IMPORTS_NUMPY
 #include "bindings/arrays.hpp"
 #include "bindings/calls.hpp"
-#include "bindings/inventory.hpp"
+#include "bindings/module_parts.hpp"
 #include "bindings/numpy_api.hpp"
 #include "bindings/python_error.hpp"
 

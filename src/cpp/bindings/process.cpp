@@ -7,7 +7,7 @@
 #include "../parallel.hpp"
 #include "../workspace.hpp"
 #include "gil.hpp"
-#include "inventory.hpp"
+#include "module_parts.hpp"
 #include "outputs.hpp"
 #include "run.hpp"
 

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "chooser.hpp"
-#include "inventory.hpp"
+#include "module_parts.hpp"
 
 namespace py = pybind11;
 

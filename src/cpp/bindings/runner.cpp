@@ -8,7 +8,7 @@
 #include "arrays.hpp"
 #include "chooser.hpp"
 #include "gil.hpp"
-#include "inventory.hpp"
+#include "module_parts.hpp"
 #include "outputs.hpp"
 
 namespace py = pybind11;

@@ -1,4 +1,4 @@
-#include "inventory.hpp"
+#include "module_parts.hpp"
 
 #include "../cpu/features.hpp"
 #include "../inventory.hpp"

@@ -6,7 +6,7 @@
 
 #include "arrays.hpp"
 #include "gil.hpp"
-#include "inventory.hpp"
+#include "module_parts.hpp"
 #include "options.hpp"
 #include "outputs.hpp"
 #include "plan.hpp"
