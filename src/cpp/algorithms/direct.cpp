@@ -206,9 +206,8 @@ CONVKIT_INLINE Scratch<T> carve(const ConvProblem& p, const Parameters& paramete
 
 template <class T>
 std::int64_t direct_workspace(const ConvProblem& p, const Parameters& parameters, const Machine&, int threads) {
-  Tally carver;
-  carve<T>(p, parameters, carver);
-  return team_bytes(carver.used, threads, p.packed ? 0 : panels_bytes<T>(p));
+  return members_workspace([&](auto& cut) { return carve<T>(p, parameters, cut); }, threads,
+                           p.packed ? 0 : panels_bytes<T>(p));
 }
 
 // What a member needs to compute blocks.
@@ -448,41 +447,26 @@ void compute_nchw(const Context<T>& c, const Scratch<T>& s, int index, int size)
 template <class T>
 void direct_run(const Arguments& args) {
   const ConvProblem& p = *args.problem;
-  Carver sizes{nullptr};
-  carve<T>(p, *args.parameters, sizes);
-  char* const workspace = static_cast<char*>(args.workspace);
-  const T* packed = static_cast<const T*>(args.packed);
-  if (!packed) {
-    T* fresh = reinterpret_cast<T*>(workspace + sizes.used * args.threads);
-    pack_panels<T>(p, *args.parameters, args.w, fresh, args.threads);
-    packed = fresh;
-  }
-  const Context<T> context(args, packed);
-  auto member = [&](int index, int size) {
-    Carver carver{workspace + sizes.used * index};
-    const Scratch<T> scratch = carve<T>(p, *args.parameters, carver);
-    for (std::int64_t i = 0; i < context.g.channels * p.kw; ++i) scratch.zeros[i] = T(0);
-    if (p.layout == Layout::nhwc) {
-      compute_nhwc(context, scratch, index, size);
-    } else {
-      compute_nchw(context, scratch, index, size);
-    }
-  };
-  team(worthwhile_threads(p, args.threads), member);
+  run_members<T>(
+      args, worthwhile_threads(p, args.threads), pack_panels<T>,
+      [&](auto& cut) { return carve<T>(p, *args.parameters, cut); },
+      [&](const T* packed) { return Context<T>(args, packed); },
+      [&](const Context<T>& context, const Scratch<T>& scratch, int index, int size) {
+        for (std::int64_t i = 0; i < context.g.channels * p.kw; ++i) scratch.zeros[i] = T(0);
+        if (p.layout == Layout::nhwc) {
+          compute_nhwc(context, scratch, index, size);
+        } else {
+          compute_nchw(context, scratch, index, size);
+        }
+      });
 }
 
 template <class T>
 constexpr Kernel direct_entry(const char* name) {
-  Kernel k = kernel_of<T>("direct", name, Op::forward, layout_nchw | layout_nhwc, 2);
-  k.schema = direct_schema;
-  k.applies = direct_applies;
-  k.candidates = direct_candidates<T>;
-  k.cost = direct_cost<T>;
-  k.packing = panels_entry<T>;
-  k.pack = pack_panels<T>;
-  k.workspace_bytes = direct_workspace<T>;
-  k.run = direct_run<T>;
-  return k;
+  return kernel_of<T>(
+      "direct", name, Op::forward, layout_nchw | layout_nhwc, 2,
+      {direct_schema, direct_applies, direct_candidates<T>, direct_cost<T>, direct_workspace<T>, direct_run<T>},
+      {panels_entry<T>, pack_panels<T>});
 }
 
 constexpr Kernel kernels[] = {

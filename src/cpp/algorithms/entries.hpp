@@ -52,20 +52,45 @@ inline int one_candidate(const ConvProblem&, const Machine&, int, Parameters* ou
   return 1;
 }
 
-// What most entries share: this instruction set, one dtype, direct summation, weights read as they are.
+// What an entry is made of: in inventory.hpp's words, and how its weights are packed.
+struct Functions {
+  const ParameterSpec* schema;
+  decltype(Kernel::applies) applies;
+  decltype(Kernel::candidates) candidates;
+  decltype(Kernel::cost) cost;
+  decltype(Kernel::workspace_bytes) workspace_bytes;
+  decltype(Kernel::run) run;
+};
+struct PackedBy {
+  decltype(Kernel::packing) packing = no_packing;
+  decltype(Kernel::pack) pack = nullptr;
+};
+
+// An entry of this instruction set and of one dtype.
 template <class T>
-constexpr Kernel kernel_of(const char* family, const char* name, Op op, std::uint32_t layouts, std::int32_t revision) {
-  Kernel k{};
-  k.family = family;
-  k.name = name;
-  k.isa = Isa::CONVKIT_ISA;
-  k.op = op;
-  k.dtype_x = k.dtype_w = k.dtype_accumulate = k.dtype_y = dtype_of<T>;
-  k.layouts = layouts;
-  k.revision = revision;
-  k.error = direct_summation;
-  k.packing = no_packing;
-  return k;
+constexpr Kernel kernel_of(const char* family, const char* name, Op op, std::uint32_t layouts, std::int32_t revision,
+                           const Functions& functions, const PackedBy& packed = {},
+                           const ErrorClass& error = direct_summation) {
+  constexpr Dtype dtype = dtype_of<T>;
+  return {family,
+          name,
+          Isa::CONVKIT_ISA,
+          op,
+          dtype,
+          dtype,
+          dtype,
+          dtype,
+          layouts,
+          revision,
+          error,
+          functions.schema,
+          functions.applies,
+          functions.candidates,
+          functions.cost,
+          packed.packing,
+          packed.pack,
+          functions.workspace_bytes,
+          functions.run};
 }
 
 // The busiest of `threads` members' share of items x columns, times the number of members.
@@ -113,6 +138,39 @@ CONVKIT_INLINE int worthwhile_threads(const ConvProblem& p, int threads) {
   const double grain = 1e6;
   const double wanted = multiply_adds(p) / grain + 1.0;
   return wanted < threads ? static_cast<int>(wanted) : threads;
+}
+
+// --- packed weights and an area for each member -----------------------------------------------------------------------
+//
+// carve(cut) takes one member's pieces. Areas come first; behind them a cold call packs its weights.
+
+template <class Carve>
+CONVKIT_INLINE std::int64_t members_workspace(const Carve& carve, int threads, std::int64_t fresh_bytes) {
+  Tally area;
+  carve(area);
+  return team_bytes(area.used, threads, fresh_bytes);
+}
+
+// Packs the weights unless they are, or `pack` is null, and starts a team of at most `members`: each of them calls
+// work(begin(packed weights), its area, index, size).
+template <class T, class Carve, class Begin, class Work>
+CONVKIT_INLINE void run_members(const Arguments& args, int members, decltype(Kernel::pack) pack, const Carve& carve,
+                                const Begin& begin, const Work& work) {
+  Carver area{nullptr};
+  carve(area);
+  char* const workspace = static_cast<char*>(args.workspace);
+  const T* packed = static_cast<const T*>(args.packed);
+  if (pack && !packed) {
+    T* const fresh = reinterpret_cast<T*>(workspace + area.used * args.threads);
+    pack(*args.problem, *args.parameters, args.w, fresh, args.threads);
+    packed = fresh;
+  }
+  const auto shared = begin(packed);
+  auto member = [&](int index, int size) {
+    Carver own{workspace + area.used * index};
+    work(shared, carve(own), index, size);
+  };
+  team(members, member);
 }
 
 }  // namespace convkit::CONVKIT_ISA

@@ -323,16 +323,10 @@ void cost(const ConvProblem& p, const Parameters& parameters, const Machine&, in
 template <class T>
 constexpr Kernel entry(const char* name, Layout layout) {
   const bool rows = layout == Layout::nhwc;
-  Kernel k = kernel_of<T>("first_layer", name, Op::forward, rows ? layout_nhwc : layout_nchw, rows ? 1 : 2);
-  k.schema = schema;
-  k.applies = rows ? rows_apply : planes_apply;
-  k.candidates = candidates<T>;
-  k.cost = cost<T>;
-  k.packing = rows ? panels_entry<T> : no_packing;
-  k.pack = rows ? pack_panels<T> : nullptr;
-  k.workspace_bytes = workspace_bytes<T>;
-  k.run = rows ? run_rows<T> : run_planes<T>;
-  return k;
+  return kernel_of<T>("first_layer", name, Op::forward, rows ? layout_nhwc : layout_nchw, rows ? 1 : 2,
+                      {schema, rows ? rows_apply : planes_apply, candidates<T>, cost<T>, workspace_bytes<T>,
+                       rows ? run_rows<T> : run_planes<T>},
+                      {rows ? panels_entry<T> : no_packing, rows ? pack_panels<T> : nullptr});
 }
 
 constexpr Kernel kernels[] = {

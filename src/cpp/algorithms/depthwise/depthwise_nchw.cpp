@@ -313,14 +313,8 @@ void cost(const ConvProblem& p, const Parameters& parameters, const Machine&, in
 
 template <class T>
 constexpr Kernel entry(const char* name) {
-  Kernel k = kernel_of<T>("depthwise", name, Op::forward, layout_nchw, 2);
-  k.schema = schema;
-  k.applies = depthwise_applies;
-  k.candidates = candidates<T>;
-  k.cost = cost<T>;
-  k.workspace_bytes = workspace_bytes<T>;
-  k.run = run<T>;
-  return k;
+  return kernel_of<T>("depthwise", name, Op::forward, layout_nchw, 2,
+                      {schema, depthwise_applies, candidates<T>, cost<T>, workspace_bytes<T>, run<T>});
 }
 
 constexpr Kernel kernels[] = {

@@ -88,27 +88,17 @@ bool needs_copy(const ConvProblem& p) {
   return p.o != p.c || p.o % Vec<T>::lanes != 0;
 }
 
-template <class T>
-struct Workspace {
-  T *packed, *copies;
-  std::int64_t copy, bytes;  // one member's copy of its rows, elements
-};
-
+// A member's copy of the rows that it works on, one vector of outputs wide.
 template <class T, class Cut>
-Workspace<T> carve(const ConvProblem& p, const Parameters& parameters, int threads, Cut carver) {
-  Workspace<T> w{};
-  if (!p.packed) w.packed = carver.template take<T>(packed_bytes<T>(p) / static_cast<std::int64_t>(sizeof(T)));
-  if (needs_copy<T>(p)) {
-    w.copy = input_rows(p, row_groups<T>(p, parameters).most) * p.w * Vec<T>::lanes;
-    w.copies = carver.template take<T>(w.copy, threads);
-  }
-  w.bytes = carver.used;
-  return w;
+CONVKIT_INLINE T* carve(const ConvProblem& p, const Parameters& parameters, Cut& cut) {
+  if (!needs_copy<T>(p)) return nullptr;
+  return cut.template take<T>(input_rows(p, row_groups<T>(p, parameters).most), p.w * Vec<T>::lanes);
 }
 
 template <class T>
 std::int64_t workspace_bytes(const ConvProblem& p, const Parameters& parameters, const Machine&, int threads) {
-  return carve<T>(p, parameters, threads, Tally{}).bytes;
+  return members_workspace([&](auto& cut) { return carve<T>(p, parameters, cut); }, threads,
+                           p.packed ? 0 : packed_bytes<T>(p));
 }
 
 // --- weights ----------------------------------------------------------------------------------------------------------
@@ -244,11 +234,6 @@ template <class T>
 void run(const Arguments& args) {
   using V = Vec<T>;
   const ConvProblem& p = *args.problem;
-  if (p.n * p.o == 0) return;
-  const Workspace<T> workspace =
-      carve<T>(p, *args.parameters, args.threads, Carver{static_cast<char*>(args.workspace)});
-  if (!args.packed) pack<T>(p, *args.parameters, args.w, workspace.packed, 1);
-  const T* packed = static_cast<const T*>(args.packed ? args.packed : workspace.packed);
   const T* x = static_cast<const T*>(args.x);
   const Finish<T> finish(args.epilogue);
   const RowGroups groups = row_groups<T>(p, *args.parameters);
@@ -256,11 +241,10 @@ void run(const Arguments& args) {
   // Vectors of outputs that meet a vector of channels in x as it is.
   const std::int64_t in_place = p.o == p.c ? p.o / V::lanes : 0;
   const bool prefetch = args.parameters->value[1] != 0, tiles = args.parameters->value[2] != 0 && may_tile<T>(p);
-  auto member = [&](int index, int size) {
+  const auto work = [&](const T* packed, T* copy, int index, int size) {
     const Grid grid = make_grid(p.n * per_image, count, size);
     const Share items = share(p.n * per_image, index / grid.columns, grid.rows);
     const Share mine = share(count, index % grid.columns, grid.columns);
-    T* copy = workspace.copies + index * workspace.copy;
     for (std::int64_t item = items.begin; item < items.end; ++item) {
       const Rows rows(p, groups, item, per_image);
       const std::int64_t above = rows.image * p.h + rows.input;
@@ -302,7 +286,9 @@ void run(const Arguments& args) {
       }
     }
   };
-  team(team_size(p, args.threads), member);
+  run_members<T>(
+      args, team_size(p, args.threads), pack<T>, [&](auto& cut) { return carve<T>(p, *args.parameters, cut); },
+      [](const T* packed) { return packed; }, work);
 }
 
 // --- inventory --------------------------------------------------------------------------------------------------------
@@ -364,16 +350,9 @@ void cost(const ConvProblem& p, const Parameters& parameters, const Machine&, in
 
 template <class T>
 constexpr Kernel entry(const char* name) {
-  Kernel k = kernel_of<T>("depthwise", name, Op::forward, layout_nhwc, 3);
-  k.schema = schema;
-  k.applies = depthwise_applies;
-  k.candidates = candidates<T>;
-  k.cost = cost<T>;
-  k.packing = packing<T>;
-  k.pack = pack<T>;
-  k.workspace_bytes = workspace_bytes<T>;
-  k.run = run<T>;
-  return k;
+  return kernel_of<T>("depthwise", name, Op::forward, layout_nhwc, 3,
+                      {schema, depthwise_applies, candidates<T>, cost<T>, workspace_bytes<T>, run<T>},
+                      {packing<T>, pack<T>});
 }
 
 constexpr Kernel kernels[] = {

@@ -91,27 +91,17 @@ void pack(const ConvProblem& p, const Parameters&, const WeightView& view, void*
   team(static_cast<int>(smaller<std::int64_t>(threads, 1 + (packed_elements<T>(p) >> 15))), member);
 }
 
-template <class T>
-struct Workspace {
-  T *packed, *copies;
-  std::int64_t copy, bytes;
-};
-
+// A member's copy of the rows under the last, partial vector of channels.
 template <class T, class Cut>
-Workspace<T> carve(const ConvProblem& p, const Parameters& parameters, int threads, Cut carver) {
-  Workspace<T> w{};
-  if (!p.packed) w.packed = carver.template take<T>(packed_elements<T>(p));
-  if (p.c % Vec<T>::lanes) {
-    w.copy = input_rows(p, row_groups<T>(p, parameters).most) * p.w * Vec<T>::lanes;
-    w.copies = carver.template take<T>(w.copy, threads);
-  }
-  w.bytes = carver.used;
-  return w;
+CONVKIT_INLINE T* carve(const ConvProblem& p, const Parameters& parameters, Cut& cut) {
+  if (p.c % Vec<T>::lanes == 0) return nullptr;
+  return cut.template take<T>(input_rows(p, row_groups<T>(p, parameters).most), p.w * Vec<T>::lanes);
 }
 
 template <class T>
 std::int64_t workspace_bytes(const ConvProblem& p, const Parameters& parameters, const Machine&, int threads) {
-  return carve<T>(p, parameters, threads, Tally{}).bytes;
+  return members_workspace([&](auto& cut) { return carve<T>(p, parameters, cut); }, threads,
+                           p.packed ? 0 : packed_elements<T>(p) * static_cast<std::int64_t>(sizeof(T)));
 }
 
 // --- run --------------------------------------------------------------------------------------------------------------
@@ -149,10 +139,6 @@ template <class T>
 void run(const Arguments& args) {
   using V = Vec<T>;
   const ConvProblem& p = *args.problem;
-  const Workspace<T> workspace =
-      carve<T>(p, *args.parameters, args.threads, Carver{static_cast<char*>(args.workspace)});
-  if (!args.packed) pack<T>(p, *args.parameters, args.w, workspace.packed, args.threads);
-  const T* packed = static_cast<const T*>(args.packed ? args.packed : workspace.packed);
   const T* x = static_cast<const T*>(args.x);
   const Finish<T> finish(args.epilogue);
   const int group = static_cast<int>(p.c / p.groups);
@@ -162,11 +148,10 @@ void run(const Arguments& args) {
   }
   const RowGroups groups = row_groups<T>(p, *args.parameters);
   const std::int64_t per_image = groups.count(), blocks = ceil_div(p.o, V::lanes), whole_blocks = p.o / V::lanes;
-  auto member = [&](int index, int size) {
+  const auto work = [&](const T* packed, T* copy, int index, int size) {
     const Grid grid = make_grid(p.n * per_image, blocks, size);
     const Share items = share(p.n * per_image, index / grid.columns, grid.rows);
     const Share mine = share(blocks, index % grid.columns, grid.columns);
-    T* const copy = workspace.copies + index * workspace.copy;
     for (std::int64_t item = items.begin; item < items.end; ++item) {
       const Rows rows(p, groups, item, per_image);
       const std::int64_t above = rows.image * p.h + rows.input;
@@ -218,7 +203,9 @@ void run(const Arguments& args) {
       }
     }
   };
-  team(members(p, args.threads), member);
+  run_members<T>(
+      args, members(p, args.threads), pack<T>, [&](auto& cut) { return carve<T>(p, *args.parameters, cut); },
+      [](const T* packed) { return packed; }, work);
 }
 
 // --- inventory --------------------------------------------------------------------------------------------------------
@@ -245,16 +232,8 @@ void cost(const ConvProblem& p, const Parameters& parameters, const Machine&, in
 
 template <class T>
 constexpr Kernel entry(const char* name) {
-  Kernel k = kernel_of<T>("grouped", name, Op::forward, layout_nhwc, 1);
-  k.schema = schema;
-  k.applies = applies<T>;
-  k.candidates = candidates<T>;
-  k.cost = cost<T>;
-  k.packing = packing<T>;
-  k.pack = pack<T>;
-  k.workspace_bytes = workspace_bytes<T>;
-  k.run = run<T>;
-  return k;
+  return kernel_of<T>("grouped", name, Op::forward, layout_nhwc, 1,
+                      {schema, applies<T>, candidates<T>, cost<T>, workspace_bytes<T>, run<T>}, {packing<T>, pack<T>});
 }
 
 constexpr Kernel kernels[] = {

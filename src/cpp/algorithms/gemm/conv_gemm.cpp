@@ -74,17 +74,17 @@ void conv_gemm_packing(const ConvProblem& p, const Parameters& parameters, Packi
   p.layout == Layout::nhwc ? panels_entry<T>(p, parameters, out) : no_packing(p, parameters, out);
 }
 
-// Elements that one member packs at a time.
-template <class T>
-CONVKIT_INLINE std::int64_t packed_elements(const ConvProblem& p, const Parameters& parameters) {
+// What one member packs at a time.
+template <class T, class Cut>
+CONVKIT_INLINE T* carve(const ConvProblem& p, const Parameters& parameters, Cut& carver) {
   const std::int64_t rows = p.layout == Layout::nhwc ? parameters.value[0] : TileShape<T>::panel;
-  return round_up(rows * smaller<std::int64_t>(reduction(p), parameters.value[1]), 64);
+  return carver.template take<T>(rows, smaller<std::int64_t>(reduction(p), parameters.value[1]));
 }
 
 template <class T>
 std::int64_t conv_gemm_workspace(const ConvProblem& p, const Parameters& parameters, const Machine&, int threads) {
-  return team_bytes(packed_elements<T>(p, parameters) * static_cast<std::int64_t>(sizeof(T)), threads,
-                    p.packed || p.layout == Layout::nchw ? 0 : panels_bytes<T>(p));
+  return members_workspace([&](auto& cut) { return carve<T>(p, parameters, cut); }, threads,
+                           p.packed || p.layout == Layout::nchw ? 0 : panels_bytes<T>(p));
 }
 
 template <class T>
@@ -147,36 +147,25 @@ void columns_member(const Arguments& args, T* columns, int index, int size) {
 template <class T>
 void conv_gemm_run(const Arguments& args) {
   const ConvProblem& p = *args.problem;
-  const std::int64_t each = packed_elements<T>(p, *args.parameters);
-  T* const workspace = static_cast<T*>(args.workspace);
-  const T* packed = static_cast<const T*>(args.packed);
-  if (p.layout == Layout::nhwc && !packed) {
-    T* fresh = workspace + each * args.threads;
-    pack_panels<T>(p, *args.parameters, args.w, fresh, args.threads);
-    packed = fresh;
-  }
-  auto member = [&](int index, int size) {
-    if (p.layout == Layout::nhwc) {
-      rows_member<T>(args, packed, workspace + each * index, index, size);
-    } else {
-      columns_member<T>(args, workspace + each * index, index, size);
-    }
-  };
-  team(worthwhile_threads(p, args.threads), member);
+  const bool nhwc = p.layout == Layout::nhwc;
+  run_members<T>(
+      args, worthwhile_threads(p, args.threads), nhwc ? pack_panels<T> : nullptr,
+      [&](auto& cut) { return carve<T>(p, *args.parameters, cut); }, [](const T* packed) { return packed; },
+      [&](const T* packed, T* columns, int index, int size) {
+        if (nhwc) {
+          rows_member<T>(args, packed, columns, index, size);
+        } else {
+          columns_member<T>(args, columns, index, size);
+        }
+      });
 }
 
 template <class T>
 constexpr Kernel conv_gemm_entry(const char* name) {
-  Kernel k = kernel_of<T>("conv_gemm", name, Op::forward, layout_nchw | layout_nhwc, 1);
-  k.schema = conv_gemm_schema;
-  k.applies = conv_gemm_applies;
-  k.candidates = conv_gemm_candidates<T>;
-  k.cost = conv_gemm_cost<T>;
-  k.packing = conv_gemm_packing<T>;
-  k.pack = pack_panels<T>;
-  k.workspace_bytes = conv_gemm_workspace<T>;
-  k.run = conv_gemm_run<T>;
-  return k;
+  return kernel_of<T>("conv_gemm", name, Op::forward, layout_nchw | layout_nhwc, 1,
+                      {conv_gemm_schema, conv_gemm_applies, conv_gemm_candidates<T>, conv_gemm_cost<T>,
+                       conv_gemm_workspace<T>, conv_gemm_run<T>},
+                      {conv_gemm_packing<T>, pack_panels<T>});
 }
 
 constexpr Kernel kernels[] = {

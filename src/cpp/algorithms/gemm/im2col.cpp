@@ -125,16 +125,10 @@ void im2col_run(const Arguments& args) {
 
 template <class T>
 constexpr Kernel im2col_entry(const char* name) {
-  Kernel k = kernel_of<T>("im2col", name, Op::forward, layout_nchw | layout_nhwc, 1);
-  k.schema = no_parameters;
-  k.applies = im2col_applies;
-  k.candidates = one_candidate;
-  k.cost = im2col_cost<T>;
-  k.packing = im2col_packing<T>;
-  k.pack = pack_panels<T>;
-  k.workspace_bytes = im2col_workspace<T>;
-  k.run = im2col_run<T>;
-  return k;
+  return kernel_of<T>(
+      "im2col", name, Op::forward, layout_nchw | layout_nhwc, 1,
+      {no_parameters, im2col_applies, one_candidate, im2col_cost<T>, im2col_workspace<T>, im2col_run<T>},
+      {im2col_packing<T>, pack_panels<T>});
 }
 
 constexpr Kernel kernels[] = {

@@ -272,83 +272,67 @@ void outputs_cost(const ConvProblem& p, const Parameters&, const Machine&, int t
 }
 
 template <class T>
+CONVKIT_INLINE std::int64_t copied_bytes(const ConvProblem& p) {
+  return copied_elements(p) * static_cast<std::int64_t>(sizeof(T));
+}
+
+template <class T>
 std::int64_t outputs_workspace(const ConvProblem& p, const Parameters&, const Machine&, int threads) {
-  return (copied_elements(p) + threads * scratch_elements<T>)*static_cast<std::int64_t>(sizeof(T)) +
-         (p.packed ? 0 : panels_bytes<T>(p));
+  const auto carve = [](auto& cut) { return cut.template take<T>(scratch_elements<T>); };
+  return bounded_sum(round_up(copied_bytes<T>(p), 64),
+                     members_workspace(carve, threads, p.packed ? 0 : panels_bytes<T>(p)));
 }
 
 template <class T>
 void outputs_run(const Arguments& args) {
   const ConvProblem& p = *args.problem;
-  T* const workspace = static_cast<T*>(args.workspace);
-  T* const copied = workspace + args.threads * scratch_elements<T>;
-  const T* const input = read_pixels(args, copied);
-  const T* packed = static_cast<const T*>(args.packed);
-  if (!packed) {
-    T* fresh = copied + copied_elements(p);
-    pack_panels<T>(p, *args.parameters, args.w, fresh, args.threads);
-    packed = fresh;
-  }
+  const T* const input = read_pixels(args, static_cast<T*>(args.workspace));
+  Arguments products = args;
+  products.workspace = static_cast<char*>(args.workspace) + round_up(copied_bytes<T>(p), 64);
   const std::int64_t pixels = p.oh * p.ow;
   const Panels<T> panels{p.o / p.groups};
   const std::int64_t count = panels.count();
   const Finish<T> finish(args.epilogue);
-  auto member = [&](int index, int size) {
-    std::int64_t blocks = ceil_div(pixels, scratch_pixels);
-    // Where panels do not share out evenly, blocks do.
-    if (p.groups * count % size) blocks = smaller(round_up(blocks, size), ceil_div(pixels, 6));
-    const Grid grid = make_grid(p.n * blocks, p.groups * count, size, panels.missing(p.groups));
-    const Share mine = share(p.n * blocks, index / grid.columns, grid.rows);
-    const Share columns = share(p.groups * count, index % grid.columns, grid.columns);
-    for (std::int64_t item = mine.begin; item < mine.end; ++item) {
-      const Share block = share(pixels, item % blocks, blocks);
-      for (std::int64_t column = columns.begin; column < columns.end; ++column) {
-        multiply_block(args, finish, input, packed, item / blocks, column / count, column % count, block,
-                       workspace + index * scratch_elements<T>);
-      }
-    }
-  };
-  team(worthwhile_threads(p, args.threads), member);
+  run_members<T>(
+      products, worthwhile_threads(p, args.threads), pack_panels<T>,
+      [](auto& cut) { return cut.template take<T>(scratch_elements<T>); }, [](const T* packed) { return packed; },
+      [&](const T* packed, T* scratch, int index, int size) {
+        std::int64_t blocks = ceil_div(pixels, scratch_pixels);
+        // Where panels do not share out evenly, blocks do.
+        if (p.groups * count % size) blocks = smaller(round_up(blocks, size), ceil_div(pixels, 6));
+        const Grid grid = make_grid(p.n * blocks, p.groups * count, size, panels.missing(p.groups));
+        const Share mine = share(p.n * blocks, index / grid.columns, grid.rows);
+        const Share columns = share(p.groups * count, index % grid.columns, grid.columns);
+        for (std::int64_t item = mine.begin; item < mine.end; ++item) {
+          const Share block = share(pixels, item % blocks, blocks);
+          for (std::int64_t column = columns.begin; column < columns.end; ++column) {
+            multiply_block(args, finish, input, packed, item / blocks, column / count, column % count, block, scratch);
+          }
+        }
+      });
 }
 
 template <class T>
 constexpr Kernel rows_entry(const char* name) {
-  Kernel k = kernel_of<T>("pointwise", name, Op::forward, layout_nhwc, 2);
-  k.schema = rows_schema;
-  k.applies = pointwise_applies;
-  k.candidates = rows_candidates<T>;
-  k.cost = rows_cost<T>;
-  k.packing = panels_entry<T>;
-  k.pack = pack_panels<T>;
-  k.workspace_bytes = rows_workspace<T>;
-  k.run = rows_run<T>;
-  return k;
+  return kernel_of<T>(
+      "pointwise", name, Op::forward, layout_nhwc, 2,
+      {rows_schema, pointwise_applies, rows_candidates<T>, rows_cost<T>, rows_workspace<T>, rows_run<T>},
+      {panels_entry<T>, pack_panels<T>});
 }
 
 template <class T>
 constexpr Kernel columns_entry(const char* name) {
-  Kernel k = kernel_of<T>("pointwise", name, Op::forward, layout_nchw, 3);
-  k.schema = no_parameters;
-  k.applies = planes_apply;
-  k.candidates = one_candidate;
-  k.cost = columns_cost<T>;
-  k.workspace_bytes = columns_workspace<T>;
-  k.run = columns_run<T>;
-  return k;
+  return kernel_of<T>(
+      "pointwise", name, Op::forward, layout_nchw, 3,
+      {no_parameters, planes_apply, one_candidate, columns_cost<T>, columns_workspace<T>, columns_run<T>});
 }
 
 template <class T>
 constexpr Kernel outputs_entry(const char* name) {
-  Kernel k = kernel_of<T>("pointwise", name, Op::forward, layout_nchw, 2);
-  k.schema = no_parameters;
-  k.applies = planes_apply;
-  k.candidates = one_candidate;
-  k.cost = outputs_cost<T>;
-  k.packing = panels_entry<T>;
-  k.pack = pack_panels<T>;
-  k.workspace_bytes = outputs_workspace<T>;
-  k.run = outputs_run<T>;
-  return k;
+  return kernel_of<T>(
+      "pointwise", name, Op::forward, layout_nchw, 2,
+      {no_parameters, planes_apply, one_candidate, outputs_cost<T>, outputs_workspace<T>, outputs_run<T>},
+      {panels_entry<T>, pack_panels<T>});
 }
 
 constexpr Kernel kernels[] = {

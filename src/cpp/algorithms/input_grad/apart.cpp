@@ -65,9 +65,7 @@ CONVKIT_INLINE Scratch<T> carve(const ConvProblem& p, Cut& carver) {
 
 template <class T>
 std::int64_t apart_workspace(const ConvProblem& p, const Parameters&, const Machine&, int threads) {
-  Tally carver;
-  carve<T>(p, carver);
-  return team_bytes(carver.used, threads, p.packed ? 0 : panels_bytes<T>(adjoint_filter(p)));
+  return products_workspace<T>(p, [&](auto& cut) { return carve<T>(p, cut); }, threads);
 }
 
 // One panel of channels of dx, and where its pixels go.
@@ -195,21 +193,14 @@ void compute(const ProductContext<T>& c, const Scratch<T>& s, int index, int siz
 
 template <class T>
 void apart_run(const Arguments& args) {
-  run_products<T>(args, [&](Carver& carver) { return carve<T>(*args.problem, carver); }, compute<T>);
+  run_products<T>(args, [&](Carver& cut) { return carve<T>(*args.problem, cut); }, compute<T>);
 }
 
 template <class T>
 constexpr Kernel apart_entry(const char* name) {
-  Kernel k = kernel_of<T>("direct", name, Op::input_grad, layout_nchw | layout_nhwc, 1);
-  k.schema = no_parameters;
-  k.applies = apart_applies;
-  k.candidates = one_candidate;
-  k.cost = apart_cost<T>;
-  k.packing = adjoint_panels_entry<T>;
-  k.pack = pack_adjoint_panels<T>;
-  k.workspace_bytes = apart_workspace<T>;
-  k.run = apart_run<T>;
-  return k;
+  return kernel_of<T>("direct", name, Op::input_grad, layout_nchw | layout_nhwc, 1,
+                      {no_parameters, apart_applies, one_candidate, apart_cost<T>, apart_workspace<T>, apart_run<T>},
+                      {adjoint_panels_entry<T>, pack_adjoint_panels<T>});
 }
 
 constexpr Kernel kernels[] = {

@@ -60,9 +60,7 @@ CONVKIT_INLINE Scratch<T> carve(const ConvProblem& p, Cut& carver) {
 
 template <class T>
 std::int64_t col2im_workspace(const ConvProblem& p, const Parameters&, const Machine&, int threads) {
-  Tally carver;
-  carve<T>(p, carver);
-  return team_bytes(carver.used, threads, p.packed ? 0 : panels_bytes<T>(adjoint_filter(p)));
+  return products_workspace<T>(p, [&](auto& cut) { return carve<T>(p, cut); }, threads);
 }
 
 // The outputs [begin, end) whose tap lies inside dx along an axis.
@@ -140,21 +138,15 @@ void compute(const ProductContext<T>& c, const Scratch<T>& scratch, int index, i
 
 template <class T>
 void col2im_run(const Arguments& args) {
-  run_products<T>(args, [&](Carver& carver) { return carve<T>(*args.problem, carver); }, compute<T>);
+  run_products<T>(args, [&](Carver& cut) { return carve<T>(*args.problem, cut); }, compute<T>);
 }
 
 template <class T>
 constexpr Kernel col2im_entry(const char* name) {
-  Kernel k = kernel_of<T>("col2im", name, Op::input_grad, layout_nchw | layout_nhwc, 1);
-  k.schema = no_parameters;
-  k.applies = col2im_applies;
-  k.candidates = one_candidate;
-  k.cost = col2im_cost<T>;
-  k.packing = adjoint_panels_entry<T>;
-  k.pack = pack_adjoint_panels<T>;
-  k.workspace_bytes = col2im_workspace<T>;
-  k.run = col2im_run<T>;
-  return k;
+  return kernel_of<T>(
+      "col2im", name, Op::input_grad, layout_nchw | layout_nhwc, 1,
+      {no_parameters, col2im_applies, one_candidate, col2im_cost<T>, col2im_workspace<T>, col2im_run<T>},
+      {adjoint_panels_entry<T>, pack_adjoint_panels<T>});
 }
 
 constexpr Kernel kernels[] = {

@@ -238,14 +238,8 @@ void cost(const ConvProblem& p, const Parameters&, const Machine&, int threads, 
 
 template <class T>
 constexpr Kernel entry(const char* name) {
-  Kernel k = kernel_of<T>("depthwise", name, Op::input_grad, layout_nchw, 1);
-  k.schema = no_parameters;
-  k.applies = planes_apply;
-  k.candidates = one_candidate;
-  k.cost = cost<T>;
-  k.workspace_bytes = workspace_bytes<T>;
-  k.run = run<T>;
-  return k;
+  return kernel_of<T>("depthwise", name, Op::input_grad, layout_nchw, 1,
+                      {no_parameters, planes_apply, one_candidate, cost<T>, workspace_bytes<T>, run<T>});
 }
 
 constexpr Kernel kernels[] = {

@@ -177,16 +177,9 @@ void run(const Arguments& args) {
 
 template <class T>
 constexpr Kernel entry(const char* name) {
-  Kernel k = kernel_of<T>("depthwise", name, Op::input_grad, layout_nhwc, 1);
-  k.schema = no_parameters;
-  k.applies = depthwise_phases_applies;
-  k.candidates = one_candidate;
-  k.cost = cost<T>;
-  k.packing = packing<T>;
-  k.pack = pack<T>;
-  k.workspace_bytes = workspace_bytes<T>;
-  k.run = run<T>;
-  return k;
+  return kernel_of<T>("depthwise", name, Op::input_grad, layout_nhwc, 1,
+                      {no_parameters, depthwise_phases_applies, one_candidate, cost<T>, workspace_bytes<T>, run<T>},
+                      {packing<T>, pack<T>});
 }
 
 constexpr Kernel kernels[] = {

@@ -126,9 +126,8 @@ CONVKIT_INLINE Scratch<T> carve(const ConvProblem& p, const Parameters& paramete
 
 template <class T>
 std::int64_t phases_workspace(const ConvProblem& p, const Parameters& parameters, const Machine&, int threads) {
-  Tally carver;
-  carve<T>(p, parameters, carver);
-  return team_bytes(carver.used, threads, p.packed ? 0 : panels_bytes<T>(adjoint_filter(p)));
+  return members_workspace([&](auto& cut) { return carve<T>(p, parameters, cut); }, threads,
+                           p.packed ? 0 : panels_bytes<T>(adjoint_filter(p)));
 }
 
 // dy as the tiles see it: NHWC, in place or in a strip that begins at row `first_row` of one image.
@@ -426,37 +425,22 @@ void compute(const Context<T>& c, const Scratch<T>& s, int index, int size) {
 template <class T>
 void phases_run(const Arguments& args) {
   const ConvProblem& p = *args.problem;
-  Carver sizes{nullptr};
-  carve<T>(p, *args.parameters, sizes);
-  char* const workspace = static_cast<char*>(args.workspace);
-  const T* packed = static_cast<const T*>(args.packed);
-  if (!packed) {
-    T* fresh = reinterpret_cast<T*>(workspace + sizes.used * args.threads);
-    pack_adjoint_panels<T>(p, *args.parameters, args.w, fresh, args.threads);
-    packed = fresh;
-  }
-  const Context<T> context(args, packed);
-  auto member = [&](int index, int size) {
-    Carver carver{workspace + sizes.used * index};
-    const Scratch<T> scratch = carve<T>(p, *args.parameters, carver);
-    zero_run(context.inputs, scratch.zeros);
-    compute(context, scratch, index, size);
-  };
-  team(worthwhile_threads(p, args.threads), member);
+  run_members<T>(
+      args, worthwhile_threads(p, args.threads), pack_adjoint_panels<T>,
+      [&](auto& cut) { return carve<T>(p, *args.parameters, cut); },
+      [&](const T* packed) { return Context<T>(args, packed); },
+      [](const Context<T>& context, const Scratch<T>& scratch, int index, int size) {
+        zero_run(context.inputs, scratch.zeros);
+        compute(context, scratch, index, size);
+      });
 }
 
 template <class T>
 constexpr Kernel phases_entry(const char* name) {
-  Kernel k = kernel_of<T>("direct", name, Op::input_grad, layout_nchw | layout_nhwc, 1);
-  k.schema = phases_schema;
-  k.applies = phases_applies;
-  k.candidates = phases_candidates<T>;
-  k.cost = phases_cost<T>;
-  k.packing = adjoint_panels_entry<T>;
-  k.pack = pack_adjoint_panels<T>;
-  k.workspace_bytes = phases_workspace<T>;
-  k.run = phases_run<T>;
-  return k;
+  return kernel_of<T>(
+      "direct", name, Op::input_grad, layout_nchw | layout_nhwc, 1,
+      {phases_schema, phases_applies, phases_candidates<T>, phases_cost<T>, phases_workspace<T>, phases_run<T>},
+      {adjoint_panels_entry<T>, pack_adjoint_panels<T>});
 }
 
 constexpr Kernel kernels[] = {

@@ -271,9 +271,8 @@ CONVKIT_INLINE Scratch<T> carve(const ConvProblem& p, const Parameters& paramete
 
 template <class T>
 std::int64_t pixels_workspace(const ConvProblem& p, const Parameters& parameters, const Machine&, int threads) {
-  Tally carver;
-  carve<T>(p, parameters, carver);
-  return team_bytes(carver.used, threads, p.packed ? 0 : phase_weights_bytes<T>(p));
+  return members_workspace([&](auto& cut) { return carve<T>(p, parameters, cut); }, threads,
+                           p.packed ? 0 : phase_weights_bytes<T>(p));
 }
 
 // Brings the outputs that a block meets into planes, zeros where there are none.
@@ -460,41 +459,26 @@ void compute_block(const Context<T>& c, const Scratch<T>& s, std::int64_t image,
 template <class T>
 void pixels_run(const Arguments& args) {
   const ConvProblem& p = *args.problem;
-  Carver sizes{nullptr};
-  carve<T>(p, *args.parameters, sizes);
-  char* const workspace = static_cast<char*>(args.workspace);
-  const T* packed = static_cast<const T*>(args.packed);
-  if (!packed) {
-    T* fresh = reinterpret_cast<T*>(workspace + sizes.used * args.threads);
-    pack_phase_weights<T>(p, *args.parameters, args.w, fresh, args.threads);
-    packed = fresh;
-  }
-  const Context<T> context(args, packed);
   const std::int64_t block = args.parameters->value[0], blocks = ceil_div(p.h, block);
-  auto member = [&](int index, int size) {
-    Carver carver{workspace + sizes.used * index};
-    const Scratch<T> scratch = carve<T>(p, *args.parameters, carver);
-    const Share mine = share(p.n * p.groups * blocks, index, size);
-    for (std::int64_t item = mine.begin; item < mine.end; ++item) {
-      const std::int64_t begin = item % blocks * block, group = item / blocks % p.groups;
-      compute_block(context, scratch, item / blocks / p.groups, group, begin, smaller(begin + block, p.h));
-    }
-  };
-  team(worthwhile_threads(p, args.threads), member);
+  run_members<T>(
+      args, worthwhile_threads(p, args.threads), pack_phase_weights<T>,
+      [&](auto& cut) { return carve<T>(p, *args.parameters, cut); },
+      [&](const T* packed) { return Context<T>(args, packed); },
+      [&](const Context<T>& context, const Scratch<T>& scratch, int index, int size) {
+        const Share mine = share(p.n * p.groups * blocks, index, size);
+        for (std::int64_t item = mine.begin; item < mine.end; ++item) {
+          const std::int64_t begin = item % blocks * block, group = item / blocks % p.groups;
+          compute_block(context, scratch, item / blocks / p.groups, group, begin, smaller(begin + block, p.h));
+        }
+      });
 }
 
 template <class T>
 constexpr Kernel pixels_entry(const char* name) {
-  Kernel k = kernel_of<T>("direct", name, Op::input_grad, layout_nchw | layout_nhwc, 1);
-  k.schema = pixels_schema;
-  k.applies = pixels_applies;
-  k.candidates = pixels_candidates<T>;
-  k.cost = pixels_cost<T>;
-  k.packing = phase_weights_entry<T>;
-  k.pack = pack_phase_weights<T>;
-  k.workspace_bytes = pixels_workspace<T>;
-  k.run = pixels_run<T>;
-  return k;
+  return kernel_of<T>(
+      "direct", name, Op::input_grad, layout_nchw | layout_nhwc, 1,
+      {pixels_schema, pixels_applies, pixels_candidates<T>, pixels_cost<T>, pixels_workspace<T>, pixels_run<T>},
+      {phase_weights_entry<T>, pack_phase_weights<T>});
 }
 
 constexpr Kernel kernels[] = {

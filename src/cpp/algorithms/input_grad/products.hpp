@@ -28,26 +28,17 @@ struct ProductContext {
         packed(packed_) {}
 };
 
-// Packs the weights unless they are, and lets every member of a team work with the context and its own scratch, which
-// carve(carver) cuts from the workspace.
+// The kernels that work with it: compute(context, scratch, index, size) on a team.
 template <class T, class Carve, class Work>
-CONVKIT_INLINE void run_products(const Arguments& args, const Carve& carve, const Work& work) {
-  const ConvProblem& p = *args.problem;
-  Carver sizes{nullptr};
-  carve(sizes);
-  char* const workspace = static_cast<char*>(args.workspace);
-  const T* packed = static_cast<const T*>(args.packed);
-  if (!packed) {
-    T* fresh = reinterpret_cast<T*>(workspace + sizes.used * args.threads);
-    pack_adjoint_panels<T>(p, *args.parameters, args.w, fresh, args.threads);
-    packed = fresh;
-  }
-  const ProductContext<T> context(args, packed);
-  auto member = [&](int index, int size) {
-    Carver carver{workspace + sizes.used * index};
-    work(context, carve(carver), index, size);
-  };
-  team(worthwhile_threads(p, args.threads), member);
+CONVKIT_INLINE void run_products(const Arguments& args, const Carve& carve, const Work& compute) {
+  run_members<T>(
+      args, worthwhile_threads(*args.problem, args.threads), pack_adjoint_panels<T>, carve,
+      [&](const T* packed) { return ProductContext<T>(args, packed); }, compute);
+}
+
+template <class T, class Carve>
+CONVKIT_INLINE std::int64_t products_workspace(const ConvProblem& p, const Carve& carve, int threads) {
+  return members_workspace(carve, threads, p.packed ? 0 : panels_bytes<T>(adjoint_filter(p)));
 }
 
 // Bias and residual, as where nothing is added, or nothing yet: the residual may be the pixels themselves.

@@ -407,14 +407,9 @@ void depthwise_cost(const ConvProblem& p, const Parameters& parameters, const Ma
 
 template <class T>
 constexpr Kernel depthwise_entry(const char* name) {
-  Kernel k = kernel_of<T>("depthwise", name, Op::weight_grad, layout_nchw | layout_nhwc, 2);
-  k.schema = depthwise_schema;
-  k.applies = depthwise_applies;
-  k.candidates = depthwise_candidates<T>;
-  k.cost = depthwise_cost<T>;
-  k.workspace_bytes = depthwise_workspace<T>;
-  k.run = depthwise_run<T>;
-  return k;
+  return kernel_of<T>("depthwise", name, Op::weight_grad, layout_nchw | layout_nhwc, 2,
+                      {depthwise_schema, depthwise_applies, depthwise_candidates<T>, depthwise_cost<T>,
+                       depthwise_workspace<T>, depthwise_run<T>});
 }
 
 constexpr Kernel kernels[] = {

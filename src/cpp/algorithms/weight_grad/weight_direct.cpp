@@ -256,14 +256,9 @@ void direct_cost(const ConvProblem& p, const Parameters& parameters, const Machi
 
 template <class T>
 constexpr Kernel direct_entry(const char* name) {
-  Kernel k = kernel_of<T>("direct", name, Op::weight_grad, layout_nchw | layout_nhwc, 1);
-  k.schema = direct_schema;
-  k.applies = direct_applies;
-  k.candidates = direct_candidates<T>;
-  k.cost = direct_cost<T>;
-  k.workspace_bytes = direct_workspace<T>;
-  k.run = direct_run<T>;
-  return k;
+  return kernel_of<T>(
+      "direct", name, Op::weight_grad, layout_nchw | layout_nhwc, 1,
+      {direct_schema, direct_applies, direct_candidates<T>, direct_cost<T>, direct_workspace<T>, direct_run<T>});
 }
 
 constexpr Kernel kernels[] = {

@@ -317,14 +317,9 @@ void pointwise_cost(const ConvProblem& p, const Parameters& parameters, const Ma
 
 template <class T>
 constexpr Kernel pointwise_entry(const char* name) {
-  Kernel k = kernel_of<T>("pointwise", name, Op::weight_grad, layout_nchw | layout_nhwc, 1);
-  k.schema = pointwise_schema;
-  k.applies = pointwise_applies;
-  k.candidates = pointwise_candidates<T>;
-  k.cost = pointwise_cost<T>;
-  k.workspace_bytes = pointwise_workspace<T>;
-  k.run = pointwise_run<T>;
-  return k;
+  return kernel_of<T>("pointwise", name, Op::weight_grad, layout_nchw | layout_nhwc, 1,
+                      {pointwise_schema, pointwise_applies, pointwise_candidates<T>, pointwise_cost<T>,
+                       pointwise_workspace<T>, pointwise_run<T>});
 }
 
 constexpr Kernel kernels[] = {

@@ -359,15 +359,9 @@ struct Entry {
 template <class T, class FY, class FX>
 constexpr Kernel kernel(const char* family, const char* name, float rms_ratio) {
   using E = Entry<T, FY, FX>;
-  Kernel k = kernel_of<T>(family, name, Op::weight_grad, layout_nchw | layout_nhwc, 1);
-  k.error = {false, rms_ratio};
-  k.schema = weight_schema;
-  k.applies = E::applies;
-  k.candidates = E::candidates;
-  k.cost = E::cost;
-  k.workspace_bytes = E::workspace_bytes;
-  k.run = E::run;
-  return k;
+  return kernel_of<T>(family, name, Op::weight_grad, layout_nchw | layout_nhwc, 1,
+                      {weight_schema, E::applies, E::candidates, E::cost, E::workspace_bytes, E::run}, {},
+                      ErrorClass{false, rms_ratio});
 }
 
 constexpr Kernel kernels[] = {
