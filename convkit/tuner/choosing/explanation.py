@@ -38,8 +38,9 @@ _TEXTS = (0, 1, 2, 4, 8)
 class Explanation:
     """What `explain` found. ``str()`` is a table; `choice` can be given to ``conv2d(algorithm=)``."""
 
-    constraints: Constraints
     choice: Choice
+    accuracy: Accuracy
+    workspace_limit: int
     tiers: tuple[tuple[str, str], ...]
     missing: tuple[str, ...]
     rows: tuple[Row, ...]
@@ -55,10 +56,10 @@ class Explanation:
         return self.choice.threads
 
     def _head(self) -> list[str]:
-        limit = bytes_text(self.constraints.workspace_limit)
+        limit = bytes_text(self.workspace_limit)
         lines = [
             f"problem    {self.problem}",
-            f"threads    {self.threads}, accuracy {self.constraints.accuracy}, workspace at most {limit}",
+            f"threads    {self.threads}, accuracy {self.accuracy}, workspace at most {limit}",
             f"choice     {self.choice}",
         ]
         lines += [f"{'tiers' if not i else '':10} {name}: {outcome}" for i, (name, outcome) in enumerate(self.tiers)]
@@ -89,8 +90,8 @@ class Explanation:
         value = {
             "problem": str(self.problem),
             "threads": self.threads,
-            "accuracy": self.constraints.accuracy,
-            "workspace_limit": self.constraints.workspace_limit,
+            "accuracy": self.accuracy,
+            "workspace_limit": self.workspace_limit,
             "choice": {
                 "problem": str(self.problem), "threads": self.threads, **_record(self.choice, (*choice, "epilogue"))
             },
@@ -204,15 +205,14 @@ def explain_problem(
         known = {row.kernel for row in (*ranking.ranked, *ranking.failed)}
         predicted = case.predictions([kernel for kernel in case.task.competitors if kernel.name not in known])
         ties = {row.candidate for row in ranking.ties(constraints)}
-        rows = [
-            *(_judged(row, choice, constraints, _loss(row, row.candidate in ties, choice)) for row in ranking.ranked),
-            *ranking.failed,
-            *(
-                _judged(row, choice, constraints, "not measured" if known else "predicted slower")
-                for row in predicted.ranked
-            ),
-        ]
-        return Explanation(constraints, choice, tuple(_tier_lines(case, choice)), ranking.missing, tuple(rows))
+        rows = [_judged(row, choice, constraints, _loss(row, row.candidate in ties, choice)) for row in ranking.ranked]
+        rows += ranking.failed
+        for row in predicted.ranked:
+            if known:  # predictions are no scale for what is known better
+                row = row._replace(ratio=math.inf, low=math.inf, high=math.inf)
+            rows.append(_judged(row, choice, constraints, "not measured" if known else "predicted slower"))
+        _, bound, limit = constraints
+        return Explanation(choice, bound, limit, tuple(_tier_lines(case, choice)), ranking.missing, tuple(rows))
 
 
 def _tier_lines(case: Case, choice: Choice) -> Iterator[tuple[str, str]]:
