@@ -266,7 +266,7 @@ def test_a_full_disk_behind_standard_output(words: tuple[str, ...]) -> None:
 @pytest.mark.usefixtures("measured")
 def test_a_page_is_tried_before_anything_is_computed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("matplotlib", reason="the page needs it")
-    monkeypatch.setattr("convkit.tuner.report.page.summarise", lambda **_: pytest.fail("it began"))
+    monkeypatch.setattr("convkit.report.summary.summarise", lambda **_: pytest.fail("it began"))
     for target, why in ((tmp_path / "missing" / "page.html", "No such file"), (tmp_path, "Is a directory")):
         assert f"{target}: {why}" in failed("report", "--html", str(target))
 

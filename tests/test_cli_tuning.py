@@ -15,7 +15,7 @@ from convkit.problem import Problem
 from convkit.tuner import choose, tune_problem
 from convkit.tuner.choosing.selector import selector
 from convkit.tuner.evidence.database import Database
-from convkit.tuner.report.page import missed_problems
+from convkit.report.summary import missed_problems
 
 PROBLEM = Problem(n=1, c=4, h=8, w=8, o=4, kh=3, kw=3)
 

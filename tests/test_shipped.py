@@ -16,7 +16,7 @@ from convkit.tuner.evidence.database import Database
 from convkit.tuner.evidence.shipped import DIRECTORY, ShippedTier, file_name, write
 from convkit.tuner.inventory import Inventory
 from convkit.tuner.machine import Context, MachineClass
-from convkit.tuner.report.page import measured_cases
+from convkit.report.summary import measured_cases
 
 PROBLEM = Problem(n=1, c=8, h=16, w=16, o=8, kh=3, kw=3)
 CORE = StandInCore(gemm={"seconds": 2e-3}, other={"seconds": 1e-3})

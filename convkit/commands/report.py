@@ -46,7 +46,7 @@ def report(
     With --network, a table of its layers: the time of every family that was measured and the selector's choice. With
     --against, how far two tunings agree: about these layers, or about all that both have measured.
     """
-    from convkit.tuner.report.page import summarise
+    from convkit.report.summary import summarise
 
     if not network:
         arguments.refuse_idle(context, ("batch", "threads", "layout"), "they vary the layers of a --network")
@@ -105,7 +105,7 @@ def _measured(table: Network, batch: int, layout: str, threads: int) -> Layers:
 
 
 def _network(measured: Measured, json: bool) -> dict[str, Any]:
-    from convkit.tuner.report.comparison import layer_times, static_table
+    from convkit.report.comparison import layer_times, static_table
 
     title, count, threads, layers = measured
     times = layer_times(layers, threads)
@@ -129,7 +129,7 @@ def _comparable(against: Path) -> Path:
 def _agreement(
     ours: Path, theirs: Path, only: list[tuple[Problem, int]] | None, watch: Watch, json: bool
 ) -> dict[str, Any]:
-    from convkit.tuner.report.comparison import agreement
+    from convkit.report.comparison import agreement
 
     found = agreement(ours, theirs, only=only, each=watch.each)
     if not found.problems:

@@ -175,7 +175,7 @@ def _write_the_rest() -> None:
 
 def _listed(stale: bool, from_misses: Path | None) -> list[Job]:
     """Problems that the database or a log names, with their team sizes."""
-    from convkit.tuner.report.page import measured_cases, missed_problems, stale_cases
+    from convkit.report.summary import measured_cases, missed_problems, stale_cases
 
     cases = stale_cases(measured_cases()) if stale else []
     found = [(case.task.problem, case.task.threads) for case in cases]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from convkit.pictures.tuning import figures
 from convkit.tuner.choosing.selector import Selector, selector
-from convkit.tuner.report.page import Summary, summarise
+from convkit.report.summary import Summary, summarise
 
 __all__ = ["write"]
 

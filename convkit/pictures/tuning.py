@@ -15,7 +15,7 @@ from convkit.pictures.style import FAMILIES
 from convkit.problem import Problem
 from convkit.tuner.choosing.selector import Case
 from convkit.tuner.measuring.online import online
-from convkit.tuner.report.regret import Regret
+from convkit.report.regret import Regret
 
 __all__ = ["figures"]
 

@@ -11,7 +11,7 @@ from convkit.tables import aligned
 from convkit.tuner.choosing.selector import Case, Selector, selector
 from convkit.tuner.evidence.tiers import UserTier
 from convkit.tuner.inventory import Candidate
-from convkit.tuner.report.page import Each, measured_cases, unwatched
+from convkit.report.summary import Each, measured_cases, unwatched
 
 
 @dataclass(frozen=True, slots=True)

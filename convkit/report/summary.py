@@ -10,7 +10,7 @@ from typing import Protocol, TypeVar
 
 from convkit.problem import Problem
 from convkit.tuner.choosing.selector import Case, Selector, selector
-from convkit.tuner.report.regret import Regret, regrets, summary
+from convkit.report.regret import Regret, regrets, summary
 
 T = TypeVar("T")
 
