@@ -42,8 +42,8 @@ def layer_times(
         for row in allowed:
             families.setdefault(row.candidate.kernel.family, row.ratio * scale)
         choice = case.choose()
-        chosen = next(row for row in allowed if row.candidate == choice.candidate)
-        found.append(LayerTimes(name, count, families, choice.family, chosen.ratio * scale))
+        seconds = (row.ratio * scale for row in allowed if row.candidate == choice.candidate)
+        found.append(LayerTimes(name, count, families, choice.family, next(seconds, choice.seconds)))
     return found
 
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, get_args
 
 from convkit import _core
 from convkit.problem import Problem
-from convkit.tuner.choosing.selector import MEASURED_TIERS, Case, Choice, selector
+from convkit.tuner.choosing.selector import Case, Choice, selector
 from convkit.tuner.inventory import Constraints, parse_accuracy
 from convkit.tuner.measuring.nested import discount
 from convkit.tuner.process import Slot, narrate, planning, reload
@@ -209,7 +209,7 @@ def chooser(
         turn = _explore(case, constraints)
         if turn is not None:
             return *turn, strict
-    if mode == "require" and free and choice.tier not in MEASURED_TIERS:
+    if mode == "require" and free and not any(answer.ranking.ties(constraints) for answer in case.answers):
         raise NotMeasuredError(f"mode is require and no database knows {case.task}; run convkit tune")
     narrate(1, lambda: f"{case.task}: {choice} ({mode})")
     narrate(2, lambda: _explained(choice))

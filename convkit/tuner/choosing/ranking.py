@@ -45,6 +45,8 @@ class Row(NamedTuple):
         Known only from an older revision of the kernel.
     doubtful : bool
         Known only from a contended session, or from one that was bound to CPUs in another way.
+    samples : int
+        What its figures stand on.
     verdict : str
         In an explanation "chosen", or why it was not.
     """
@@ -61,6 +63,7 @@ class Row(NamedTuple):
     default: bool = True
     outdated: bool = False
     doubtful: bool = False
+    samples: int = 0
     verdict: str = ""
 
     @property
@@ -268,6 +271,7 @@ def _pool(candidate: Candidate, found: list[_Measured], scales: _Scales, task: T
         candidate, newest.trial.status, scales.seconds(newest, ratio), ratio, median(lows), median(highs),
         max((m.trial.error for m in best if m.trial.error is not None), default=None), newest.trial.workspace,
         newest.epilogue, candidate == task.default(candidate.kernel), least[0], least[1] or least[2],
+        sum(m.trial.n for m in best),
     )  # fmt: skip
 
 

@@ -15,8 +15,10 @@ from convkit.tuner.inventory import Candidate, Constraints, Inventory, Kernel, T
 from convkit.tuner.machine import Context, context, machine_class
 from convkit.tuner.process import Slot, planning
 
-MEASURED_TIERS = ("user", "site", "shipped")
 _MOST_CASES = 256
+# Fewer samples than these come from screening alone; with them, a candidate must be this much better than its rival.
+_FEW = 3
+_CLEARLY = 1.05
 
 
 class UnsupportedAlgorithmError(ValueError):
@@ -81,6 +83,11 @@ class TierAnswer(NamedTuple):
     tier: str
     ranking: Ranking
     outcome: str
+
+    @property
+    def is_thin(self) -> bool:
+        """Its best candidate was measured, but hardly more than screened."""
+        return any(row.measured and row.samples < _FEW for row in self.ranking.ranked[:1])
 
 
 class Case:
@@ -159,8 +166,16 @@ class Case:
     @cached_property
     def lessons(self) -> dict[str, Lesson]:
         """What the measurements of this problem tell its neighbours."""
-        measured = self.measured
-        return {} if measured is None else lessons(self.task, measured.ranking, self._selector.constants)
+        # A race that had no time for most kernels is no neighbour: who takes part would be who was tried.
+        solid = (a.ranking for a in self.answers if a.ranking.ranked and not a.is_thin and not self._is_partial(a))
+        ranking = next(solid, None)
+        return {} if ranking is None else lessons(self.task, ranking, self._selector.constants)
+
+    def _is_partial(self, answer: TierAnswer) -> bool:
+        """Over a third of the kernels were never tried; what is shipped leaves out what nobody would choose."""
+        known = {row.kernel for row in (*answer.ranking.ranked, *answer.ranking.failed)}
+        unknown = sum(kernel.name not in known for kernel in self.task.competitors)
+        return answer.tier != "shipped" and 3 * unknown > len(self.task.competitors)
 
     def estimates(self) -> Ranking:
         """What the neighbours suggest for the kernels that they know."""
@@ -206,20 +221,40 @@ class Case:
         self, answers: Iterable[TierAnswer], constraints: Constraints, kernels: Sequence[Kernel] | None = None
     ) -> Choice:
         last: Sequence[Row] = ()
-        for tier, ranking, _ in answers:
-            ties = ranking.ties(constraints, kernels)
-            if ties:
-                return self._choice(tier, ranking, ties[0])
-            last = ranking.ranked
+        thin: tuple[TierAnswer, Row] | None = None
+        for answer in answers:
+            ties = answer.ranking.ties(constraints, kernels)
+            if not ties:
+                last = answer.ranking.ranked
+            elif thin:
+                return self._choice(*self._competition(*thin, answer, ties[0], constraints))
+            elif answer.is_thin:
+                thin = answer, ties[0]
+            else:
+                return self._choice(answer, ties[0])
+        if thin:
+            return self._choice(*thin)
         reasons = [f"{r.kernel}: {constraints.refusal(r.candidate, r.workspace, r.error)}" for r in last]
         why = "; ".join(reasons) or "no kernel takes it"
         raise UnsupportedAlgorithmError(f"no kernel satisfies this call for {self.task.problem} ({why})")
 
-    def _choice(self, tier: str, ranking: Ranking, row: Row) -> Choice:
+    @staticmethod
+    def _competition(
+        thin: TierAnswer, best: Row, other: TierAnswer, rival: Row, constraints: Constraints
+    ) -> tuple[TierAnswer, Row]:
+        """The better of what thin evidence prefers and what the next tier would choose without it."""
+        if any(row.candidate == rival.candidate for row in thin.ranking.failed):
+            return thin, best
+        known = next((row for row in thin.ranking.allowed(constraints) if row.candidate == rival.candidate), None)
+        if known:
+            return thin, best if _CLEARLY * best.ratio < known.ratio else known
+        return (thin, best) if best.seconds < rival.seconds else (other, rival)
+
+    def _choice(self, answer: TierAnswer, row: Row) -> Choice:
         epilogue = "" if row.epilogue == self.task.problem.epilogue_text else row.epilogue
         return Choice(
-            self.task.problem, self.task.threads, row.candidate, tier, row.seconds, row.measured,
-            row.error if row.measured else None, row.workspace, not ranking.complete, epilogue,
+            self.task.problem, self.task.threads, row.candidate, answer.tier, row.seconds, row.measured,
+            row.error if row.measured else None, row.workspace, not answer.ranking.complete, epilogue,
         )  # fmt: skip
 
     def _given(self, choice: Choice) -> Choice:

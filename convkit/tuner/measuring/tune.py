@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from convkit.problem import Problem
-from convkit.tuner.choosing.selector import Case, Choice, Selector, selector
+from convkit.tuner.choosing.selector import Case, Choice, Selector, UnsupportedAlgorithmError, selector
 from convkit.tuner.evidence.records import Session, Trial
 from convkit.tuner.evidence.tiers import COMMAND_WAIT
 from convkit.tuner.inventory import Candidate
@@ -131,22 +132,27 @@ class Tuner:
 
 
 def entrants(case: Case) -> list[Candidate]:
-    """Candidates in the order of screening: defaults, the fastest prediction first, then the other sets.
+    """Candidates in the order of screening: what calls run now, defaults, the fastest prediction first, then other sets.
 
-    Where the user's tier knows some kernels already, only the others run, against the best of the known.
+    However short the budget, what calls would run without it is measured: the outcome cannot be slower but by accident.
+    Where the user's tier knows some kernels already, only the others run beside, against the best of the known.
     """
     kernels, known = case.task.competitors, case.own
     first: list[Candidate] = []
     if known.ranked and known.missing:
         first = [row.candidate for row in known.ranked if not row.doubtful and not row.outdated][:2]
         kernels = [kernel for kernel in kernels if kernel.name in known.missing]
+    first += [candidate for candidate in _incumbents(case) if candidate.kernel in kernels]
     defaults = [row.candidate for row in case.predictions(kernels).ranked]
-    # However short the budget, there is a direct summation: for strict calls, and as an anchor that sessions share.
-    direct = next((place for place, candidate in enumerate(defaults) if candidate.kernel.direct), 0)
-    if direct > 1:
-        defaults.insert(1, defaults.pop(direct))
     others = [other for default in defaults for other in _spread(case.task.parameter_sets(default.kernel))]
     return list(dict.fromkeys(first + defaults + others))
+
+
+def _incumbents(case: Case) -> Iterator[Candidate]:
+    """What calls run now: those that ask for nothing, those for direct summation, and those for speed alone."""
+    for accuracy in (None, "strict", "fast"):
+        with contextlib.suppress(UnsupportedAlgorithmError):
+            yield case.choose(case.task.constraints(accuracy)).candidate
 
 
 def default_budget(case: Case) -> float:
