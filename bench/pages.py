@@ -382,8 +382,8 @@ def main() -> None:
     for results in measured:
         for report in (results.forward, results.best_of, results.training, results.kernels):
             for row in report.rows:
-                if row.disturbed:
-                    print(f"disturbed: {row.network} {row.layer}, {row.contestant}, {threads_text(row.threads)}: "
+                if row.doubtful:
+                    print(f"doubtful: {row.network} {row.layer}, {row.contestant}, {threads_text(row.threads)}: "
                           f"{row.cpu_per_wall:.1f} CPUs, {results.machine}")  # fmt: skip
         folder = PICTURES / results.folder.name
         folder.mkdir(parents=True, exist_ok=True)

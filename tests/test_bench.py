@@ -315,7 +315,7 @@ def test_samples_that_were_interrupted_make_a_row_doubtful(monkeypatch: pytest.M
     for contestant, timing in zip(entered, in_turns(entered, heat.exact, seconds=0.0), strict=True):
         row = report.add(heat.layer, 1, contestant, timing)
         assert row.busy == "somebody else"
-        assert row.disturbed == (contestant.name != "NumPy im2col")
+        assert row.doubtful == (contestant.name != "NumPy im2col")
 
 
 def test_teams_get_cores_before_siblings(tmp_path: Path) -> None:
@@ -374,8 +374,8 @@ assert os.sched_getaffinity(0) == before
 def test_a_busy_machine_shows() -> None:
     fields = (PROBLEM.replace(n=64), 2, "convkit NCHW", "f32_direct__avx2", (), 2e-3, 2e-3, 5)
     row = Row("net", "layer", 1, str(fields[0]), *fields[1:], 2.0, 0.0, 0.0, 0.0)  # type: ignore[arg-type]
-    assert not row.disturbed
-    assert replace(row, cpu_per_wall=1.1).disturbed
-    assert not replace(row, cpu_per_wall=1.1, threads=1).disturbed
-    assert not replace(row, cpu_per_wall=1.1, median=1e-4).disturbed
-    assert not replace(row, cpu_per_wall=1.1, contestant="ncnn").disturbed
+    assert not row.doubtful
+    assert replace(row, cpu_per_wall=1.1).doubtful
+    assert not replace(row, cpu_per_wall=1.1, threads=1).doubtful
+    assert not replace(row, cpu_per_wall=1.1, median=1e-4).doubtful
+    assert not replace(row, cpu_per_wall=1.1, contestant="ncnn").doubtful

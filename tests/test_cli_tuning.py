@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 from pathlib import Path
 
 import pytest
-from test_cli import run
+from stand_ins import selector_over
+from test_cli import PROBLEMS as SHAPES
+from test_cli import run, shapes
 from test_database import filled, held
 from test_modes import CONVOLVE
 from test_modes import run as run_code
+from test_selector import CORE, memory_of, session, trial
+from test_selector import PROBLEM as MADE_UP
 
+from convkit.commands.tune import Job, Tally, _judge
 from convkit.problem import Problem
+from convkit.report.summary import missed_problems
 from convkit.tuner import choose, tune_problem
 from convkit.tuner.choosing.selector import selector
 from convkit.tuner.evidence.database import Database
-from convkit.report.summary import missed_problems
+
+__all__ = ["shapes"]
 
 PROBLEM = Problem(n=1, c=4, h=8, w=8, o=4, kh=3, kw=3)
 
@@ -86,3 +95,51 @@ def test_tune_with_dask(database: Path, tmp_path: Path) -> None:
                    cluster.scheduler_address)  # fmt: skip
     assert "1 sessions" in told
     assert os.path.exists(database)
+
+
+@pytest.mark.usefixtures("database")
+def test_tune_says_what_it_was_worth(shapes: Path) -> None:
+    told = run("tune", "--shapes", str(shapes), "--threads", "1", "--budget", "200ms")
+    assert re.search(r"against what ran before, by samples taken in turns: \d+\.\d\d\d times as fast, \d of \d", told)
+
+
+@pytest.mark.parametrize(
+    ("samples", "contended", "doubt"),
+    [(9, False, None), (2, False, "a first look only"), (9, True, "the machine was busy")],
+)
+def test_what_is_in_doubt_is_told_with_its_reason(samples: int, contended: bool, doubt: str | None) -> None:
+    own = session(1, contended=contended)
+    rows = [(own, trial(own, "gemm", 1.0, n=samples)), (own, trial(own, "winograd", 3.0, n=samples))]
+    before, after = selector_over(CORE).on(MADE_UP, 1), selector_over(CORE, memory_of(*rows)).on(MADE_UP, 1)
+    tally, job = Tally(), Job("made up", MADE_UP, 1)
+    _judge(tally, job, after, before.choose(), after.choose(), before.model_choice())
+    assert tally.faster == pytest.approx(3.0)
+    assert tally.slower == pytest.approx(3.0)
+    assert doubt in tally.noisy[job] if doubt else tally.noisy == {}
+
+
+@pytest.mark.usefixtures("database")
+def test_gains_and_doubts_are_those_of_the_measurements() -> None:
+    job, other = Job("one", Problem.parse(SHAPES[0]), 1), Job("two", Problem.parse(SHAPES[0]), 1)
+    tally = Tally(measured=2, gains={job: (3.0, 2.0), other: (1.0, 2.0)}, noisy={job: "made up"})
+    assert tally.faster == 1.0
+    assert "1.000 times as fast, 1 of 2 problems faster" in tally.text()
+    assert tally.text().splitlines()[-1] == "  one, 1 thread: made up"
+    assert json.loads(tally.to_json())["noisy"] == {"one, 1 thread": "made up"}
+    assert Tally().faster is None
+
+
+@pytest.mark.usefixtures("database")
+def test_tune_refuses_a_budget_that_is_too_short(shapes: Path) -> None:
+    told = run("tune", "--shapes", str(shapes), "--threads", "1", "--budget", "90ms", code=2)
+    assert "it must be at least 0.1 s, 0.05 s a problem" in " ".join(told.replace("│", " ").split())
+
+
+@pytest.mark.usefixtures("database")
+def test_a_problem_whose_candidates_all_fail_has_failed(shapes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from convkit.tuner.measuring.workbench import Workbench
+
+    monkeypatch.setattr(Workbench, "tolerance", lambda self, candidate: -1.0)
+    told = run("tune", "--shapes", str(shapes), "--threads", "1", "--budget", "1s", code=1)
+    assert "0 measured, 0 reused, 2 failed" in told
+    assert ": wrong: RMS error" in told

@@ -176,6 +176,38 @@ def test_prune_and_freeze(tmp_path: Path) -> None:
     assert database.counts()["trials"] == 3
 
 
+def test_a_frozen_file_is_frozen_for_root_too(tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
+    database = filled(tmp_path / "trials")
+    frozen = Database(tmp_path / "frozen")
+    database.freeze(frozen.path)
+    frozen.path.chmod(0o666 & ~0o002)
+    before = frozen.path.read_bytes()
+    attempts = (
+        lambda: frozen.append(make_session(9), [make_trial(make_session(9))]),
+        lambda: frozen.merge(database.path),
+        lambda: frozen.prune(lambda session, trial: True),
+    )
+    for attempt in attempts:
+        with pytest.raises(DatabaseError, match="is frozen") as refused:
+            attempt()
+        assert refused.value.cause == "frozen"
+    # Programs that know nothing of convkit are refused by SQLite itself.
+    with contextlib.closing(sqlite3.connect(frozen.path)) as connection:
+        assert connection.execute("SELECT count(*) FROM trial").fetchone() == (6,)
+        with pytest.raises(sqlite3.OperationalError, match="readonly"):
+            connection.execute("DELETE FROM trial")
+    assert ask(frozen.path)[0] == 6
+    record(frozen.path)
+    assert [entry.name for entry in tmp_path.iterdir() if "damaged" in entry.name] == []
+    (line,) = [entry.getMessage() for entry in log.records]
+    assert "is frozen: nothing is ever written to it; set CONVKIT_DB to another path" in line
+    assert frozen.path.read_bytes() == before
+    assert frozen.verify() == []
+    thawed = Database(tmp_path / "thawed")
+    thawed.merge(frozen.path)
+    assert thawed.counts() == database.counts()
+
+
 def ask(path: Path, *, exact: bool = True) -> tuple[int, str]:
     """How many trials a tier finds in a file, and what it says of it."""
     tier = FileTier("user", str(path), exact=exact)

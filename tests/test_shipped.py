@@ -12,11 +12,11 @@ from stand_ins import MACHINE, StandInCore, context_of, selector_over
 from test_database import make_session, make_trial
 
 from convkit.problem import Problem
+from convkit.report.summary import measured_cases
 from convkit.tuner.evidence.database import Database
 from convkit.tuner.evidence.shipped import DIRECTORY, ShippedTier, file_name, write
 from convkit.tuner.inventory import Inventory
 from convkit.tuner.machine import Context, MachineClass
-from convkit.report.summary import measured_cases
 
 PROBLEM = Problem(n=1, c=8, h=16, w=16, o=8, kh=3, kw=3)
 CORE = StandInCore(gemm={"seconds": 2e-3}, other={"seconds": 1e-3})

@@ -98,7 +98,7 @@ def teams(text: str, *, elsewhere: bool = False) -> tuple[int, ...]:
     return found
 
 
-def duration(text: str, option: str | None = None, least: float = 0.0) -> float:
+def duration(text: str, option: str | None = None, least: float = 0.0, why: str = "") -> float:
     """Seconds of "30s", "10m", "1.5h", "250ms" or plain "30"."""
     from convkit.tuner.modes import parse_budget
 
@@ -107,7 +107,7 @@ def duration(text: str, option: str | None = None, least: float = 0.0) -> float:
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint=_quoted(option)) from None
     if not least <= seconds <= 1e9:
-        limits = f"at least {least:g} s" if seconds < least else "less than 30 years"
+        limits = f"at least {least:g} s{why}" if seconds < least else "less than 30 years"
         raise typer.BadParameter(f"{text!r}: it must be {limits}", param_hint=_quoted(option))
     return seconds
 

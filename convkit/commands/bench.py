@@ -96,9 +96,9 @@ def bench(
             for team in report.teams():
                 if rows := report.select(title, team):
                     told.print(_TABLES[table](report, title, team, rows))
-        if disturbed := sum(row.disturbed for row in report.rows):
+        if doubtful := sum(row.doubtful for row in report.rows):
             told.print(
-                f"{disturbed} of convkit's rows were measured while the machine was busy with something else: their "
+                f"{doubtful} of convkit's rows were measured while the machine was busy with something else: their "
                 "figures are worth little",
                 style="yellow",
                 highlight=False,

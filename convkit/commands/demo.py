@@ -86,10 +86,10 @@ def demo(
         console.print(f"Tuning: {tally.text()}. Run it again: nothing will be tuned.", highlight=False)
     else:
         console.print("Every choice came from the database; nothing was tuned.", highlight=False)
-    if disturbed := [row for row in report.rows if row.disturbed]:
-        why = next((row.busy for row in disturbed if row.busy), "convkit's threads did not get the CPUs")
+    if doubtful := [row for row in report.rows if row.doubtful]:
+        why = next((row.busy for row in doubtful if row.busy), "convkit's threads did not get the CPUs")
         console.print(
-            f"The machine was busy with something else while {len(disturbed)} of {len(report.rows) // 2} layers were "
+            f"The machine was busy with something else while {len(doubtful)} of {len(report.rows) // 2} layers were "
             f"timed ({why}): their figures are worth little.",
             style="yellow",
             highlight=False,
@@ -165,7 +165,7 @@ def _table(report: Report, team: int) -> Table:
         table.add_row(
             layer,
             ours.kernel,
-            f"{'~ ' if ours.disturbed else ''}{1e3 * ours.median:.2f}",
+            f"{'~ ' if ours.doubtful else ''}{1e3 * ours.median:.2f}",
             f"{ours.rate / 1e9:.0f}",
             f"{100 * ours.rate / peak:.0f}",
             f"{1e3 * theirs.median:.2f}",

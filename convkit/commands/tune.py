@@ -25,12 +25,14 @@ from convkit.tables import threads_text, time_text
 
 if TYPE_CHECKING:
     from convkit.tuner import Choice
+    from convkit.tuner.choosing.selector import Case
 
 __all__ = ["CALLS", "Job", "Tally", "tune", "tune_all"]
 
 CALLS = ("forward", "input", "weight")
-# Less than a few samples long is no measurement.
-_LEAST = 1e-2
+# Seconds: less than a few samples are no measurement, and every problem gets some of them.
+_LEAST = 0.01
+_SHARE = 0.05
 
 
 @dataclass(frozen=True)
@@ -52,19 +54,28 @@ class Tally:
     pending: int = 0
     again: int = 0
     regrets: list[float] = field(default_factory=list)
+    gains: dict[Job, tuple[float, float]] = field(default_factory=dict)
+    noisy: dict[Job, str] = field(default_factory=dict)
 
     @property
     def slower(self) -> float | None:
         """How many times slower the cost model's choices are on average; None where nothing tells."""
         return math.exp(sum(map(math.log, self.regrets)) / len(self.regrets)) if self.regrets else None
 
+    @property
+    def faster(self) -> float | None:
+        """How many times faster one run of every measured problem is than it was before; None where nothing tells."""
+        before, after = (sum(times) for times in zip(*self.gains.values(), strict=True)) if self.gains else (0.0, 0.0)
+        return before / after if after else None
+
     def to_json(self) -> str:
         """One line of JSON."""
         counts = {name: getattr(self, name) for name in ("measured", "reused", "failed", "pending", "again")}
-        return dumps({**counts, "cost_model_slower": self.slower})
+        noisy = {_named(job): why for job, why in self.noisy.items()}
+        return dumps({**counts, "faster": self.faster, "cost_model_slower": self.slower, "noisy": noisy})
 
     def text(self) -> str:
-        """One line."""
+        """A line of counts, what it was worth, and what is still in doubt."""
         parts = [f"{self.measured} measured", f"{self.reused} reused", f"{self.failed} failed"]
         if self.again:
             parts.append(f"{self.again} of them twice, on a busy machine")
@@ -72,7 +83,17 @@ class Tally:
             parts.append(f"{self.pending} not reached")
         if self.slower is not None:
             parts.append(f"the cost model alone would be {100 * (self.slower - 1):.1f} % slower")
-        return ", ".join(parts)
+        lines = [", ".join(parts)]
+        if self.faster is not None:
+            better = sum(before > after for before, after in self.gains.values())
+            lines.append(
+                f"against what ran before, by samples taken in turns: {self.faster:.3f} times as fast, "
+                f"{better} of {len(self.gains)} problems faster"
+            )
+        if self.noisy:
+            lines.append("in doubt; convkit tune --stale on an idle machine, with more time, settles it:")
+            lines += [f"  {_named(job)}: {why}" for job, why in self.noisy.items()]
+        return "\n".join(lines)
 
 
 def tune(
@@ -132,7 +153,7 @@ def tune(
     jobs += _listed(stale, from_misses)
     jobs = _share(list(dict.fromkeys(jobs)), shard)
     each = arguments.duration(per_shape, "--per-shape", _LEAST) if per_shape else None
-    whole = arguments.duration(budget, "--budget", _LEAST) if budget else None
+    whole = _whole(budget, jobs, not resume)
     if jobs:
         _try_database()
     if dask:
@@ -148,6 +169,16 @@ def tune(
         raise typer.Exit(130)
     if tally.failed and not tally.measured and not tally.reused:
         raise typer.Exit(1)
+
+
+def _whole(budget: str, jobs: Sequence[Job], again: bool) -> float | None:
+    """Seconds of --budget, enough for every job that is to be measured."""
+    if not budget:
+        return None
+    from convkit.tuner import is_complete
+
+    count = sum(again or not is_complete(job.problem, job.threads) for job in jobs)
+    return arguments.duration(budget, "--budget", _SHARE * max(count, 1), f", {_SHARE:g} s a problem")
 
 
 def _try_database() -> None:
@@ -246,7 +277,7 @@ def tune_all(
 
     tally = Tally()
     waiting = deque(jobs)
-    disturbed: set[Job] = set()
+    busy: set[Job] = set()
     patient = budget is None and each is None and not any_answer
 
     def told(job: Job, outcome: str, **facts: object) -> None:
@@ -259,20 +290,20 @@ def tune_all(
         try:
             while waiting:
                 job = waiting.popleft()
-                choice = tuner.choose(job.problem, job.threads)
-                known = tuner.is_complete(job.problem, job.threads) or (any_answer and choice.tier == "user")
-                if known and not again:
-                    tally.reused += 1
-                    source = "database"
-                else:
-                    predicted = selector().on(job.problem, job.threads).model_choice()
+                case = selector().on(job.problem, job.threads)
+                before = choice = case.choose()
+                source = "database"
+                if again or not (tuner.is_complete(job.problem, job.threads) or (any_answer and case.own.ranked)):
                     share = each
                     if deadline is not None:
-                        left = max(0.05, (deadline - time.monotonic()) / (len(waiting) + 1))
+                        left = max(_SHARE, (deadline - time.monotonic()) / (len(waiting) + 1))
                         share = left if each is None else min(each, left)
-
+                    predicted = case.model_choice()
                     try:
                         choice = tuner.tune_problem(job.problem, job.threads, budget=share, progress=watch.within)
+                        case = selector().on(job.problem, job.threads)
+                        if case.own.failed and not case.own.ranked:
+                            raise ValueError("; ".join(f"{row.kernel}: {row.verdict}" for row in case.own.failed))
                     except (ValueError, MemoryError) as error:
                         tally.failed += 1
                         watch.tell(Text.assemble(("failed", "red"), f"    {_named(job)}: {error}"))
@@ -280,17 +311,19 @@ def tune_all(
                         watch.advance()
                         continue
                     source = "measured"
-                    if job in disturbed:
+                    if job in busy:
                         tally.again += 1
                     else:
                         tally.measured += 1
-                    if patient and job not in disturbed and not tuner.is_complete(job.problem, job.threads):
+                    if patient and job not in busy and not tuner.is_complete(job.problem, job.threads):
                         source = "busy"
-                        disturbed.add(job)
+                        busy.add(job)
                         waiting.append(job)
-                        watch.expect(len(jobs) + len(disturbed))
+                        watch.expect(len(jobs) + len(busy))
                     else:
-                        tally.regrets.extend(_regret(job, predicted, choice))
+                        _judge(tally, job, case, before, choice, predicted)
+                else:
+                    tally.reused += 1
                 line = f"  {_named(job)}: {choice.kernel} {time_text(choice.seconds)}"
                 watch.tell(Text.assemble((f"{source:8}", "green"), line))
                 told(job, source, kernel=choice.kernel, parameters=choice.parameters, seconds=choice.seconds)
@@ -301,17 +334,24 @@ def tune_all(
     return tally
 
 
+def _judge(tally: Tally, job: Job, case: Case, before: Choice, choice: Choice, predicted: Choice) -> None:
+    """Compare the choice with what ran before and with the cost model's, and say why it may not be the last word."""
+    times = {row.candidate: row.ratio for row in case.own.ranked}
+    if choice.candidate in times:
+        if predicted.candidate in times:
+            tally.regrets.append(max(1.0, times[predicted.candidate] / times[choice.candidate]))
+        if before.candidate in times:
+            old = choice.seconds * times[before.candidate] / times[choice.candidate]
+            tally.gains[job] = old, choice.seconds
+    chosen = next((row for row in case.own.ranked if row.candidate == choice.candidate), None)
+    if chosen is None or chosen.samples < 3:
+        tally.noisy[job] = "there was time for a first look only"
+    elif chosen.doubtful:
+        tally.noisy[job] = "the machine was busy with something else"
+
+
 def _named(job: Job) -> str:
     return f"{job.label}, {threads_text(job.threads)}"
-
-
-def _regret(job: Job, predicted: Choice, choice: Choice) -> Iterable[float]:
-    """How many times slower the cost model's choice was measured to be; nothing if it was not measured."""
-    from convkit import tuner
-
-    for row in tuner.explain_problem(job.problem, threads=job.threads).rows:
-        if row.measured and row.status != "failed" and row.candidate == predicted.candidate:
-            yield max(1.0, row.seconds / choice.seconds)
 
 
 def _variants(problem: Problem, layout: str, dtype: str, op: str, weights: str, activation: str) -> Iterable[Problem]:

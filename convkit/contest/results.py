@@ -73,7 +73,7 @@ class Row:
         return self.flops / self.median
 
     @property
-    def disturbed(self) -> bool:
+    def doubtful(self) -> bool:
         """True where convkit's samples were interrupted, or got less CPU time than its threads could use.
 
         The latter does not count for short calls: they may be too small for the whole team.

@@ -6,8 +6,8 @@ from html import escape
 from pathlib import Path
 
 from convkit.pictures.tuning import figures
-from convkit.tuner.choosing.selector import Selector, selector
 from convkit.report.summary import Summary, summarise
+from convkit.tuner.choosing.selector import Selector, selector
 
 __all__ = ["write"]
 

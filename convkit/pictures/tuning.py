@@ -13,9 +13,9 @@ from matplotlib.patches import Patch
 
 from convkit.pictures.style import FAMILIES
 from convkit.problem import Problem
+from convkit.report.regret import Regret
 from convkit.tuner.choosing.selector import Case
 from convkit.tuner.measuring.online import online
-from convkit.report.regret import Regret
 
 __all__ = ["figures"]
 

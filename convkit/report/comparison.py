@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from convkit.problem import Problem
+from convkit.report.summary import Each, measured_cases, unwatched
 from convkit.tables import aligned
 from convkit.tuner.choosing.selector import Case, Selector, selector
 from convkit.tuner.evidence.tiers import UserTier
 from convkit.tuner.inventory import Candidate
-from convkit.report.summary import Each, measured_cases, unwatched
 
 
 @dataclass(frozen=True, slots=True)

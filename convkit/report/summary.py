@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from convkit.problem import Problem
-from convkit.tuner.choosing.selector import Case, Selector, selector
 from convkit.report.regret import Regret, regrets, summary
+from convkit.tuner.choosing.selector import Case, Selector, selector
 
 T = TypeVar("T")
 

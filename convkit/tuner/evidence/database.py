@@ -152,7 +152,7 @@ class Database(DatabaseFile):
             raise DatabaseError("unwritable", f"{target} exists already")
         try:
             merged = frozen.merge(self.path)
-            frozen.path.chmod(0o444)
+            frozen.make_read_only()
         except BaseException:
             frozen.path.unlink(missing_ok=True)
             raise

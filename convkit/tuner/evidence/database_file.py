@@ -24,6 +24,9 @@ WRITE_WAIT = 20.0
 _APPLICATION_ID = 0x434B5431
 _SCHEMA_VERSION = 1
 _MAGIC = b"SQLite format 3\x00"
+# Format versions in the header, for writing and for reading: what SQLite may write to, and what it only ever reads.
+_FORMATS = slice(18, 20)
+_OPEN, _FROZEN = b"\x01\x01", b"\x03\x01"
 _LONGEST_VALUE = 65536
 
 _SCHEMA = (
@@ -44,7 +47,7 @@ class DatabaseError(Exception):
 
     Attributes
     ----------
-    cause : {"absent", "busy", "damaged", "foreign", "future", "forbidden", "unwritable"}
+    cause : {"absent", "busy", "damaged", "foreign", "frozen", "future", "forbidden", "unwritable"}
     """
 
     def __init__(self, cause: str, text: str) -> None:
@@ -110,6 +113,15 @@ class DatabaseFile:
                     if connection.in_transaction:
                         connection.execute("ROLLBACK")
 
+    def make_read_only(self) -> None:
+        """Mark the file as one that SQLite only reads, whoever asks."""
+        with open(self.path, "r+b") as stream:
+            stream.seek(_FORMATS.start)
+            stream.write(_FROZEN)
+            stream.flush()
+            os.fsync(stream.fileno())
+        self.path.chmod(0o444)
+
     def move_aside(self) -> Path | None:
         """Rename a damaged file of ours, under a lock that keeps writers out; None where it was not to be moved."""
         path = self.path
@@ -162,7 +174,10 @@ class DatabaseFile:
             raise DatabaseError("foreign", f"{path} is a SQLite file of something else")
         if int.from_bytes(header[60:64], "big") != _SCHEMA_VERSION:
             raise DatabaseError("future", f"{path} has a schema of another version of convkit")
-        if header[18:20] != b"\x01\x01":
+        if header[_FORMATS] == _FROZEN:
+            if for_writing:
+                raise DatabaseError("frozen", f"{path} is frozen: nothing is ever written to it")
+        elif header[_FORMATS] != _OPEN:
             raise DatabaseError("foreign", f"{path} is not in rollback-journal mode, so convkit did not write it")
 
     def _create(self) -> None:

@@ -24,6 +24,7 @@ _FIXES = {
     "busy": "what was measured is kept and written with the next trial, if the database is free then",
     "damaged": "it was left where it is; remove it or set CONVKIT_DB",
     "foreign": "set CONVKIT_DB to another path",
+    "frozen": "set CONVKIT_DB to another path",
     "future": "set CONVKIT_DB to another path or use the newer convkit",
     "forbidden": "correct its owner or mode, or set CONVKIT_DB",
     "unwritable": "make it writable, free space, or set CONVKIT_DB",

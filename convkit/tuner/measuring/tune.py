@@ -132,9 +132,9 @@ class Tuner:
 
 
 def entrants(case: Case) -> list[Candidate]:
-    """Candidates in the order of screening: what calls run now, defaults, the fastest prediction first, then other sets.
+    """Candidates in the order of screening: what calls run now, defaults by their predictions, then the other sets.
 
-    However short the budget, what calls would run without it is measured: the outcome cannot be slower but by accident.
+    However short the budget, what calls would run without it is measured: so the outcome is not slower.
     Where the user's tier knows some kernels already, only the others run beside, against the best of the known.
     """
     kernels, known = case.task.competitors, case.own
