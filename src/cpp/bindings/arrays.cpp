@@ -130,6 +130,19 @@ std::string shape_text(const npy_intp* shape, int ndim) {
   return text + (ndim == 1 ? ",)" : ")");
 }
 
+Geometry geometry(const ArrayArgument& array, Layout layout) {
+  const int batch = array.ndim() - 3;  // 0 or 1
+  const bool nchw = layout == Layout::nchw;
+  const int at[4] = {0, batch + (nchw ? 0 : 2), batch + (nchw ? 1 : 0), batch + (nchw ? 2 : 1)};
+  Geometry tensor;
+  for (int i = 0; i < 4; ++i) {
+    const bool absent = i == 0 && batch == 0;
+    tensor.sizes[i] = absent ? 1 : array.shape()[at[i]];
+    tensor.strides[i] = absent ? 0 : array.strides()[at[i]];
+  }
+  return tensor;
+}
+
 void dense_strides(const std::int64_t sizes[4], Layout layout, int element, std::int64_t strides[4]) {
   static constexpr int order[2][4] = {{3, 2, 1, 0}, {1, 3, 2, 0}};  // fastest first
   std::int64_t stride = element;

@@ -48,6 +48,11 @@ class ArrayArgument {
   Reference owned_;
 };
 
+// The arrays of one call; w may be a layer's own.
+struct Operands {
+  ArrayArgument x, w, bias, residual, out;
+};
+
 inline int element_bytes(Dtype dtype) { return dtype == Dtype::f32 ? 4 : 8; }
 inline int numpy_type(Dtype dtype) { return dtype == Dtype::f32 ? NPY_FLOAT : NPY_DOUBLE; }
 const char* dtype_name(Dtype dtype);
@@ -64,6 +69,9 @@ struct Geometry {
   std::int64_t sizes[4];
   std::int64_t strides[4];
 };
+
+// A tensor's dimensions in N,C,H,W order. Without a batch dimension N is 1.
+Geometry geometry(const ArrayArgument& array, Layout layout);
 
 // Byte strides of a dense tensor of these sizes (N,C,H,W order) that lies in memory as `layout`.
 void dense_strides(const std::int64_t sizes[4], Layout layout, int element, std::int64_t strides[4]);

@@ -6,7 +6,6 @@
 #include "infinite_weights.hpp"
 #include "outputs.hpp"
 #include "profile.hpp"
-#include "strided_copy.hpp"
 
 namespace convkit::bindings {
 namespace {
@@ -18,39 +17,6 @@ Block kept_arena;
 std::byte* arena_under_gil(std::int64_t bytes) {
   if (kept_arena.bytes() < bytes) kept_arena = Block(bytes);
   return kept_arena.data();
-}
-
-StridedCopy between(const Bring& bring, int element) {
-  StridedCopy c{};
-  c.element = element;
-  for (int i = 0; i < 4; ++i) c.sizes[i] = bring.tensor.sizes[i];
-  return c;
-}
-
-// The operand where the kernel can read it.
-const char* brought(const Bring& bring, const char* data, std::byte* arena, int element, int threads) {
-  if (!bring.copied) return data;
-  if (bring.zeroed) std::memset(arena + bring.offset, 0, static_cast<std::size_t>(bring.zeroed));
-  StridedCopy c = between(bring, element);
-  c.from = data;
-  c.to = reinterpret_cast<char*>(arena + bring.offset);
-  for (int i = 0; i < 4; ++i) {
-    c.from_strides[i] = bring.tensor.strides[i];
-    c.to_strides[i] = bring.dense[i];
-  }
-  copy(c, threads);
-  return c.to;
-}
-
-void copy_out(const Bring& bring, char* data, std::byte* arena, int element, int threads) {
-  StridedCopy c = between(bring, element);
-  c.from = reinterpret_cast<const char*>(arena + bring.offset);
-  c.to = data;
-  for (int i = 0; i < 4; ++i) {
-    c.from_strides[i] = bring.dense[i];
-    c.to_strides[i] = bring.tensor.strides[i];
-  }
-  copy(c, threads);
 }
 
 // The gradient over an empty batch: a sum of nothing.
@@ -86,20 +52,20 @@ PyObject* run_plan(const Plan& plan, const Operands& operands, const Options& op
     a.problem = &plan.problem;
     a.parameters = &plan.parameters;
     a.machine = &machine();
-    a.x = brought(plan.x, operands.x.data(), arena, element, threads);
-    const char* const second = brought(plan.w, operands.w.data(), arena, element, threads);
+    a.x = plan.x.in(operands.x.data(), arena, element, threads);
+    const char* const second = plan.w.in(operands.w.data(), arena, element, threads);
     const bool gradient = plan.problem.op == Op::weight_grad;
     a.dy = gradient ? second : nullptr;
     a.w = plan.weights;
     a.w.data = gradient ? nullptr : second;
     a.packed = own ? own->packed : nullptr;
-    a.epilogue.bias = operands.bias ? brought(plan.bias, operands.bias.data(), arena, element, threads) : nullptr;
+    a.epilogue.bias = operands.bias ? plan.bias.in(operands.bias.data(), arena, element, threads) : nullptr;
     a.epilogue.residual =
-        operands.residual ? brought(plan.residual, operands.residual.data(), arena, element, threads) : nullptr;
+        operands.residual ? plan.residual.in(operands.residual.data(), arena, element, threads) : nullptr;
     a.epilogue.activation = options.activation;
     a.epilogue.lo = options.lo;
     a.epilogue.hi = options.hi;
-    a.y = plan.out.copied ? reinterpret_cast<char*>(arena + plan.out.offset) : y;
+    a.y = plan.out.out(y, arena);
     a.workspace = arena + plan.workspace_offset;
     a.threads = threads;
     {
@@ -107,7 +73,7 @@ PyObject* run_plan(const Plan& plan, const Operands& operands, const Options& op
       plan.kernel->run(a);
     }
     if (plan.asks_finite && !(own ? own->finite : all_finite(operands.w))) multiply_padding(plan.problem, a.w, a.y);
-    if (plan.out.copied) copy_out(plan.out, y, arena, element, threads);
+    plan.out.copy_out(y, arena, element, threads);
     if (timed) end = ProfileClock::now();
   }
   if (recorded) record_call(plan, start, end);

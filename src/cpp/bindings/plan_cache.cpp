@@ -1,0 +1,74 @@
+#include "plan_cache.hpp"
+
+#include "plan.hpp"
+
+namespace convkit::bindings {
+namespace {
+
+constexpr std::size_t most_plans = 4096;
+std::uint64_t generation = 1;
+
+}  // namespace
+
+void Key::add(const ArrayArgument& array) {
+  if (!array) return add(0);
+  const int ndim = array.ndim();
+  add(1 | ndim << 1 | PyArray_TYPE(array.get()) << 8 | static_cast<int>(array.misaligned()) << 16);
+  if (ndim > 4) return;  // refused on a miss, hence in no key that was kept
+  for (int i = 0; i < ndim; ++i) add(array.shape()[i]);
+  for (int i = 0; i < ndim; ++i) add(array.strides()[i]);
+}
+
+void Key::add(const Operands& o) {
+  for (const ArrayArgument* array : {&o.x, &o.w, &o.bias, &o.residual, &o.out}) add(*array);
+}
+
+void Key::add(const Options& o) {
+  const auto two = [](std::int32_t a, std::int32_t b) {
+    return static_cast<std::int64_t>(a) << 32 | static_cast<std::int64_t>(b);
+  };
+  add(static_cast<int>(o.padding) | static_cast<int>(o.layout) << 4 | static_cast<int>(o.activation) << 8 |
+      o.algorithm.kind << 12 | o.accuracy.kind << 16 | o.workspace_limit.kind << 20 | static_cast<int>(o.op) << 24 |
+      static_cast<int>(o.transposed) << 26);
+  add(two(o.stride[0], o.stride[1]));
+  add(two(o.dilation[0], o.dilation[1]));
+  add(two(o.pads[0], o.pads[1]));
+  add(two(o.pads[2], o.pads[3]));
+  add(o.groups);
+  if (o.op != Op::forward) add(two(o.extent[0], o.extent[1]));
+  if (o.algorithm.kind) add(o.algorithm.bits);
+  if (o.accuracy.kind) add(o.accuracy.bits);
+  if (o.workspace_limit.kind) add(o.workspace_limit.bits);
+}
+
+std::size_t Key::hash() const {
+  // Two multiplicative chains, so that half of the latency of one is hidden.
+  std::uint64_t a = 0x9E3779B97F4A7C15u, b = used_;
+  for (std::size_t i = 0; i + 1 < used_; i += 2) {
+    a = (a ^ static_cast<std::uint64_t>(words_[i])) * 0xFF51AFD7ED558CCDu;
+    a ^= a >> 29;
+    b = (b ^ static_cast<std::uint64_t>(words_[i + 1])) * 0xC4CEB9FE1A85EC53u;
+    b ^= b >> 29;
+  }
+  if (used_ % 2) a = (a ^ static_cast<std::uint64_t>(words_[used_ - 1])) * 0xFF51AFD7ED558CCDu;
+  return static_cast<std::size_t>(a ^ (b << 1) ^ (a >> 32));
+}
+
+PlanCache<PlanPointer>& plan_cache() {
+  static auto* const cache = new PlanCache<PlanPointer>(most_plans);  // outlives the interpreter's last call
+  return *cache;
+}
+
+std::uint64_t plan_generation() { return generation; }
+
+void clear_plans() {
+  ++generation;
+  plan_cache().clear();
+}
+
+Counters& counters() {
+  static Counters instance{};
+  return instance;
+}
+
+}  // namespace convkit::bindings

@@ -1,0 +1,90 @@
+// Plans are found again by a key of raw shapes, strides and options. All functions here need the GIL, which also serves as
+// the lock of every cache.
+#pragma once
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <unordered_map>
+
+#include "arrays.hpp"
+#include "options.hpp"
+
+namespace convkit::bindings {
+
+struct Plan;
+
+class Key {
+ public:
+  void add(std::int64_t word) { words_[used_++] = word; }
+  void add(const ArrayArgument& array);
+  void add(const Operands& operands);
+  void add(const Options& options);
+  std::size_t hash() const;
+  bool operator==(const Key& other) const {
+    return used_ == other.used_ && std::memcmp(words_, other.words_, sizeof(words_[0]) * used_) == 0;
+  }
+  Key() = default;
+  Key(const Key& other) : used_(other.used_) { std::memcpy(words_, other.words_, sizeof(words_[0]) * used_); }
+  Key& operator=(const Key& other) {
+    used_ = other.used_;
+    std::memcpy(words_, other.words_, sizeof(words_[0]) * used_);
+    return *this;
+  }
+
+ private:
+  static constexpr std::size_t most_words = 64;
+  std::size_t used_ = 0;
+  std::int64_t words_[most_words];
+};
+
+// Plans by key, bounded: when full it starts anew, which costs each shape still in use one miss.
+template <class Value>
+class PlanCache {
+ public:
+  explicit PlanCache(std::size_t most) : most_(most) {}
+  // Null if absent. The value found last answers without hashing.
+  Value* find(const Key& key) {
+    if (last_ && last_->first == key) return &last_->second;
+    if (entries_.empty()) return nullptr;
+    const auto found = entries_.find(key);
+    if (found == entries_.end()) return nullptr;
+    last_ = &*found;
+    return &found->second;
+  }
+  void insert(const Key& key, const Value& value) {
+    if (entries_.size() >= most_) clear();
+    last_ = &*entries_.insert_or_assign(key, value).first;
+  }
+  void clear() {
+    last_ = nullptr;
+    Entries dropped;  // plans own Python objects, whose last breath may come back here
+    dropped.swap(entries_);
+  }
+  std::size_t size() const { return entries_.size(); }
+  template <class Function>
+  void each(Function function) {
+    for (auto& entry : entries_) function(entry.second);
+  }
+
+ private:
+  struct Hash {
+    std::size_t operator()(const Key& key) const { return key.hash(); }
+  };
+  using Entries = std::unordered_map<Key, Value, Hash>;
+  std::size_t most_;
+  Entries entries_;
+  typename Entries::value_type* last_ = nullptr;
+};
+
+using PlanPointer = std::shared_ptr<const Plan>;
+PlanCache<PlanPointer>& plan_cache();
+// Raised by clear_plans, so that layers know to drop theirs.
+std::uint64_t plan_generation();
+void clear_plans();
+
+struct Counters {
+  std::uint64_t calls, plan_hits, plan_misses, outputs_recycled;
+};
+Counters& counters();
+
+}  // namespace convkit::bindings
