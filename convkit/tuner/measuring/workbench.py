@@ -1,7 +1,7 @@
 """The operands that candidates of one problem are measured on, and the correctness gate before the clock.
 
-The reference is computed in float64 for a sample of the result only: the corners of the image and random positions, for
-a spread of channels. A full reference of a large layer would take longer than the measurements.
+The reference is computed in float64 for a sample of the result only: the corners of the image and random positions, the
+channels in turn. A full reference of a large layer would take longer than the measurements.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 import zlib
 from collections.abc import Callable
+from itertools import product
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,8 +23,8 @@ Array = npt.NDArray[Any]
 Index = tuple[npt.NDArray[np.intp], ...]
 
 _NOISE = 1_000_003
-_POSITIONS = 24
-_CHANNELS = 32
+# Elements of a result that are checked: as many as these products allow, within limits.
+_LEAST_SAMPLES, _SAMPLES = 160, 256
 _REFERENCE_TERMS = 2_000_000
 # Above the expected error by this much, a result is not merely imprecise.
 _GATE = 30.0
@@ -155,16 +156,43 @@ class Workbench:
         return _GATE * candidate.kernel.error_class * direct_error(self.problem)
 
     def _reference(self, random: np.random.Generator) -> tuple[Index, npt.NDArray[np.float64]]:
-        if 0 in self.result_shape:
-            return tuple(np.zeros(0, np.intp) for _ in range(4)), np.zeros(0)
-        if self.problem.op == "weight_grad":
-            where, exact = self._sample_weight_grad(random)
-        else:
-            where, exact = self._sample_image(random)
-        return where, self._epilogue(exact, where)
+        """Places of the result, and what is right there."""
+        p = self.problem
+        images = p.op != "weight_grad"
+        swapped = images and p.layout == "NHWC"
+        sizes = [self.result_shape[axis] for axis in ((0, 3, 1, 2) if swapped else range(4))]
+        count = max(_LEAST_SAMPLES if images else 8, min(_SAMPLES, _REFERENCE_TERMS // max(p.reduction, 1)))
+        if 0 in sizes:
+            count = 0
+        points = np.stack([random.integers(max(size, 1), size=count) for size in sizes])
+        if count:
+            points[1, 8:] = np.linspace(0, sizes[1] - 1, count - 8).astype(np.intp)
+            corners = np.array([*product((0, 1), repeat=3)]).T
+            points[:, :8] = np.array([corners[1], *corners]) * (np.array(sizes)[:, None] - 1)
+        exact = np.array([self._exact(*map(int, point)) for point in points.T])
+        where = tuple(points[axis] for axis in ((0, 2, 3, 1) if swapped else range(4)))
+        return where, self._epilogue(exact, points[1], where)
 
-    def _epilogue(self, exact: npt.NDArray[np.float64], where: Index) -> npt.NDArray[np.float64]:
-        channel = where[1 if self.problem.layout == "NCHW" else 3]
+    def _exact(self, first: int, second: int, row: int, column: int) -> float:
+        """One element of the result before its epilogue: of an image, or of the filters."""
+        p = self.problem
+        per_input, per_output = p.c // p.groups, p.o // p.groups
+        x, w = (np.moveaxis(a, 3, 1) if p.layout == "NHWC" else a for a in (self.x, self.w))
+        if p.op == "forward":
+            group = second // per_output
+            terms = x[first, group * per_input : (group + 1) * per_input], self.w[second]
+        elif p.op == "input_grad":
+            group = second // per_input
+            outputs = slice(group * per_output, (group + 1) * per_output)
+            terms = x[first, outputs], self.w[outputs, second % per_input]
+        else:
+            terms = x[:, first // per_output * per_input + second], w[:, first]
+        rows = _pairs(p.op, row, p.stride_h, p.pad_top, p.dilation_h, p.h, p.kh, p.oh)
+        columns = _pairs(p.op, column, p.stride_w, p.pad_left, p.dilation_w, p.w, p.kw, p.ow)
+        a, b = (term[:, r][:, :, c].astype(np.float64) for term, r, c in zip(terms, rows, columns, strict=True))
+        return float(np.vdot(a, b))
+
+    def _epilogue(self, exact: npt.NDArray[np.float64], channel: Array, where: Index) -> npt.NDArray[np.float64]:
         if self.bias is not None:
             exact = exact + self.bias[channel]
         if self.residual is not None:
@@ -175,76 +203,6 @@ class Workbench:
             exact = exact / (1 + np.exp(-exact))
         return exact
 
-    def _sample_image(self, random: np.random.Generator) -> tuple[Index, npt.NDArray[np.float64]]:
-        """Samples of an output image (forward) or of an input gradient."""
-        p = self.problem
-        forward = p.op == "forward"
-        image = np.moveaxis(self.x, 3, 1) if p.layout == "NHWC" else self.x
-        channels, rows, columns = (p.o, p.oh, p.ow) if forward else (p.c, p.h, p.w)
-        positions = max(5, min(_POSITIONS, _REFERENCE_TERMS // (p.reduction * _CHANNELS)))
-        points = np.stack([random.integers(size, size=positions) for size in (p.n, rows, columns)], axis=1)
-        corners = [(0, 0), (0, columns - 1), (rows - 1, 0), (rows - 1, columns - 1)]
-        points[: len(corners), 1:] = corners
-        points[0, 0], points[3, 0] = 0, p.n - 1
-        wanted = _spread(channels, _CHANNELS)
-        per_group = channels // p.groups
-        exact = np.empty((len(points), len(wanted)))
-        for group in np.unique(wanted // per_group):
-            here = np.flatnonzero(wanted // per_group == group)
-            filters = self._filters(group, wanted[here] - group * per_group)
-            for number, (n, row, column) in enumerate(points):
-                patch = self._patch(image[n], group, row, column)
-                exact[number, here] = filters @ patch
-        n, row, column = (np.repeat(points[:, axis], len(wanted)) for axis in range(3))
-        channel = np.tile(wanted, len(points))
-        where = (n, channel, row, column) if p.layout == "NCHW" else (n, row, column, channel)
-        return where, exact.ravel()
-
-    def _filters(self, group: int, channels: npt.NDArray[np.intp]) -> npt.NDArray[np.float64]:
-        """Rows of weights for output (forward) or input channels of a group, as `_patch` orders its terms."""
-        p = self.problem
-        rows = self.w[group * (p.o // p.groups) : (group + 1) * (p.o // p.groups)]
-        chosen = rows[channels] if p.op == "forward" else rows[:, channels].swapaxes(0, 1)
-        return chosen.reshape(len(channels), -1).astype(np.float64)
-
-    def _patch(self, image: Array, group: int, row: int, column: int) -> npt.NDArray[np.float64]:
-        """The elements of a (channels, rows, columns) image that the result at (row, column) sums, zeros outside."""
-        p = self.problem
-        size = image.shape[0] // p.groups
-        source = image[group * size : (group + 1) * size]
-        if p.op == "forward":
-            r = row * p.stride_h - p.pad_top + np.arange(p.kh) * p.dilation_h
-            c = column * p.stride_w - p.pad_left + np.arange(p.kw) * p.dilation_w
-        else:
-            r = _unstrided(row + p.pad_top - np.arange(p.kh) * p.dilation_h, p.stride_h)
-            c = _unstrided(column + p.pad_left - np.arange(p.kw) * p.dilation_w, p.stride_w)
-        patch = np.zeros((size, p.kh, p.kw))
-        kr = np.flatnonzero((r >= 0) & (r < image.shape[1]))
-        kc = np.flatnonzero((c >= 0) & (c < image.shape[2]))
-        patch[:, kr[:, None], kc] = source[:, r[kr][:, None], c[kc]]
-        return patch.ravel()
-
-    def _sample_weight_grad(self, random: np.random.Generator) -> tuple[Index, npt.NDArray[np.float64]]:
-        p = self.problem
-        x = np.moveaxis(self.x, 3, 1) if p.layout == "NHWC" else self.x
-        dy = np.moveaxis(self.w, 3, 1) if p.layout == "NHWC" else self.w
-        cg, og = p.c // p.groups, p.o // p.groups
-        count = max(6, min(_POSITIONS, _REFERENCE_TERMS // max(p.reduction, 1)))
-        points = np.stack([random.integers(size, size=count) for size in (p.o, cg, p.kh, p.kw)], axis=1)
-        points[:4] = [
-            (0, 0, 0, 0),
-            (p.o - 1, cg - 1, p.kh - 1, p.kw - 1),
-            (0, cg - 1, 0, p.kw - 1),
-            (p.o - 1, 0, p.kh - 1, 0),
-        ]
-        exact = np.empty(len(points))
-        for number, (o, c, kh, kw) in enumerate(points):
-            rows, r = _inside(kh * p.dilation_h - p.pad_top, p.stride_h, p.oh, p.h)
-            columns, s = _inside(kw * p.dilation_w - p.pad_left, p.stride_w, p.ow, p.w)
-            terms = x[:, (o // og) * cg + c, r, s].astype(np.float64)
-            exact[number] = np.vdot(terms, dy[:, o, rows, columns].astype(np.float64))
-        return tuple(points.T), exact
-
 
 def _fill(noise: Array, shape: tuple[int, ...], offset: int) -> Array:
     """An array of this shape cut from endlessly repeated noise; fresh random numbers would take longer than a run."""
@@ -253,19 +211,16 @@ def _fill(noise: Array, shape: tuple[int, ...], offset: int) -> Array:
     return np.resize(start, size).reshape(shape) if size else np.empty(shape, noise.dtype)
 
 
-def _spread(size: int, count: int) -> npt.NDArray[np.intp]:
-    """Up to `count` indices below `size`: the first, the last, and between them evenly."""
-    return np.unique(np.linspace(0, size - 1, min(size, count)).astype(np.intp))
-
-
-def _unstrided(position: npt.NDArray[np.intp], stride: int) -> npt.NDArray[np.intp]:
-    return np.where(position % stride == 0, position // stride, -1)
-
-
-def _inside(first: int, stride: int, outputs: int, size: int) -> tuple[slice, slice]:
-    """Outputs i with 0 <= first + i * stride < size, and the inputs that they see."""
-    low = max(0, -(first // stride))
-    high = min(outputs, (size - 1 - first) // stride + 1)
-    if high <= low:
-        return slice(0, 0), slice(0, 0)
-    return slice(low, high), slice(first + low * stride, first + (high - 1) * stride + 1, stride)
+def _pairs(
+    op: str, position: int, stride: int, pad: int, dilation: int, size: int, taps: int, outputs: int
+) -> tuple[Array, Array]:
+    """Along an axis, the places in the first and in the second operand whose products one place of the result sums."""
+    other: Array = np.arange(outputs if op == "weight_grad" else taps)
+    if op == "input_grad":
+        read = position + pad - other * dilation
+        inside = (read % stride == 0) & (read >= 0) & (read < outputs * stride)
+        return read[inside] // stride, other[inside]
+    output, tap = (other, position) if op == "weight_grad" else (np.asarray(position), other)
+    read = output * stride - pad + tap * dilation
+    inside = (read >= 0) & (read < size)
+    return read[inside], other[inside]
