@@ -25,7 +25,7 @@ ROOMS: tuple[tuple[str, ...], ...] = (
     ("convkit.config",),
     ("convkit.training",),
     ("convkit.functional", "convkit.grad", "convkit.profiling", "convkit.networks", "convkit.reference"),
-    ("convkit.best_of", "convkit.report"),
+    ("convkit.best_of", "convkit.report", "convkit.calibration", "convkit.fleet"),
     ("convkit.tuner",),
     ("convkit.tuner.modes",),
     ("convkit.tuner.measuring",),

@@ -353,7 +353,7 @@ def test_tuning_that_would_be_forgotten_does_not_begin(
 
 
 def test_a_calibration_that_cannot_be_kept_does_not_begin(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("convkit.tuner.measuring.calibration.calibrate", lambda *_, **__: pytest.fail("it began"))
+    monkeypatch.setattr("convkit.calibration.calibrate", lambda *_, **__: pytest.fail("it began"))
     monkeypatch.setenv("CONVKIT_DB", "/proc/nowhere/trials.sqlite")
     failed("calibrate")
     monkeypatch.setenv("CONVKIT_DB", str(database))

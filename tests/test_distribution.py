@@ -35,7 +35,7 @@ MESSAGES: dict[str, tuple[str, str, str]] = {
     ),
     "fleet": (
         "distributed",
-        "from convkit.tuner.measuring.fleet import tune_with_dask; tune_with_dask('', [])",
+        "from convkit.fleet import tune_with_dask; tune_with_dask('', [])",
         "fleet",
     ),
 }

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from convkit.fleet import measure_shard, tune_with_dask
 from convkit.problem import Problem
 from convkit.tuner import choose
 from convkit.tuner.evidence.database import Database
-from convkit.tuner.measuring.fleet import measure_shard, tune_with_dask
 
 PROBLEM = Problem(n=1, c=4, h=8, w=8, o=4, kh=3, kw=3)
 

@@ -11,6 +11,7 @@ import pytest
 from stand_ins import StandInBench, StandInCore, selector_over, tuner_over
 
 import convkit as ck
+from convkit import calibration
 from convkit.problem import Problem
 from convkit.report import summary as report
 from convkit.report.comparison import agreement, layer_times, static_table, total
@@ -20,7 +21,6 @@ from convkit.tuner.choosing import cost_model
 from convkit.tuner.choosing.selector import selector
 from convkit.tuner.evidence.tiers import UserTier
 from convkit.tuner.machine import machine_class
-from convkit.tuner.measuring import calibration
 
 PROBLEM = Problem(n=1, c=8, h=16, w=16, o=8, kh=3, kw=3)
 

@@ -7,22 +7,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from convkit.tables import aligned
-from convkit.tuner.measuring.rounds import AlternativeReport
+from convkit.tuner.measuring.rounds import RoundsReport
 
 _COLUMNS = ("alternative", "ms", "ratio", "samples", "verdict")
-
-
-@dataclass(frozen=True, slots=True)
-class ProblemReport:
-    """One key: its alternatives, and what exploring has cost, as `RoundsReport` explains it."""
-
-    settled: str | None
-    lost: float
-    alternatives: tuple[AlternativeReport, ...]
-    history: tuple[tuple[str, float], ...]
-    key: str
-    threads: int
-    from_database: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +17,7 @@ class BestOfReport:
     """A selector, its problems, and the selectors nested in each alternative."""
 
     name: str
-    problems: tuple[ProblemReport, ...]
+    problems: tuple[RoundsReport, ...]
     children: dict[str, tuple[BestOfReport, ...]]
 
     def __str__(self) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from convkit.tuner.measuring.nested import Sample, current_sample, discount
@@ -256,10 +256,10 @@ class BestOf:
 
     def _report(self, above: frozenset[int]) -> BestOfReport:
         with planning:
-            from convkit.best_of.report import BestOfReport, ProblemReport
+            from convkit.best_of.report import BestOfReport
         problems = [
-            ProblemReport(*problem.rounds.report(), repr(problem.key), problem.threads, problem.from_database)
-            for problem in list(self._problems.values())
+            replace(p.rounds.report(), key=repr(p.key), threads=p.threads, from_database=p.from_database)
+            for p in list(self._problems.values())
         ]
         above = above | {id(self)}
         children = {

@@ -29,9 +29,9 @@ def calibrate(
 
     The cost model uses them from then on, for problems that nobody has measured.
     """
+    from convkit import calibration
     from convkit.tuner import reload
     from convkit.tuner.choosing.cost_model import constants_path
-    from convkit.tuner.measuring import calibration
 
     seconds = arguments.duration(budget, "--budget", _LEAST)
     path = constants_path()

@@ -216,7 +216,7 @@ def _listed(stale: bool, from_misses: Path | None) -> list[Job]:
 
 
 def _tune_with_dask(address: str, jobs: Sequence[Job], each: float | None, json: bool) -> None:
-    from convkit.tuner.measuring.fleet import tune_with_dask
+    from convkit.fleet import tune_with_dask
 
     with Watch("shards", None, error_console if json else console) as watch:
 

@@ -10,14 +10,11 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from convkit.tuner.evidence.paths import paths
 from convkit.tuner.inventory import Candidate, Task
 from convkit.tuner.process import notice_once
-
-if TYPE_CHECKING:
-    pass
 
 # Vector registers of the instruction set in bytes, and vector FMAs a core starts in a cycle: of AVX-512's, as many as
 # the CPU's model has units for. CPUID does not tell the clock; this is what server cores have had for years.

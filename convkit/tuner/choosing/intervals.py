@@ -6,7 +6,7 @@ The module `statistics` would do, but its import takes longer than a first call 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 
 def median(values: Iterable[float]) -> float:
@@ -28,3 +28,11 @@ def median_interval(ordered: Sequence[float]) -> tuple[float, float]:
         return ordered[0], ordered[-1]
     reach = 0.98 * math.sqrt(n)
     return ordered[max(0, math.floor(n / 2 - reach))], ordered[min(n - 1, math.ceil(n / 2 + reach) - 1)]
+
+
+def paired(
+    own: Mapping[int, float], other: Mapping[int, float], rounds: Collection[int]
+) -> tuple[float, float, float] | None:
+    """The median ratio of times taken in the same rounds, and the interval of it; None without rounds."""
+    ratios = sorted(own[number] / other[number] for number in rounds)
+    return (median(ratios), *median_interval(ratios)) if ratios else None

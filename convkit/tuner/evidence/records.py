@@ -219,22 +219,6 @@ _COLUMNS: dict[type[Any], tuple[tuple[str, ...], tuple[Check, ...], Callable[[An
 }
 
 
-def parameters_text(parameters: tuple[int, ...]) -> str:
-    """Parameters as the database stores them."""
-    return ",".join(map(str, parameters))
-
-
-def parse_parameters(text: Any) -> tuple[int, ...]:
-    """Read what `parameters_text` wrote; RecordError for anything else."""
-    try:
-        values = tuple(int(part) for part in text.split(",")) if text else ()
-    except (AttributeError, ValueError):
-        values = None
-    if values is None or len(values) > MAX_PARAMETERS or parameters_text(values) != text:
-        raise RecordError(f"parameters: {str(text)[:80]!r}")
-    return values
-
-
 def to_line(record: Session | Trial) -> str:
     """A record as one line of an export file."""
     kind = "session" if isinstance(record, Session) else "trial"
@@ -266,15 +250,22 @@ def _object(text: Any, longest: int = _LONGEST_JSON) -> dict[str, Any]:
     return value
 
 
-def _flag(value: Any) -> bool:
-    if value not in (0, 1):
-        raise RecordError(f"session.contended: impossible value {str(value)[:80]!r}")
-    return bool(value)
+def _parameters(text: Any) -> Any:
+    try:
+        values = tuple(int(part) for part in text.split(",")) if text else ()
+    except (AttributeError, ValueError):
+        return text
+    return values if _parameters_text(values) == text else text
+
+
+def _parameters_text(parameters: tuple[int, ...]) -> str:
+    return ",".join(map(str, parameters))
 
 
 # How values are written to a row and read from it, by the check of their column; all others are stored as they are.
+# What cannot be read stays as it is, for the check to refuse.
 _CODECS: dict[Check, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
-    _is_flag: (int, _flag),
-    _is_parameters: (parameters_text, parse_parameters),
+    _is_flag: (int, lambda value: bool(value) if value in (0, 1) else value),
+    _is_parameters: (_parameters_text, _parameters),
     _is_object: (lambda value: json.dumps(dict(value), sort_keys=True), _object),
 }

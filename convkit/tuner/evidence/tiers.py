@@ -66,11 +66,7 @@ class FileTier:
 
     def evidence(self, problems: Collection[str], context: Context) -> Evidence:
         """Trials of any of the problems that count in this context, oldest first."""
-
-        def ask(database: Database, last_row: int) -> Evidence:
-            return database.evidence(problems, last_row)
-
-        pairs: Evidence = self._ask(ask, [])
+        pairs: Evidence = self._ask(lambda database, last_row: database.evidence(problems, last_row), [])
         return [pair for pair in pairs if counts_here(pair[0], context, exact=self._exact)]
 
     def problems(self, context: Context) -> list[tuple[str, int]]:

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from convkit.tuner.choosing.intervals import median, median_interval
+from convkit.tuner.choosing.intervals import median, paired
 from convkit.tuner.evidence.records import Result
 from convkit.tuner.inventory import Candidate
 from convkit.tuner.measuring import contention, sampling, screening
@@ -192,11 +192,8 @@ def _figures(entrant: Entrant, pace: Entrant) -> Figures:
     clean = rounds & entrant.undisturbed & pace.undisturbed
     if len(clean) >= BLOCK:
         rounds = clean
-    ratios = sorted(entrant.samples[number] / pace.samples[number] for number in rounds)
-    if not ratios:
-        ratio = entrant.first / pace.first
-        return ratio, ratio, ratio
-    return median(ratios), *median_interval(ratios)
+    first = entrant.first / pace.first
+    return paired(entrant.samples, pace.samples, rounds) or (first, first, first)
 
 
 def _is_clear(figures: Sequence[Figures]) -> bool:

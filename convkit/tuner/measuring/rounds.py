@@ -10,14 +10,15 @@ import math
 import random
 from collections import deque
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
-from convkit.tuner.choosing.intervals import median, median_interval
+from convkit.tuner.choosing.intervals import median, paired
 from convkit.tuner.evidence.records import Result
 from convkit.tuner.process import ForkSafeLock
 
 # How often an alternative is passed over for a sample that does not count before it is sampled as it is.
 _PATIENCE = 200
+# One this many times slower than the best in every round leaves after the first that counts.
+_HOPELESS = 1.5
 
 
 @dataclass(slots=True)
@@ -68,7 +69,8 @@ class AlternativeReport:
         return self.name, seconds, ratio, str(self.samples), self.verdict
 
 
-class RoundsReport(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class RoundsReport:
     """How it went.
 
     Attributes
@@ -79,12 +81,17 @@ class RoundsReport(NamedTuple):
         Seconds that all runs so far took beyond the best alternative's median.
     history : tuple of (str, float)
         Alternative and seconds of each run.
+    key, threads, from_database
+        Of a problem of `BestOf`: which calls, their team size, whether it was settled before.
     """
 
     settled: str | None
     lost: float
     alternatives: tuple[AlternativeReport, ...]
     history: tuple[tuple[str, float], ...]
+    key: str = ""
+    threads: int = 0
+    from_database: bool = False
 
 
 class Rounds:
@@ -96,8 +103,6 @@ class Rounds:
         In order of preference: the first runs first and wins ties.
     rounds : int
         Rounds that count, at most.
-    hopeless : float
-        An alternative this many times slower than the best in every round leaves after the first that counts.
 
     Attributes
     ----------
@@ -109,7 +114,7 @@ class Rounds:
         For whoever does more than one thing at a time.
     """
 
-    def __init__(self, names: list[str], *, rounds: int = 8, hopeless: float = 1.5, seed: int = 0) -> None:
+    def __init__(self, names: list[str], *, rounds: int = 8) -> None:
         if not names:
             raise ValueError("there must be at least one alternative")
         self.arms: list[Arm] = [Arm(name) for name in names]
@@ -117,8 +122,7 @@ class Rounds:
         self.history: list[tuple[int, float]] = []
         self.lock: ForkSafeLock = ForkSafeLock()
         self._rounds = rounds
-        self._hopeless = hopeless
-        self._random = random.Random(seed)
+        self._random = random.Random(0)
         self._round = 0
         self._queue = list(range(len(names)))
         self._running = 0
@@ -228,8 +232,7 @@ class Rounds:
     def _figures(self, index: int, anchor: int) -> tuple[float, float, float] | None:
         """Median ratio to the anchor's times in the same rounds, and its interval; None without common rounds."""
         own, other = self.arms[index].samples, self.arms[anchor].samples
-        common = sorted(own[r] / other[r] for r in own if r in other and (r or len(own) == 1))
-        return (median(common), *median_interval(common)) if common else None
+        return paired(own, other, [r for r in own if r in other and (r or len(own) == 1)])
 
     def _best(self) -> int:
         return self._ranked()[0]
@@ -254,7 +257,7 @@ class Rounds:
             if not place or figures is None:
                 continue
             ratio, low, _ = figures
-            lost = low > self._hopeless or (self._round >= 3 and low > 1.0)
+            lost = low > _HOPELESS or (self._round >= 3 and low > 1.0)
             slower_half = self._round >= 3 and place >= math.ceil(len(ranked) / 2) and ratio > 1.02
             if lost or slower_half:
                 self.arms[index].out = f"{ratio:.2f} times the best after {self._round} rounds"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 from convkit.problem import Problem
 from convkit.tuner.choosing.selector import Case, Choice, Selector, UnsupportedAlgorithmError, selector
@@ -65,12 +66,12 @@ def make_sampler(problem: Problem, threads: int, seed: int) -> Sampler:
     return Sampler(Workbench(problem, threads, seed), threads)
 
 
+@dataclass(frozen=True, slots=True)
 class Tuner:
     """Runs races for a selector.
 
-    Parameters
+    Attributes
     ----------
-    selector : Selector
     store : bool
         Write trials to the user's database; otherwise this process alone knows them.
     lock_wait : float
@@ -79,18 +80,10 @@ class Tuner:
         Stands in for `make_sampler` in tests.
     """
 
-    def __init__(
-        self,
-        selector: Selector,
-        *,
-        store: bool = True,
-        lock_wait: float = COMMAND_WAIT,
-        sampler: Callable[[Problem, int, int], Sampler] = make_sampler,
-    ) -> None:
-        self._selector = selector
-        self._store = store
-        self._lock_wait = lock_wait
-        self._sampler = sampler
+    selector: Selector
+    store: bool = True
+    lock_wait: float = COMMAND_WAIT
+    sampler: Callable[[Problem, int, int], Sampler] = make_sampler
 
     def tune(
         self,
@@ -105,15 +98,15 @@ class Tuner:
         """Measure what the user's tier does not know yet of a problem, or all of it again where it is complete."""
         with _racing:
             with planning:
-                case = self._selector.on(problem, threads)
+                case = self.selector.on(problem, threads)
                 candidates = entrants(case) if problem.multiply_adds else []
                 seconds = min(default_budget(case), at_most) if budget is None else budget
             if candidates:
                 try:
                     self._race(case, candidates, seconds, progress, seed)
                 finally:
-                    self._selector.forget(problem)
-            return self._selector.choose(problem, threads)
+                    self.selector.forget(problem)
+            return self.selector.choose(problem, threads)
 
     def _race(
         self, case: Case, candidates: list[Candidate], budget: float, progress: Progress | None, seed: int
@@ -121,14 +114,14 @@ class Tuner:
         problem, threads = case.task.problem, case.task.threads
         with planning:
             session = Session.begin(case.here, policy(budget, seed))
-        sampler = self._sampler(problem, threads, seed)
+        sampler = self.sampler(problem, threads, seed)
         race = Race(sampler, budget=budget, seed=seed, progress=progress)
         try:
             race.run(candidates)
         finally:
             session = session.closed("" if race.anchor is None else race.anchor.stored, sampler.guard.reason())
             trials = [Trial.of(session, str(problem), c.key, result) for c, result in race.results.items()]
-            self._selector.user.record(session, trials, store=self._store, lock_wait=self._lock_wait)
+            self.selector.user.record(session, trials, store=self.store, lock_wait=self.lock_wait)
 
 
 def entrants(case: Case) -> list[Candidate]:
