@@ -12,10 +12,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 for _name, _use in (("sklearn", "the digits"), ("matplotlib", "plots"), ("typer", "the command line")):
     pytest.importorskip(_name, reason=f"{_use}: {_name} (extra `examples`) is not installed")
+
+from examples.training import trainer  # noqa: E402 - with what it needs
 
 ROOT = Path(__file__).resolve().parent.parent
 PNG = b"\x89PNG"
@@ -121,18 +124,22 @@ def test_transfer(tmp_path: Path) -> None:
 
 
 def test_dream(tmp_path: Path) -> None:
-    output = run("dream", "--quick", "--steps", 4, "--threads", 1, "--out", tmp_path)
+    output = run("dream", "--quick", "--steps", 4, "--profile", "--epochs", 2, "--threads", 1, "--out", tmp_path)
     assert "random weights" in output
     found = rows(tmp_path / "ascent.csv")
+    assert [int(row["step"]) for row in found] == 4 * list(range(4))
     last = [float(row["excitement"]) for row in found if row["size"] == found[-1]["size"]]
     assert last[-1] > last[0]
+    assert {row["network"] for row in rows(tmp_path / "layers.csv")} == {"body at 134", "body at 192"}
 
 
 def test_zoo(tmp_path: Path) -> None:
     output = run(
         "zoo", "--quick", "--only", "alexnet-cifar,mobilenet-cifar", "--nested", "alexnet-cifar", "--threads", 1,
-        "--out", tmp_path,
+        "--epochs", 2, "--profile", "--out", tmp_path,
     )  # fmt: skip
+    assert not list(tmp_path.glob("*.npz"))
+    assert len({(row["network"], row["iteration"]) for row in rows(tmp_path / "layers.csv")}) == 2 * 4
     assert [row["network"] for row in rows(tmp_path / "zoo.csv")] == ["AlexNet", "MobileNet"]
     assert "BestOf: a step of AlexNet in N" in output
     report = (tmp_path / "bestof.txt").read_text()
@@ -140,28 +147,85 @@ def test_zoo(tmp_path: Path) -> None:
     assert "conv5" in report
 
 
-def test_an_interrupt_writes_a_checkpoint_to_go_on_from(tmp_path: Path) -> None:
-    options = ("--seeds", 1, "--threads", 1, "--epochs", 200, "--out", tmp_path)
-    process = start("keras-cnn", "--quick", *options)
-    checkpoint = tmp_path / "digits-0.npz"
+def interrupt(checkpoint: str, folder: Path, *arguments: Any, code: int = 130) -> str:
+    """Start a command and press Ctrl-C as soon as a file of this name is there; what it said."""
+    process = start(*arguments, "--out", folder)
     end = time.monotonic() + 200
-    while not checkpoint.exists() and process.poll() is None and time.monotonic() < end:
+    while not (folder / checkpoint).exists() and process.poll() is None and time.monotonic() < end:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=200)
-    assert process.returncode == 130, output
+    assert process.returncode == code, output
+    return output
+
+
+def test_an_interrupt_writes_a_checkpoint_to_go_on_from(tmp_path: Path) -> None:
+    options = ("--seeds", 1, "--threads", 1)
+    output = interrupt("digits-0.npz", tmp_path, "keras-cnn", "--quick", *options, "--epochs", 200)
     assert "--resume goes on from there" in output
     from examples.training import checkpoints
 
-    (steps,) = checkpoints.progress(checkpoint, "steps")
-    output = run("keras-cnn", "--quick", "--resume", *options[:4], "--epochs", steps // 23 + 1, "--out", tmp_path)
+    (steps,) = checkpoints.progress(tmp_path / "digits-0.npz", "steps")
+    output = run("keras-cnn", "--quick", "--resume", *options, "--epochs", steps // 23 + 1, "--out", tmp_path)
     assert len([row for row in rows(tmp_path / "error.csv") if row["set"] == "digits"]) == steps // 23 + 1
+
+
+def test_an_interrupted_zoo_goes_on(tmp_path: Path) -> None:
+    options = ("zoo", "--quick", "--only", "mobilenet-cifar", "--nested", "", "--threads", 1)
+    interrupt("mobilenet-cifar.npz", tmp_path, *options, "--epochs", 500)
+    from examples.training import checkpoints
+
+    (steps,) = checkpoints.progress(tmp_path / "mobilenet-cifar.npz", "steps")
+    assert 0 < steps < 1000
+    run(*options, "--resume", "--epochs", steps // 2 + 1, "--out", tmp_path)
+    assert len(rows(tmp_path / "zoo.csv")) == 1
+
+
+def test_an_interrupted_dream_goes_on_as_if_nothing_had_been(tmp_path: Path) -> None:
+    from examples.training import checkpoints
+    from examples.training.commands import dream
+    from examples.training.options import options
+
+    photo = np.random.default_rng(0).random((3, 75, 75), np.float32)
+    path = tmp_path / "ascent.npz"
+
+    def ascent() -> dream.Ascent:
+        return dream.Ascent(run, path, photo, 3, None)
+
+    with options(True, tmp_path, "NHWC", 1, 0, mode="off") as run:
+        whole, begun, resumed = ascent(), ascent(), ascent()
+        for size in (75, 96):
+            whole.climb(size, [])
+        begun.climb(75, [])
+        begun.asked.set()  # Ctrl-C comes during the next step
+        with pytest.raises(trainer.Interrupted):
+            begun.climb(96, [])
+        resumed.load()
+        for size in (75, 96):
+            resumed.climb(size, [])
+        np.testing.assert_array_equal(resumed.change, whole.change)
+        assert resumed.rows == whole.rows
+        with pytest.raises(checkpoints.CheckpointError, match="another ascent"):
+            dream.Ascent(run, path, photo, 4, None).load()
+
+
+def test_interrupted_layer_times_write_what_was_measured(tmp_path: Path) -> None:
+    options = ("layer-times", "--quick", "--warm-up", 1, "--threads", 1)
+    output = interrupt("alexnet-8.png", tmp_path, *options, "--iterations", 3, code=0)
+    assert {row["network"] for row in rows(tmp_path / "experiment.csv")} >= {"alexnet"}
+    assert "alexnet" in output
 
 
 def test_help_names_every_command() -> None:
     output = run("--help")
     for command in ("keras-cnn", "layer-times", "inception", "autoencoder", "transfer", "dream", "zoo"):
         assert command in output
-    output = run("keras-cnn", "--help")
-    for option in ("--quick", "--out", "--layout", "--profile", "--threads", "--epochs", "--seed", "--data-dir"):
+
+
+@pytest.mark.parametrize(
+    "command", ["keras-cnn", "layer-times", "inception", "autoencoder", "transfer", "dream", "zoo"]
+)
+def test_every_command_has_the_common_options(command: str) -> None:
+    output = run(command, "--help")
+    for option in ("--quick", "--out", "--layout", "--profile", "--threads", "--epochs", "--seed"):
         assert option in output

@@ -13,7 +13,7 @@ import numpy as np
 from examples.training.network import Network
 from examples.training.optimizers import Optimizer
 
-__all__ = ["CheckpointError", "load", "progress", "save"]
+__all__ = ["CheckpointError", "load", "progress", "read", "save", "write"]
 
 
 class CheckpointError(Exception):
@@ -34,12 +34,17 @@ def save(path: Path, network: Network, optimizer: Optimizer | None = None, **tol
         arrays |= {f"optimizer {name}": array for name, array in optimizer.state.items()}
         told["optimizer_steps"] = optimizer.steps
     told["network"] = _description(network)
+    write(path, arrays, told)
+
+
+def write(path: Path, arrays: dict[str, Any], told: dict[str, Any]) -> None:
+    """Replace a file by these arrays and what JSON can say, as a whole."""
     text = np.frombuffer(json.dumps(told).encode(), np.uint8)
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with beside.open("wb") as stream:
-            np.savez(stream, progress=text, **arrays)  # type: ignore[arg-type]
+            np.savez(stream, progress=text, **arrays)
             stream.flush()
             os.fsync(stream.fileno())
         beside.replace(path)
@@ -49,7 +54,7 @@ def save(path: Path, network: Network, optimizer: Optimizer | None = None, **tol
 
 def load(path: Path, network: Network, optimizer: Optimizer | None = None) -> dict[str, Any]:
     """Set the network's and the optimizer's state from a checkpoint, and return the progress that was saved."""
-    arrays, saved = _read(path)
+    arrays, saved = read(path)
     if saved.get("network") != _description(network):
         raise CheckpointError(f"{path} belongs to another network, or to one for other images or of another type")
     wanted = {"values": network.values}
@@ -68,13 +73,14 @@ def load(path: Path, network: Network, optimizer: Optimizer | None = None) -> di
 
 def progress(path: Path, *names: str) -> list[Any]:
     """Some of what was saved as progress, before there is a network to load."""
-    _, saved = _read(path)
+    _, saved = read(path)
     if missing := [name for name in names if name not in saved]:
         raise CheckpointError(f"{path} does not say {', '.join(missing)}: it is another command's")
     return [saved[name] for name in names]
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What `write` wrote."""
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as found:
             arrays = dict(found)

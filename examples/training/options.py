@@ -19,7 +19,7 @@ from examples.training import workers
 from examples.training.group import Group, join
 from examples.training.layers import Context
 from examples.training.network import Network
-from examples.training.timing import Stopwatch, write_experiment, write_layers
+from examples.training.timing import Experiment, Stopwatch, write_experiment, write_layers
 from examples.training.trainer import Trainer
 
 __all__ = ["Options", "console", "options"]
@@ -91,29 +91,44 @@ class Options:
             yield
 
     @contextlib.contextmanager
-    def keeping(self) -> Iterator[None]:
-        """Let Ctrl-C end a part of a command whose results so far are worth writing."""
-        try:
-            yield
-        except KeyboardInterrupt:
-            self.say("interrupted; what was done until then is written")
-
-    @contextlib.contextmanager
-    def profiled(self, trainer: Trainer, name: str, batch: int) -> Iterator[None]:
-        """With --profile, time every layer and every call of convkit, and write both."""
+    def calls(self) -> Iterator[None]:
+        """With --profile, write every call of convkit."""
         if not self.profile:
             yield
             return
-        trainer.stopwatch = Stopwatch()
         with ck.profile() as calls:
             yield
-        if self.first and trainer.stopwatch.iterations:
-            ran = [(name, batch, trainer.network, trainer.stopwatch.iterations)]
-            write_experiment(self.out / "experiment.csv", ran)
-            write_layers(self.out / "layers.csv", ran)
+        if self.first:
             calls.to_csv(self.out / "calls.csv")
             calls.to_chrome_trace(self.out / "trace.json")
-            self.say(f"profile -> {self.out / 'layers.csv'}, {self.out / 'trace.json'}")
+            self.say(f"calls -> {self.out / 'calls.csv'}, {self.out / 'trace.json'}")
+
+    @contextlib.contextmanager
+    def profiling(self) -> Iterator[list[Experiment]]:
+        """With --profile, write the times of the experiments that join the list, and every call of convkit."""
+        ran: list[Experiment] = []
+        with self.calls():
+            yield ran
+        ran = [experiment for experiment in ran if experiment[-1]]
+        if self.first and ran:
+            write_experiment(self.out / "experiment.csv", ran)
+            write_layers(self.out / "layers.csv", ran)
+            self.say(f"layers -> {self.out / 'experiment.csv'}, {self.out / 'layers.csv'}")
+
+    def stopwatch(self, ran: list[Experiment], name: str, batch: int, network: Network) -> Stopwatch | None:
+        """With --profile, a stopwatch whose iterations are an experiment."""
+        if not self.profile:
+            return None
+        watch = Stopwatch()
+        ran.append((name, batch, network, watch.iterations))
+        return watch
+
+    @contextlib.contextmanager
+    def profiled(self, trainer: Trainer, name: str, batch: int) -> Iterator[None]:
+        """With --profile, time every layer of a training and every call of convkit, and write both."""
+        with self.profiling() as ran:
+            trainer.stopwatch = self.stopwatch(ran, name, batch, trainer.network)
+            yield
         trainer.stopwatch = None
 
 

@@ -23,7 +23,7 @@ from examples.training.schedules import Schedule
 from examples.training.timing import Stopwatch
 from examples.training.workers import Array
 
-__all__ = ["Epoch", "Interrupted", "Trainer"]
+__all__ = ["Epoch", "Interrupted", "Trainer", "asked_by_interrupt"]
 
 
 @dataclass
@@ -148,7 +148,7 @@ class Trainer:
                 )  # fmt: skip
 
         count = len(data.train)
-        with _asked_by_interrupt(self._asked):
+        with asked_by_interrupt(self._asked):
             while self.steps < epochs * per_epoch:
                 epoch, done = divmod(self.steps, per_epoch)
                 begin = time.perf_counter() - spent
@@ -176,7 +176,7 @@ class Trainer:
 
 
 @contextmanager
-def _asked_by_interrupt(asked: threading.Event) -> Iterator[None]:
+def asked_by_interrupt(asked: threading.Event) -> Iterator[threading.Event]:
     """Ctrl-C sets an event instead of raising in the middle of a step; a second one raises."""
     asked.clear()
 
@@ -186,10 +186,10 @@ def _asked_by_interrupt(asked: threading.Event) -> Iterator[None]:
         asked.set()
 
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield asked
         return
     before = signal.signal(signal.SIGINT, note)
     try:
-        yield
+        yield asked
     finally:
         signal.signal(signal.SIGINT, before)

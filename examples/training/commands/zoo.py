@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import csv
-import statistics
-import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,12 +14,12 @@ from rich.table import Table
 
 import convkit as ck
 from examples.training import models, options, schedules
-from examples.training.data import shapes
+from examples.training.data import Dataset, shapes
 from examples.training.layers import Context, Conv2d
 from examples.training.network import Network
 from examples.training.optimizers import SGD
 from examples.training.options import Options
-from examples.training.timing import Experiment, Stopwatch, write_experiment, write_layers
+from examples.training.timing import Experiment
 from examples.training.trainer import Trainer
 from examples.training.workers import Array
 
@@ -30,6 +29,7 @@ MODELS = (
     "alexnet-cifar", "vgg11-cifar", "vgg16-cifar", "vgg19-cifar", "resnet34-cifar", "resnet50-cifar",
     "googlenet-cifar", "inception-v3-cifar", "densenet121-cifar", "mobilenet-cifar",
 )  # fmt: skip
+COLUMNS = ("network", "convolutions", "parameters", "first loss", "last loss", "ms a step", "images a second")
 
 
 def zoo(
@@ -38,10 +38,11 @@ def zoo(
     layout: options.LayoutOption = "NHWC",
     profile: options.Profile = False,
     threads: options.Threads = 0,
+    epochs: options.Epochs = 0,
     seed: options.Seed = 0,
     mode: options.Mode = "replay",
+    resume: options.Resume = False,
     batch: Annotated[int, typer.Option(min=0, help="Images of a batch; 0: the command's own.")] = 0,
-    steps: Annotated[int, typer.Option(min=0, help="Steps of each network; 0: the command's own.")] = 0,
     only: Annotated[str, typer.Option(help="Names of models, with commas between; empty: all ten.")] = "",
     nested: Annotated[str, typer.Option(help="The model whose layout and pipelines BestOf decides; empty: none.")] = (
         "vgg11-cifar"
@@ -50,35 +51,29 @@ def zoo(
     """AlexNet, VGG, ResNet, GoogLeNet, Inception v3, DenseNet and MobileNet train on drawn shapes of 32x32."""
     with options.options(quick, out, layout, threads, seed, profile, mode) as run:
         batch = batch or (4 if quick else 64)
-        steps = steps or (2 if quick else 10)
         names = tuple(only.split(",")) if only else MODELS
         table = Table(title=f"CIFAR size, batch {batch}, {run.threads} threads, {run.layout}")
-        for column in ("network", "convolutions", "parameters", "first loss", "last loss", "ms a step", "images/s"):
+        for column in COLUMNS:
             table.add_column(column, justify="left" if column == "network" else "right")
+        data = shapes.load("shapes", 32, 10, batch * (2 if quick else 8), batch, seed)
+        half = np.float32(0.5)
+        data = replace(data, train=data.train - half, test=data.test - half)
         rows = []
-        ran: list[Experiment] = []
-        for name in names:
-            with run.keeping():
-                rows.append(_train(run, name, batch, steps, ran))
-            if len(rows) <= names.index(name):
-                break
-            title, convolutions, parameters, first, last, milliseconds, speed = rows[-1]
-            table.add_row(
-                title, str(convolutions), f"{parameters:,}", f"{first:.3f}", f"{last:.3f}", f"{milliseconds:.1f}",
-                f"{speed:.0f}",
-            )  # fmt: skip
-            if not options.console.is_terminal:
-                run.say(f"{title}: loss {first:.3f} -> {last:.3f}, {milliseconds:.1f} ms a step")
+        with run.profiling() as ran:
+            for name in names:
+                rows.append(_train(run, name, data, batch, epochs or (1 if quick else 2), resume, ran))
+                title, convolutions, parameters, first, last, milliseconds, speed = rows[-1]
+                cells = f"{parameters:,}", f"{first:.3f}", f"{last:.3f}", f"{milliseconds:.1f}", f"{speed:.0f}"
+                table.add_row(title, str(convolutions), *cells)
+                if not options.console.is_terminal:
+                    run.say(f"{title}: loss {first:.3f} -> {last:.3f}, {milliseconds:.1f} ms a step")
         with (out / "zoo.csv").open("w", newline="", encoding="utf-8") as stream:
-            columns = ("network", "convolutions", "parameters", "first_loss", "last_loss", "ms_a_step", "images_per_s")
-            csv.writer(stream).writerows([columns, *rows])
+            csv.writer(stream).writerows([COLUMNS, *rows])
         run.say(table)
         run.say(f"-> {out / 'zoo.csv'}")
-        if profile:
-            write_experiment(out / "experiment.csv", ran)
-            write_layers(out / "layers.csv", ran)
-            run.say(f"-> {out / 'experiment.csv'}, {out / 'layers.csv'}")
-        if nested and len(rows) == len(names):
+        for name in names:  # they are for an interrupted command, and large
+            _checkpoint(run, name).unlink(missing_ok=True)
+        if nested:
             _decide(run, nested, batch)
 
 
@@ -88,27 +83,24 @@ def _trainer(run: Options, name: str, context: Context) -> Trainer:
     return Trainer(network, SGD(network, 0.9, 1e-4), schedules.warmup(10, schedules.constant(0.01)))
 
 
+def _checkpoint(run: Options, name: str) -> Path:
+    return run.out / f"{name}.npz"
+
+
 def _train(
-    run: Options, name: str, batch: int, steps: int, ran: list[Experiment]
+    run: Options, name: str, data: Dataset, batch: int, epochs: int, resume: bool, ran: list[Experiment]
 ) -> tuple[str, int, int, float, float, float, float]:
+    """A row of the table; losses and the time of a step are means of the first and the last epoch."""
     trainer = _trainer(run, name, run.context())
-    if run.profile:
-        trainer.stopwatch = Stopwatch()
-        ran.append((name, batch, trainer.network, trainer.stopwatch.iterations))
-    data = shapes.load("shapes", 32, 10, batch * min(steps, 8), 0, run.seed)
-    times, found = [], []
-    with run.progress(trainer, name, steps):
-        for i in range(steps):
-            chosen = np.arange(batch) + batch * (i % (len(data.train) // batch))
-            begin = time.perf_counter()
-            loss, _ = trainer.step(data.train[chosen] - np.float32(0.5), data.train_labels[chosen])
-            times.append(time.perf_counter() - begin)
-            found.append(loss)
-            trainer.report(loss, batch)
-    middle = statistics.median(times[1:] or times)
+    trainer.stopwatch = run.stopwatch(ran, name, batch, trainer.network)
+    path = _checkpoint(run, name)
+    steps = len(data.train) // batch
+    with run.progress(trainer, name, epochs * steps):
+        history = trainer.fit(data, epochs, batch, path=path, resume=resume and path.exists())
+    seconds = history[-1].seconds / steps
     convolutions = sum(isinstance(layer, Conv2d) for layer in trainer.network.layers)
-    size = trainer.network.values.size
-    return models.get(name).title, convolutions, size, found[0], found[-1], 1e3 * middle, batch / middle
+    sizes = convolutions, trainer.network.values.size
+    return models.get(name).title, *sizes, history[0].loss, history[-1].loss, 1e3 * seconds, batch / seconds
 
 
 class Deciding:
