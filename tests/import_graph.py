@@ -21,6 +21,7 @@ ROOMS: tuple[tuple[str, ...], ...] = (
     ("convkit.commands",),
     ("convkit.pictures",),
     ("convkit.contest",),
+    ("convkit.torch",),
     ("convkit",),
     ("convkit.config",),
     ("convkit.training",),

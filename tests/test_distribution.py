@@ -33,6 +33,7 @@ MESSAGES: dict[str, tuple[str, str, str]] = {
         "from convkit.commands.bench import _peers; assert _peers('torch') == ()",
         "peers",
     ),
+    "torch": ("torch", "import convkit.torch", "torch"),
     "fleet": (
         "distributed",
         "from convkit.fleet import tune_with_dask; tune_with_dask('', [])",

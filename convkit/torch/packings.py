@@ -1,0 +1,228 @@
+"""From a weight to its packed layers: weak, and renewed when values change."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+import numpy as np
+import torch
+
+from convkit import Conv2d, ConvTranspose2d
+from convkit.torch.memory import array_of, is_channels_last, tensor_of
+from convkit.torch.recipe import Recipe
+from convkit.tuner.process import ForkSafeLock
+
+__all__ = ["Packing", "forget", "packed_nbytes", "packing_of", "prepared"]
+
+# Input sizes of which a layer remembers how their results come.
+_MOST_SIZES = 64
+# Packed layers of one weight: recipes, thread counts, folded norms.
+_MOST_LAYERS = 8
+
+
+class Packing:
+    """A packed layer, and what it was made of.
+
+    Attributes
+    ----------
+    layer : convkit.Conv2d or convkit.ConvTranspose2d
+    done : int
+        How many of the recipe's steps the layer does; the others are PyTorch's.
+    adds : bool
+        Whether the layer takes the residual.
+    made_of : tuple
+        What the layer is made of beside the weight.
+    last : bool
+        Whether the weight is channels last, and with it every result.
+    sizes : dict
+        Shapes and strides of inputs whose results come with PyTorch's strides.
+    """
+
+    __slots__ = ("adds", "done", "last", "layer", "made_of", "sizes")
+
+    def __init__(self, layer: Any, done: int, adds: bool, last: bool, made_of: Any) -> None:
+        self.layer, self.done, self.adds, self.last, self.made_of = layer, done, adds, last, made_of
+        self.sizes: dict[Any, bool] = {}
+
+    def tensor(self, x: Any, array: Any) -> Any:
+        """What the layer computed of `x`, as PyTorch would have it."""
+        key = x.shape, x.stride()
+        last = self.sizes.get(key)
+        if last is None:
+            if len(self.sizes) >= _MOST_SIZES:
+                self.sizes.clear()
+            last = self.last or is_channels_last(x)
+            y = tensor_of(array, x.dim() - 2, last)
+            if y.stride() != torch.from_numpy(array).stride():
+                return y
+            self.sizes[key] = last
+        return torch.from_numpy(array)
+
+
+class _Origin:
+    """A tensor that something was made of, to be asked later whether its values have changed.
+
+    Its version tells of all that PyTorch's operations do to it, but for the statistics of a batch norm and for what is
+    written through ``.data`` or an array. So its corners are looked at, too: an update of all values shows there.
+    """
+
+    __slots__ = ("corners", "pointer", "shape", "values", "version")
+
+    def __init__(self, tensor: Any) -> None:
+        array = array_of(tensor.detach())  # which shares the memory, but does not keep the tensor alive
+        self.pointer, self.shape = tensor.data_ptr(), tensor.shape
+        self.version = None if tensor.is_inference() else tensor._version
+        self.corners = array[tuple(slice(None, None, max(n - 1, 1)) for n in array.shape)]
+        self.values = self.corners.tobytes()
+
+    def is_as_it_was(self, tensor: Any) -> bool:
+        """Whether a tensor has the values that this one had."""
+        return bool(
+            tensor.data_ptr() == self.pointer
+            and (self.version is None or tensor._version == self.version)
+            and tensor.shape == self.shape
+            and self.corners.tobytes() == self.values
+        )
+
+
+def _same(origins: tuple[_Origin | None, ...], tensors: tuple[Any, ...]) -> bool:
+    if len(origins) != len(tensors):
+        return False
+    for origin, tensor in zip(origins, tensors, strict=True):
+        if (origin is None) is not (tensor is None):
+            return False
+        if origin is not None and not origin.is_as_it_was(tensor):
+            return False
+    return True
+
+
+class _Weight:
+    """What is known of a weight: its values when it was seen last, and its packed layers."""
+
+    __slots__ = ("origin", "packings", "reference")
+
+    def __init__(self, weight: Any, forget: Any) -> None:
+        self.reference = weakref.ref(weight, forget)
+        self.origin = _Origin(weight)
+        self.packings: dict[Any, Packing] = {}
+
+
+_weights: dict[int, _Weight] = {}
+_lock = ForkSafeLock()
+
+
+def _remember(w: Any) -> _Weight:
+    """Forget what was made of a weight, and remember its values."""
+    key = id(w)
+
+    def forget(reference: Any) -> None:
+        held = _weights.get(key)
+        if held is not None and held.reference is reference:
+            del _weights[key]
+
+    weight = _weights[key] = _Weight(w, forget)
+    return weight
+
+
+def packing_of(w: Any, beside: tuple[Any, ...], recipe: Recipe, threads: int) -> Packing | None:
+    """The packed layer of a weight; None for one that may change before it is used again.
+
+    Parameters are packed at first sight, other tensors the second time they come with the same values, and never those
+    that a program differentiates with respect to.
+
+    Parameters
+    ----------
+    w : Tensor
+    beside : tuple
+        The bias, and the four tensors of a batch norm where there is one.
+    recipe : Recipe
+    threads : int
+    """
+    weight = _weights.get(id(w))
+    if weight is not None and weight.reference() is w and weight.origin.is_as_it_was(w):
+        packing = weight.packings.get((recipe.text, threads))
+        if packing is not None and _same(packing.made_of, beside):
+            return packing
+    elif weight is not None or not isinstance(w, torch.nn.Parameter):
+        if not w.requires_grad or weight is not None:
+            _remember(w)
+        return None
+    else:
+        weight = _remember(w)
+    with _lock:
+        if len(weight.packings) >= _MOST_LAYERS:
+            weight.packings.clear()
+        layer, done = prepared(w, beside, recipe, threads)
+        adds = any(name == "add" for name, _ in recipe.steps[:done])
+        made_of = tuple(None if t is None else _Origin(t) for t in beside)
+        packing = weight.packings[recipe.text, threads] = Packing(layer, done, adds, is_channels_last(w), made_of)
+    return packing
+
+
+def prepared(w: Any, beside: tuple[Any, ...], recipe: Recipe, threads: int) -> tuple[Any, int]:
+    """A layer with the recipe's first steps in it, and their number."""
+    bias, *norm = beside
+    weights, biases = array_of(w), None if bias is None else array_of(bias)
+    steps, done = recipe.steps, 0
+    factor: Any = None
+    while done < len(steps) and steps[done][0] in ("norm", "scale"):
+        name, numbers = steps[done]
+        if name == "norm":
+            mean, variance, gamma, beta = (_doubles(t) for t in norm)
+            scale = 1.0 / np.sqrt(variance + numbers[0])
+            scale = scale if gamma is None else scale * gamma
+            biases = (0.0 if biases is None else biases) * scale - mean * scale + (0.0 if beta is None else beta)
+        else:
+            scale = np.float64(numbers[0])
+            biases = None if biases is None else biases * scale
+        factor = scale if factor is None else factor * scale
+        done += 1
+    if factor is not None:
+        weights = _scaled(weights, factor, recipe).astype(weights.dtype)
+        biases = None if biases is None else biases.astype(weights.dtype)
+    done += done < len(steps) and steps[done][0] == "add"
+    activation: Any = None
+    if done < len(steps) and steps[done][0] in _FUSED:
+        name, numbers = steps[done]
+        activation = (name, *numbers) if numbers else name
+        done += 1
+    kind = ConvTranspose2d if recipe.transposed else Conv2d
+    return kind(weights, biases, **recipe.keywords(), activation=activation, num_threads=threads), done
+
+
+_FUSED = ("relu", "relu6", "silu", "hardswish", "sigmoid", "tanh", "leaky_relu", "clip")
+
+
+def _doubles(tensor: Any) -> Any:
+    return None if tensor is None else array_of(tensor).astype(np.float64)
+
+
+def _scaled(weights: Any, factor: Any, recipe: Recipe) -> Any:
+    """Weights times a factor for each output."""
+    if np.ndim(factor) == 0:
+        return weights * factor
+    if not recipe.transposed:
+        return weights * factor[:, None, None, None]
+    c, o = weights.shape[:2]  # of the input, and of one group of the output
+    groups = factor.reshape(recipe.groups, 1, o, 1, 1)
+    return (weights.reshape(recipe.groups, c // recipe.groups, o, *weights.shape[2:]) * groups).reshape(weights.shape)
+
+
+def forget(tensors: Any = None) -> None:
+    """Drop the packings of some weights, or of all."""
+    if tensors is None:
+        _weights.clear()
+        return
+    for tensor in tensors:
+        _weights.pop(id(tensor), None)
+
+
+def packed_nbytes(tensors: Any) -> int:
+    """Bytes that the packed layers of some weights hold, copies of the weights included."""
+    total = 0
+    for tensor in tensors:
+        weight = _weights.get(id(tensor))
+        if weight is not None:
+            total += sum(p.layer.nbytes + p.layer.packed_nbytes for p in list(weight.packings.values()))
+    return total
