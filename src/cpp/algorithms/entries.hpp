@@ -151,26 +151,35 @@ CONVKIT_INLINE std::int64_t members_workspace(const Carve& carve, int threads, s
   return team_bytes(area.used, threads, fresh_bytes);
 }
 
-// Packs the weights unless they are, or `pack` is null, and starts a team of at most `members`: each of them calls
-// work(begin(packed weights), its area, index, size).
+// The caller's packed weights, or those packed now into `fresh`; null if `pack` is.
+template <class T>
+CONVKIT_INLINE const T* packed_weights(const Arguments& args, decltype(Kernel::pack) pack, char* fresh) {
+  if (args.packed || !pack) return static_cast<const T*>(args.packed);
+  pack(*args.problem, *args.parameters, args.w, fresh, args.threads);
+  return reinterpret_cast<const T*>(fresh);
+}
+
+// Starts a team of at most `members`: each of them calls work(its area, index, size).
+template <class Carve, class Work>
+CONVKIT_INLINE void run_in_areas(char* areas, int members, const Carve& carve, const Work& work) {
+  Carver area{nullptr};
+  carve(area);
+  auto member = [&](int index, int size) {
+    Carver own{areas + area.used * index};
+    work(carve(own), index, size);
+  };
+  team(members, member);
+}
+
+// The same with work(begin(packed weights), its area, index, size).
 template <class T, class Carve, class Begin, class Work>
 CONVKIT_INLINE void run_members(const Arguments& args, int members, decltype(Kernel::pack) pack, const Carve& carve,
                                 const Begin& begin, const Work& work) {
   Carver area{nullptr};
   carve(area);
-  char* const workspace = static_cast<char*>(args.workspace);
-  const T* packed = static_cast<const T*>(args.packed);
-  if (pack && !packed) {
-    T* const fresh = reinterpret_cast<T*>(workspace + area.used * args.threads);
-    pack(*args.problem, *args.parameters, args.w, fresh, args.threads);
-    packed = fresh;
-  }
-  const auto shared = begin(packed);
-  auto member = [&](int index, int size) {
-    Carver own{workspace + area.used * index};
-    work(shared, carve(own), index, size);
-  };
-  team(members, member);
+  char* const areas = static_cast<char*>(args.workspace);
+  const auto shared = begin(packed_weights<T>(args, pack, areas + area.used * args.threads));
+  run_in_areas(areas, members, carve, [&](const auto& own, int index, int size) { work(shared, own, index, size); });
 }
 
 }  // namespace convkit::CONVKIT_ISA

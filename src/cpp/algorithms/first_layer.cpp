@@ -86,27 +86,21 @@ struct Copied {
 };
 
 template <class T>
-struct Workspace {
+struct Scratch {
   std::ptrdiff_t* offset;
-  T *packed, *copies;
-  std::int64_t copy, bytes;
+  T* copy;
 };
 
 template <class T, class Cut>
-Workspace<T> carve(const ConvProblem& p, const Parameters& parameters, int threads, Cut carver) {
-  Workspace<T> w{};
-  w.offset = carver.template take<std::ptrdiff_t>(p.c / p.groups, p.kh * p.kw);
-  if (p.layout == Layout::nhwc && !p.packed)
-    w.packed = carver.template take<T>(panels_bytes<T>(p) / std::ptrdiff_t(sizeof(T)));
-  w.copy = round_up(Copied<T>(p, parameters).size, 16);
-  w.copies = carver.template take<T>(w.copy, threads);
-  w.bytes = carver.used;
-  return w;
+CONVKIT_INLINE Scratch<T> carve(const ConvProblem& p, const Parameters& parameters, Cut& cut) {
+  std::ptrdiff_t* const offset = cut.template take<std::ptrdiff_t>(p.c / p.groups, p.kh * p.kw);
+  return {offset, cut.template take<T>(Copied<T>(p, parameters).size)};
 }
 
 template <class T>
 std::int64_t workspace_bytes(const ConvProblem& p, const Parameters& parameters, const Machine&, int threads) {
-  return carve<T>(p, parameters, threads, Tally{}).bytes;
+  return members_workspace([&](auto& cut) { return carve<T>(p, parameters, cut); }, threads,
+                           p.layout == Layout::nchw || p.packed ? 0 : panels_bytes<T>(p));
 }
 
 template <class T>
@@ -139,27 +133,23 @@ template <class T>
 void run_rows(const Arguments& args) {
   const ConvProblem& p = *args.problem;
   const Parameters& parameters = *args.parameters;
-  const Workspace<T> workspace = carve<T>(p, parameters, args.threads, Carver{static_cast<char*>(args.workspace)});
-  if (!args.packed) pack_panels<T>(p, parameters, args.w, workspace.packed, args.threads);
-  const T* packed = static_cast<const T*>(args.packed ? args.packed : workspace.packed);
   const Copied<T> where(p, parameters);
-  where.fill(p, workspace.offset);
   const Finish<T> finish(args.epilogue);
   const Panels<T> panels{p.o};
   const std::int64_t k = p.c * p.kh * p.kw, chunks = ceil_div(p.oh, parameters.value[0]);
-  auto member = [&](int index, int size) {
-    T* const copy = workspace.copies + index * workspace.copy;
-    clear(copy, where.size);
+  const auto work = [&](const T* packed, const Scratch<T>& scratch, int index, int size) {
+    where.fill(p, scratch.offset);
+    clear(scratch.copy, where.size);
     const Grid grid = make_grid(p.n * chunks, panels.count(), size);
     const Share mine = share(p.n * chunks, index / grid.columns, grid.rows);
     const Share columns = share(panels.count(), index % grid.columns, grid.columns);
     for (std::int64_t item = mine.begin; item < mine.end && columns.begin < columns.end; ++item) {
       const Chunk chunk(p, item, parameters.value[0]);
-      copy_pixels(p, chunk, where, static_cast<const T*>(args.x), copy);
+      copy_pixels(p, chunk, where, static_cast<const T*>(args.x), scratch.copy);
       for (std::int64_t row = 0; row < chunk.rows; ++row) {
         const std::ptrdiff_t at = (chunk.image * p.oh + chunk.first + row) * p.ow * p.o;
         T* const y = static_cast<T*>(args.y) + at;
-        const T* const pixels = copy + row * p.stride_h * where.pitch;
+        const T* const pixels = scratch.copy + row * p.stride_h * where.pitch;
         for (std::int64_t panel = columns.begin; panel < columns.end; ++panel) {
           const int nv = panels.vectors(panel), most = smaller<int>(parameters.value[1], OffsetShape<T>::rows(nv));
           const std::int64_t o = panel * Panels<T>::width;
@@ -175,14 +165,16 @@ void run_rows(const Arguments& args) {
                                  false,
                                  finish.clamp};
             const std::int64_t step = p.stride_w * p.c;
-            offset_tiles<T>().rows[nv][height](count, k, workspace.offset, pixels + first * step, step, b, out);
+            offset_tiles<T>().rows[nv][height](count, k, scratch.offset, pixels + first * step, step, b, out);
           });
           if (finish.after) activate_rows(y + o, p.ow, p.o, panels.valid(panel), *finish.after);
         }
       }
     }
   };
-  team(worthwhile_threads(p, args.threads), member);
+  run_members<T>(
+      args, worthwhile_threads(p, args.threads), pack_panels<T>,
+      [&](auto& cut) { return carve<T>(p, parameters, cut); }, [](const T* packed) { return packed; }, work);
 }
 
 // --- NCHW -------------------------------------------------------------------------------------------------------------
@@ -209,9 +201,7 @@ void run_planes(const Arguments& args) {
   using V = Vec<T>;
   const ConvProblem& p = *args.problem;
   const Parameters& parameters = *args.parameters;
-  const Workspace<T> workspace = carve<T>(p, parameters, args.threads, Carver{static_cast<char*>(args.workspace)});
   const Copied<T> where(p, parameters);
-  where.fill(p, workspace.offset);
   const Finish<T> finish(args.epilogue);
   const std::int64_t channels = p.c / p.groups, outputs = p.o / p.groups, k = channels * p.kh * p.kw;
   const std::int64_t chunks = ceil_div(p.oh, parameters.value[0]), pixels = p.oh * p.ow;
@@ -219,20 +209,20 @@ void run_planes(const Arguments& args) {
   const int most = smaller<int>(parameters.value[1], OffsetShape<T>::spread(split.rows + (split.big ? 1 : 0)));
   // Rows of many planes are more pages than the TLB holds: a result that leaves the caches is written a few planes at a time.
   const bool planes_outermost = outputs * pixels * std::int64_t(sizeof(T)) > 2 * args.machine->l2;
-  auto member = [&](int index, int size) {
-    T* const copy = workspace.copies + index * workspace.copy;
+  const auto work = [&](const Scratch<T>& scratch, int index, int size) {
+    where.fill(p, scratch.offset);
     const Share mine = share(p.groups * p.n * chunks, index, size);
     for (std::int64_t item = mine.begin; item < mine.end; ++item) {
       // Chunks innermost, then groups, then images.
       const std::int64_t group = item / chunks % p.groups;
       const Chunk chunk(p, item / (chunks * p.groups) * chunks + item % chunks, parameters.value[0]);
       const T* x = static_cast<const T*>(args.x) + (chunk.image * p.c + group * channels) * p.h * p.w;
-      copy_planes(p, chunk, where, x, copy);
+      copy_planes(p, chunk, where, x, scratch.copy);
       const T* const w = static_cast<const T*>(args.w.data) + group * outputs * k;
       const T* const bias = finish.bias ? finish.bias + group * outputs : nullptr;
       const std::ptrdiff_t first_y = (chunk.image * p.o + group * outputs) * pixels + chunk.first * p.ow;
       const auto row_tiles = [&](int height, std::int64_t count, std::int64_t o, std::int64_t row) CONVKIT_LAMBDA {
-        const T* const b = copy + row * p.stride_h * where.pitch;
+        const T* const b = scratch.copy + row * p.stride_h * where.pitch;
         const std::ptrdiff_t at = first_y + o * pixels + row * p.ow;
         T* const y = static_cast<T*>(args.y) + at;
         for (std::int64_t panel = 0, first = 0; panel < split.big + split.small; ++panel) {
@@ -247,7 +237,7 @@ void run_planes(const Arguments& args) {
                                static_cast<int>(valid - (nv - 1) * V::lanes),
                                false,
                                finish.clamp};
-          offset_tiles<T>().spread[nv][height](count, k, workspace.offset, w + o * k, k, b + first, out);
+          offset_tiles<T>().spread[nv][height](count, k, scratch.offset, w + o * k, k, b + first, out);
           first += nv * V::lanes;
         }
         if (finish.after) activate_rows(y, count * height, pixels, p.ow, *finish.after);
@@ -267,7 +257,9 @@ void run_planes(const Arguments& args) {
       }
     }
   };
-  team(worthwhile_threads(p, args.threads), member);
+  run_in_areas(
+      static_cast<char*>(args.workspace), worthwhile_threads(p, args.threads),
+      [&](auto& cut) { return carve<T>(p, parameters, cut); }, work);
 }
 
 // --- inventory --------------------------------------------------------------------------------------------------------

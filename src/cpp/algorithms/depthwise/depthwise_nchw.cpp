@@ -94,29 +94,24 @@ struct Geometry {
   }
 };
 
+// Of a member that copies; null otherwise.
 template <class T>
-struct Workspace {
+struct Scratch {
   std::ptrdiff_t* offset;  // [KW]: of the filter's columns in a copied row
-  T* rows;                 // one member's copied rows
-  std::int64_t rows_size, bytes;
+  T* rows;
 };
 
 template <class T, class Cut>
-Workspace<T> carve(const ConvProblem& p, const Parameters& parameters, int threads, Cut carver) {
-  Workspace<T> w{};
-  if (copies<T>(p)) {
-    const Geometry<T> g(p, parameters);
-    w.rows_size = bounded_product(input_rows(p, g.groups.most), g.pitch);
-    w.offset = carver.template take<std::ptrdiff_t>(p.kw);
-    w.rows = carver.template take<T>(w.rows_size, threads);
-  }
-  w.bytes = carver.used;
-  return w;
+CONVKIT_INLINE Scratch<T> carve(const ConvProblem& p, const Geometry<T>& g, Cut& cut) {
+  if (!copies<T>(p)) return {};
+  std::ptrdiff_t* const offset = cut.template take<std::ptrdiff_t>(p.kw);
+  return {offset, cut.template take<T>(input_rows(p, g.groups.most), g.pitch)};
 }
 
 template <class T>
 std::int64_t workspace_bytes(const ConvProblem& p, const Parameters& parameters, const Machine&, int threads) {
-  return carve<T>(p, parameters, threads, Tally{}).bytes;
+  const Geometry<T> g(p, parameters);
+  return members_workspace([&](auto& cut) { return carve(p, g, cut); }, threads, 0);
 }
 
 // --- windows that do not slide ----------------------------------------------------------------------------------------
@@ -253,27 +248,25 @@ template <class T>
 void run(const Arguments& args) {
   const ConvProblem& p = *args.problem;
   const Geometry<T> g(p, *args.parameters);
-  const Workspace<T> workspace =
-      carve<T>(p, *args.parameters, args.threads, Carver{static_cast<char*>(args.workspace)});
-  for (std::int64_t kx = 0; workspace.offset && kx < p.kw; ++kx) {
-    const std::int64_t pixel = kx * p.dilation_w;
-    workspace.offset[kx] = pixel % g.stride * g.block + pixel / g.stride;
-  }
   const Finish<T> finish(args.epilogue);
   const std::int64_t groups = g.groups.count(), sets = ceil_div(p.o, g.planes);
   const bool large = !copies<T>(p) && tensor_bytes(p, sizeof(T)) / args.threads > static_cast<double>(args.machine->l2);
   const std::int64_t row = p.w * (g.stride == 1 ? p.dilation_h : 1),
                      distance = 4096 / static_cast<std::int64_t>(sizeof(T));
   const std::ptrdiff_t ahead = large ? round_up(distance, row) : 0;
-  auto member = [&](int index, int size) {
+  const auto work = [&](const Scratch<T>& scratch, int index, int size) {
+    for (std::int64_t kx = 0; scratch.offset && kx < p.kw; ++kx) {
+      const std::int64_t pixel = kx * p.dilation_w;
+      scratch.offset[kx] = pixel % g.stride * g.block + pixel / g.stride;
+    }
     const Member<T> self{p,
                          g,
                          finish,
                          static_cast<const T*>(args.x),
                          static_cast<const T*>(args.w.data),
                          static_cast<T*>(args.y),
-                         workspace.rows + index * workspace.rows_size,
-                         workspace.offset,
+                         scratch.rows,
+                         scratch.offset,
                          p.o / p.c,
                          ahead};
     const Share mine = share(p.n * groups * sets, index, size);
@@ -284,7 +277,9 @@ void run(const Arguments& args) {
       self.run(rows, first * g.planes, smaller(last * g.planes, p.o));
     }
   };
-  team(team_size(p, args.threads), member);
+  run_in_areas(
+      static_cast<char*>(args.workspace), team_size(p, args.threads), [&](auto& cut) { return carve(p, g, cut); },
+      work);
 }
 
 // --- inventory --------------------------------------------------------------------------------------------------------

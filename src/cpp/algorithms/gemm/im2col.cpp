@@ -102,12 +102,8 @@ template <class T>
 void im2col_run(const Arguments& args) {
   const ConvProblem& p = *args.problem;
   T* const matrix = static_cast<T*>(args.workspace);
-  const T* packed = static_cast<const T*>(args.packed);
-  if (p.layout == Layout::nhwc && !packed) {
-    T* fresh = reinterpret_cast<T*>(static_cast<char*>(args.workspace) + matrix_bytes<T>(p));
-    pack_panels<T>(p, *args.parameters, args.w, fresh, args.threads);
-    packed = fresh;
-  }
+  const T* const packed = packed_weights<T>(args, p.layout == Layout::nhwc ? pack_panels<T> : nullptr,
+                                            static_cast<char*>(args.workspace) + matrix_bytes<T>(p));
   auto member = [&](int index, int size) {
     for (std::int64_t image = 0; image < p.n; ++image) {
       for (std::int64_t group = 0; group < p.groups; ++group) {

@@ -57,8 +57,7 @@ std::int64_t rows_workspace(const ConvProblem& p, const Parameters&, const Machi
 template <class T>
 void rows_run(const Arguments& args) {
   const ConvProblem& p = *args.problem;
-  if (!args.packed) pack_panels<T>(p, *args.parameters, args.w, args.workspace, args.threads);
-  const T* packed = static_cast<const T*>(args.packed ? args.packed : args.workspace);
+  const T* const packed = packed_weights<T>(args, pack_panels<T>, static_cast<char*>(args.workspace));
   const Panels<T> panels{p.o / p.groups};
   const std::int64_t pixels = p.n * p.oh * p.ow, channels = p.c / p.groups, count = panels.count();
   const Finish<T> finish(args.epilogue);

@@ -137,8 +137,7 @@ CONVKIT_INLINE void store_pixels(const Pixels<T>& pixels, const ConvProblem& p, 
 template <class T>
 void run(const Arguments& args) {
   const ConvProblem& p = *args.problem;
-  if (!args.packed) pack<T>(p, *args.parameters, args.w, args.workspace, 1);
-  const T* packed = static_cast<const T*>(args.packed ? args.packed : args.workspace);
+  const T* const packed = packed_weights<T>(args, pack<T>, static_cast<char*>(args.workspace));
   const Axis down = rows_axis(p), across = columns_axis(p);
   const Finish<T> finish(args.epilogue);
   auto member = [&](int index, int size) {

@@ -99,11 +99,10 @@ template <class T>
 std::int64_t depthwise_workspace(const ConvProblem& p, const Parameters& parameters, const Machine&, int threads) {
   if (in_place<T>(p, parameters) && p.layout == Layout::nchw) return 0;
   const Strips<T> s = strips_of<T>(p, parameters);
-  Tally one;
-  if (!in_place<T>(p, parameters)) carve(s, one);
-  return team_bytes(one.used, threads,
-                    bounded_product(parameters.value[1], output_vectors<T>(p) * vector_sums(s),
-                                    static_cast<std::int64_t>(sizeof(T))));
+  const bool direct = in_place<T>(p, parameters);
+  return members_workspace([&](auto& cut) { return direct ? Scratch<T>{} : carve(s, cut); }, threads,
+                           bounded_product(parameters.value[1], output_vectors<T>(p) * vector_sums(s),
+                                           static_cast<std::int64_t>(sizeof(T))));
 }
 
 // --- strips -----------------------------------------------------------------------------------------------------------
@@ -326,12 +325,8 @@ void depthwise_run(const Arguments& args) {
   const Strips<T> s = strips_of<T>(p, *args.parameters);
   const std::int64_t parts = args.parameters->value[1], vectors = output_vectors<T>(p), per_vector = vector_sums(s);
   T* const sums = static_cast<T*>(args.workspace);
-  T* const own = sums + parts * vectors * per_vector;
-  Carver sizes{nullptr};
-  if (!direct) carve(s, sizes);
-  auto member = [&](int index, int size) {
-    Carver carver{reinterpret_cast<char*>(own) + sizes.used * index};
-    const Scratch<T> scratch = direct ? Scratch<T>{} : carve(s, carver);
+  char* const own = reinterpret_cast<char*>(sums + parts * vectors * per_vector);
+  const auto work = [&](const Scratch<T>& scratch, int index, int size) {
     const Division division = divide(parts, vectors, s.channels, size);
     if (index < division.size()) {
       const Share mine = division.part(parts, index), rows = division.row(vectors, index);
@@ -368,7 +363,8 @@ void depthwise_run(const Arguments& args) {
                       static_cast<T*>(args.y) + v * V::lanes * weights, weights);
     }
   };
-  team(worthwhile_threads(p, args.threads), member);
+  run_in_areas(
+      own, worthwhile_threads(p, args.threads), [&](auto& cut) { return direct ? Scratch<T>{} : carve(s, cut); }, work);
 }
 
 template <class T>

@@ -84,10 +84,9 @@ CONVKIT_INLINE Scratch<T> carve(const Strips<T>& s, const Parameters& parameters
 template <class T>
 std::int64_t direct_workspace(const ConvProblem& p, const Parameters& parameters, const Machine&, int threads) {
   const Strips<T> s(p, parameters.value[0]);
-  Tally one, shared;
-  carve(s, parameters, one);
+  Tally shared;
   if (!one_pass(s, parts_of(s, parameters))) shared.take<T>(parts_of(s, parameters), accumulated_elements(s));
-  return team_bytes(one.used, threads, shared.used);
+  return members_workspace([&](auto& cut) { return carve(s, parameters, cut); }, threads, shared.used);
 }
 
 template <class T>
@@ -191,16 +190,12 @@ void accumulate_share(const Context<T>& c, const Scratch<T>& scratch, const Shar
 template <class T>
 void direct_run(const Arguments& args) {
   const Context<T> c(args);
-  Carver sizes{nullptr};
-  carve(c.s, *args.parameters, sizes);
   const bool once = one_pass(c.s, c.parts);
   char* const own =
       static_cast<char*>(args.workspace) +
       (once ? 0 : round_up(c.parts * accumulated_elements(c.s) * static_cast<std::int64_t>(sizeof(T)), 64));
   const std::int64_t panels = c.p.groups * c.panels.count();
-  auto member = [&](int index, int size) {
-    Carver carver{own + sizes.used * index};
-    const Scratch<T> scratch = carve(c.s, *args.parameters, carver);
+  const auto work = [&](const Scratch<T>& scratch, int index, int size) {
     const Division division = divide(c.parts, panels, c.s.blocks, size);
     if (index < division.size()) {
       accumulate_share(c, scratch, division.part(c.parts, index), division.row(panels, index),
@@ -217,7 +212,8 @@ void direct_run(const Arguments& args) {
                     {k, smaller(k + Vec<T>::lanes, weights)}, c.weights(group, panel));
     }
   };
-  team(worthwhile_threads(c.p, args.threads), member);
+  run_in_areas(
+      own, worthwhile_threads(c.p, args.threads), [&](auto& cut) { return carve(c.s, *args.parameters, cut); }, work);
 }
 
 template <class T>
