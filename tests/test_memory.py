@@ -10,6 +10,8 @@ import subprocess
 import sys
 import textwrap
 
+import pytest
+
 SCRIPT = """
     import gc, os, random, sys
     import numpy as np
@@ -96,3 +98,37 @@ def test_memory_does_not_grow() -> None:
     # Of a leak of one byte a call the short form sees nothing, of an object a call it does.
     calls = int(os.environ.get("CONVKIT_SOAK", 40_000))
     assert grown(calls, 10_000) <= 1 << 20
+
+
+SHAPES = """
+    import gc, sys, tracemalloc
+    import numpy as np
+    import convkit as ck
+
+    w, plan = np.ones((4, 3, 3, 3), np.float32), ck.TrainingConv2d(num_threads=1)
+
+    def convolve(x):
+        ck.conv2d(x, w, num_threads=1)
+
+    def train(x):
+        plan.backward(plan.forward(x, w))
+
+    call, sizes = {"convolve": convolve, "train": train}[sys.argv[1]], iter(range(9, 9999))
+
+    def held(count):
+        for _ in range(count):
+            call(np.ones((1, 3, 3, next(sizes)), np.float32))
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0]
+
+    tracemalloc.start()
+    before = held(400)
+    print((held(600) - before) / 600)
+"""
+
+
+@pytest.mark.parametrize(("call", "most"), [("convolve", 400), ("train", 1600)])
+def test_of_a_shape_nothing_but_the_choice_is_kept(call: str, most: int) -> None:
+    code = textwrap.dedent(SHAPES)
+    done = subprocess.run([sys.executable, "-c", code, call], capture_output=True, text=True, check=True, timeout=300)
+    assert float(done.stdout) < most

@@ -239,6 +239,28 @@ def test_tuning_completes_a_problem_and_only_new_kernels_run_later() -> None:
     assert tuner_over(later, StandInBench(grown)).tune(PROBLEM, 1, budget=60).family == "newer"
 
 
+def test_a_decision_outlives_its_evidence() -> None:
+    selector = selector_over(CORE)
+    asked = PROBLEM.replace(c=16)
+    first = selector.choose(asked, 1)
+    assert (first.tier, first.family) == ("model", "winograd")
+    own = session()
+    trials = [trial(own, family, ratio) for family, ratio in (("gemm", 1.0), ("winograd", 9.0), ("coarse", 9.0))]
+    selector.user.record(own, trials, store=False)
+    selector.forget(PROBLEM)
+    assert selector.choose(asked.replace(c=24), 1).family == "gemm"
+    for h in range(100, 400):
+        selector.choose(PROBLEM.replace(h=h), 1)
+    again = selector.choose(asked, 1)
+    assert (again.candidate, again.measured) == (first.candidate, False)
+    assert selector.choose(asked, 1, accuracy="strict").family == "gemm"
+    # What is measured is decided anew.
+    theirs = [trial(own, family, ratio, problem=str(asked)) for family, ratio in (("gemm", 1.0), ("winograd", 9.0))]
+    selector.user.record(own, theirs, store=False)
+    selector.forget(asked)
+    assert selector.choose(asked, 1).family == "gemm"
+
+
 def test_a_contended_tune_is_marked_and_not_complete() -> None:
     selector = selector_over(CORE)
     choice = tuner_over(selector, StandInBench(CORE), trouble="made up").tune(PROBLEM, 1, budget=60)

@@ -104,11 +104,12 @@ class BestOf:
     def _begin_anew(self) -> None:
         self._problems: dict[Hashable, _Problem] = {}
         self._settled: dict[Hashable, Stage] = {}
+        self._unknown: set[Hashable] = set()
         self._children: dict[str, dict[str, BestOf]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """What was asked for: a copy has measured nothing, and nothing is nested in it yet."""
-        measured = ("_problems", "_settled", "_children")
+        measured = ("_problems", "_settled", "_unknown", "_children")
         return {name: value for name, value in self.__dict__.items() if name not in measured}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -168,7 +169,12 @@ class BestOf:
         str or None
             Its name; None while they have not.
         """
-        winner = self._problem(self._full_key(args, kwargs)).rounds.winner
+        key = self._full_key(args, kwargs)
+        # Of what was asked about, but is neither stored nor run, nothing but the key is kept.
+        if self._store and key not in self._problems and (key in self._unknown or self._load(key) is None):
+            self._unknown.add(key)
+            return None
+        winner = self._problem(key).rounds.winner
         return None if winner is None else self.alternatives[winner]
 
     def report(self) -> BestOfReport:
@@ -204,10 +210,11 @@ class BestOf:
     def _problem(self, key: Hashable) -> _Problem:
         problem = self._problems.get(key)
         if problem is None:
-            threads = key[0] if isinstance(key, tuple) and isinstance(key[0], int) else 1
-            fresh = _Problem(key, threads, Rounds(self.alternatives, rounds=self._rounds))
-            if self._store:
-                self._load(fresh)
+            fresh = _Problem(key, _threads_in(key), Rounds(self.alternatives, rounds=self._rounds))
+            winner = self._load(key) if self._store else None
+            if winner is not None:
+                fresh.rounds.winner = winner
+                fresh.from_database = True
             problem = self._problems.setdefault(key, fresh)
             self._note(problem)
         outer = current_sample.get()
@@ -244,15 +251,11 @@ class BestOf:
                 from convkit.best_of.store import save
             save(self.name, key, problem.threads, self.alternatives, results)
 
-    def _load(self, problem: _Problem) -> None:
-        key = repr(problem.key)
+    def _load(self, key: Hashable) -> int | None:
         with planning:
             from convkit.best_of.store import load
 
-            winner = load(self.name, key, problem.threads, self.alternatives)
-        if winner is not None:
-            problem.rounds.winner = winner
-            problem.from_database = True
+            return load(self.name, repr(key), _threads_in(key), self.alternatives)
 
     def _report(self, above: frozenset[int]) -> BestOfReport:
         with planning:
@@ -334,6 +337,10 @@ class Pipeline:
                 rounds.give_back(index)
         self._stage = self._owner.stage_count
         return False
+
+
+def _threads_in(key: Hashable) -> int:
+    return key[0] if isinstance(key, tuple) and isinstance(key[0], int) else 1
 
 
 def _size_of(value: Any) -> Any:

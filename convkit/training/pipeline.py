@@ -28,6 +28,9 @@ PIPELINES = ("kernels", "columns")
 """Names of the pipelines: the fastest kernel for each call, or the matrix of im2col made once for two products."""
 
 
+_MOST_PROBLEMS = 64
+
+
 @dataclass(slots=True)
 class _Pass:
     """One forward call and what its backward call needs of it."""
@@ -254,6 +257,8 @@ class TrainingConv2d:
         fields, _ = _core.problem_of(x, w, bias, **self._geometry, **self._limits)
         problem = self._problems.get(fields)
         if problem is None:
+            if len(self._problems) >= _MOST_PROBLEMS:
+                self._problems.clear()
             problem = self._problems[fields] = Problem.from_core(fields)
         return problem
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import NamedTuple
@@ -106,6 +107,7 @@ class Case:
         self._selector = selector
         self._answers: list[TierAnswer] | None = None
         self._neighbours: list[Neighbour] | None = None
+        self._choices: dict[tuple[Constraints, str | None], Choice] = {}
 
     @property
     def answers(self) -> list[TierAnswer]:
@@ -197,14 +199,27 @@ class Case:
             return self._given(algorithm)
         if algorithm is not None and not isinstance(algorithm, str):
             raise TypeError(f"algorithm must be a name or a choice from explain, got {type(algorithm).__name__}")
-        key = constraints, self.here, algorithm
-        choices = self._selector.choices
+        key = constraints, algorithm
         with planning:
-            if key not in choices:
+            if key not in self._choices:
                 kernels = None if algorithm is None else self._named(algorithm)
                 bounds = constraints if algorithm is None else constraints._replace(accuracy="fast")
-                choices[key] = self._first(self._tiers(kernels), bounds, kernels)
-            return choices[key]
+                choice = self._first(self._tiers(kernels), bounds, kernels)
+                self._choices[key] = self._as_before(
+                    self._selector.decided(choice, constraints, self.here, algorithm), choice
+                )
+            return self._choices[key]
+
+    def _as_before(self, decided: Choice | Candidate, choice: Choice) -> Choice:
+        """What was decided before, although there may be reasons for another choice now."""
+        if isinstance(decided, Choice):
+            return decided
+        if decided == choice.candidate:
+            return choice
+        return choice._replace(
+            candidate=decided, seconds=self.predict(decided), measured=False, error=None,
+            workspace=self.task.workspace(decided),
+        )  # fmt: skip
 
     def model_choice(self, constraints: Constraints | None = None) -> Choice:
         """What the cost model alone would choose."""
@@ -284,9 +299,10 @@ class Case:
 
 
 class Selector:
-    """Chooses kernels. A choice is kept while the process lives, so that one call gives the same bits again.
+    """Chooses kernels. What was decided is kept while the process lives, so that one call gives the same bits again.
 
-    What led to it is kept for the problems asked about last.
+    What led to it is kept for the problems asked about last. Of all others that were only predicted, which may be many,
+    a digest is left, and the candidate.
 
     Parameters
     ----------
@@ -314,7 +330,9 @@ class Selector:
         self.tiers: tuple[Tier, ...] = (user, *others)
         self.constants: Constants = constants or default_constants()
         self.context_of: Callable[[int], Context] = context_of
-        self.choices: dict[tuple[Constraints, Context, str | None], Choice] = {}
+        self._decided: dict[int, Choice | Candidate] = {}
+        self._candidates: dict[Candidate, Candidate] = {}
+        self._measured: Counter[Problem] = Counter()
         self._cases: dict[tuple[Problem, Context], Case] = {}
         self._neighbourhoods: dict[Context, Neighbourhood] = {}
 
@@ -341,6 +359,17 @@ class Selector:
         case = self.on(problem, threads)
         return case.choose(case.task.constraints(accuracy, workspace_limit), algorithm)
 
+    def decided(
+        self, choice: Choice, constraints: Constraints, here: Context, algorithm: str | None
+    ) -> Choice | Candidate:
+        """What a call got first in this process: the choice if that was measured, its candidate if not."""
+        problem, *limits = constraints
+        asked = (*problem, here.threads, here.affinity, *limits, algorithm, self._measured[problem.bare()])
+        digest = hash(asked) << 64 ^ hash(asked[::-1])
+        # One object for all problems that chose it.
+        shared = self._candidates.setdefault(choice.candidate, choice.candidate)
+        return self._decided.setdefault(digest, choice if choice.measured else shared)
+
     def neighbourhood(self, here: Context) -> Neighbourhood:
         """The problems that any tier has trials of."""
         here = here._replace(threads=0)
@@ -355,9 +384,8 @@ class Selector:
         bare = problem.bare()
         with planning:
             self._neighbourhoods.clear()
+            self._measured[bare] += 1
             self._cases = {key: case for key, case in self._cases.items() if key[0].bare() != bare}
-            for key in [key for key in self.choices if key[0].problem.bare() == bare]:
-                del self.choices[key]
 
 
 @Slot

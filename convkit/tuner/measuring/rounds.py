@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import random
-from collections import deque
 from dataclasses import dataclass, field
 
 from convkit.tuner.choosing.intervals import median, paired
@@ -122,11 +121,10 @@ class Rounds:
         self.history: list[tuple[int, float]] = []
         self.lock: ForkSafeLock = ForkSafeLock()
         self._rounds = rounds
-        self._random = random.Random(0)
         self._round = 0
         self._queue = list(range(len(names)))
         self._running = 0
-        self._abandoned: deque[int] = deque()
+        self._abandoned: list[int] = []
         self._harvested = False
 
     @property
@@ -143,7 +141,7 @@ class Rounds:
         """The alternative to run now, and the round that its time belongs to; below 0 where it does not count."""
         with self.lock:
             while self._abandoned:
-                self.give_back(self._abandoned.popleft())
+                self.give_back(self._abandoned.pop())
             if not self._queue and not self.settled:
                 if self._running:
                     # Other threads still owe samples of this round: repeat the best known without counting it.
@@ -248,7 +246,8 @@ class Rounds:
             self.winner = self._best() if alive else None
             return
         self._round += 1
-        self._queue = self._random.sample(alive, len(alive))
+        # A generator of its own would be larger than all else that is kept of a problem.
+        self._queue = random.Random(self._round).sample(alive, len(alive))
 
     def _cut(self) -> None:
         ranked = self._ranked()
