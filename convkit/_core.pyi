@@ -38,6 +38,9 @@ def conv2d(
     layout: Layout = "NCHW",
     activation: Activation | None = None,
     residual: NDArray[FloatT] | None = None,
+    scale: float | NDArray[FloatT] | None = None,
+    shift: float | NDArray[FloatT] | None = None,
+    residual_after: bool = False,
     out: NDArray[FloatT] | None = None,
     algorithm: Algorithm | None = None,
     num_threads: int | None = None,
@@ -57,6 +60,9 @@ def conv2d(
     layout: Layout = "NCHW",
     activation: Activation | None = None,
     residual: SupportsDLPack | None = None,
+    scale: float | SupportsDLPack | None = None,
+    shift: float | SupportsDLPack | None = None,
+    residual_after: bool = False,
     out: SupportsDLPack | None = None,
     algorithm: Algorithm | None = None,
     num_threads: int | None = None,
@@ -145,6 +151,9 @@ def conv_transpose2d(
     layout: Layout = "NCHW",
     activation: Activation | None = None,
     residual: NDArray[FloatT] | None = None,
+    scale: float | NDArray[FloatT] | None = None,
+    shift: float | NDArray[FloatT] | None = None,
+    residual_after: bool = False,
     out: NDArray[FloatT] | None = None,
     algorithm: Algorithm | None = None,
     num_threads: int | None = None,
@@ -165,6 +174,9 @@ def conv_transpose2d(
     layout: Layout = "NCHW",
     activation: Activation | None = None,
     residual: SupportsDLPack | None = None,
+    scale: float | SupportsDLPack | None = None,
+    shift: float | SupportsDLPack | None = None,
+    residual_after: bool = False,
     out: SupportsDLPack | None = None,
     algorithm: Algorithm | None = None,
     num_threads: int | None = None,
@@ -184,6 +196,9 @@ class Conv2d:
         *,
         layout: Layout = "NCHW",
         activation: Activation | None = None,
+        scale: float | SupportsDLPack | None = None,
+        shift: float | SupportsDLPack | None = None,
+        residual_after: bool = False,
         algorithm: Algorithm | None = None,
         num_threads: int | None = None,
         accuracy: Accuracy | None = None,
@@ -197,7 +212,14 @@ class Conv2d:
     def __call__(
         self, x: SupportsDLPack, out: SupportsDLPack | None = None, residual: SupportsDLPack | None = None
     ) -> NDArray[Any]: ...
-    def update(self, w: SupportsDLPack, bias: SupportsDLPack | None = None) -> None: ...
+    def update(
+        self,
+        w: SupportsDLPack,
+        bias: SupportsDLPack | None = None,
+        *,
+        scale: float | SupportsDLPack | None = None,
+        shift: float | SupportsDLPack | None = None,
+    ) -> None: ...
     def __getnewargs_ex__(self) -> tuple[tuple[Array, Array | None], dict[str, Any]]: ...
     @property
     def weight(self) -> Array: ...
@@ -221,6 +243,9 @@ class ConvTranspose2d:
         *,
         layout: Layout = "NCHW",
         activation: Activation | None = None,
+        scale: float | SupportsDLPack | None = None,
+        shift: float | SupportsDLPack | None = None,
+        residual_after: bool = False,
         algorithm: Algorithm | None = None,
         num_threads: int | None = None,
         accuracy: Accuracy | None = None,
@@ -234,7 +259,14 @@ class ConvTranspose2d:
     def __call__(
         self, x: SupportsDLPack, out: SupportsDLPack | None = None, residual: SupportsDLPack | None = None
     ) -> NDArray[Any]: ...
-    def update(self, w: SupportsDLPack, bias: SupportsDLPack | None = None) -> None: ...
+    def update(
+        self,
+        w: SupportsDLPack,
+        bias: SupportsDLPack | None = None,
+        *,
+        scale: float | SupportsDLPack | None = None,
+        shift: float | SupportsDLPack | None = None,
+    ) -> None: ...
     def __getnewargs_ex__(self) -> tuple[tuple[Array, Array | None], dict[str, Any]]: ...
     @property
     def weight(self) -> Array: ...
@@ -259,6 +291,9 @@ class Runner:
         lo: float = ...,
         hi: float = ...,
         activation: str = "none",
+        scale: Array | None = None,
+        shift: Array | None = None,
+        residual_after: bool = False,
         poison: bool = False,
     ) -> None: ...
     def run(self) -> Array: ...
@@ -278,6 +313,9 @@ def problem_of(
     layout: Layout = "NCHW",
     activation: Activation | None = None,
     residual: SupportsDLPack | None = None,
+    scale: float | SupportsDLPack | None = None,
+    shift: float | SupportsDLPack | None = None,
+    residual_after: bool = False,
     out: SupportsDLPack | None = None,
     algorithm: Algorithm | None = None,
     num_threads: int | None = None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 import re
 from collections.abc import Sequence
+from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import numpy as np
@@ -277,6 +278,9 @@ def of_call(
     bias: SupportsDLPack | Shape | bool | None = None,
     *arguments: Any,
     residual: SupportsDLPack | Shape | bool | None = None,
+    scale: float | SupportsDLPack | Shape | None = None,
+    shift: float | SupportsDLPack | Shape | None = None,
+    residual_after: bool = False,
     dtype: DTypeLike | None = None,
     packed: bool = False,
     op: str = "forward",
@@ -289,7 +293,9 @@ def of_call(
     x, w, bias, residual : array, shape or bool
         Arrays, or their sizes; then `dtype` says the element type, float32 if it is left out. Of `bias` and `residual`
         it is enough to say whether they are there.
-    *arguments, **keywords
+    scale, shift : float, array or shape
+        As for `conv2d`.
+    residual_after, *arguments, **keywords
         As for `conv2d`; what chooses the kernel is checked only when something is chosen.
     packed : bool
         True for what `Conv2d` runs, False for the function.
@@ -305,14 +311,19 @@ def of_call(
     said = {name: value for name, value in (("bias", bias), ("residual", residual)) if isinstance(value, bool)}
     fields, threads = _core.problem_of(
         _array("x", x, dtype), _array("w", w, dtype), None if "bias" in said else _array("bias", bias, dtype),
-        *arguments, residual=None if "residual" in said else _array("residual", residual, dtype), **keywords,
+        *arguments, residual=None if "residual" in said else _array("residual", residual, dtype),
+        scale=_array("scale", scale, dtype), shift=_array("shift", shift, dtype), residual_after=residual_after,
+        **keywords,
     )  # fmt: skip
-    return Problem.from_core(fields).replace(packed=packed, **said).of_op(op), threads
+    problem = Problem.from_core(fields).replace(packed=packed, **said)
+    if problem.residual and residual_after:
+        problem = problem.replace(epilogue="other")  # as the parser says if it is told the residual itself
+    return problem.of_op(op), threads
 
 
 def _array(name: str, value: Any, dtype: DTypeLike | None) -> Any:
     """An array as it is; for sizes an array of them that takes no memory, each element being the same one."""
-    if value is None or hasattr(value, "__dlpack__"):
+    if value is None or hasattr(value, "__dlpack__") or (isinstance(value, Real) and name in ("scale", "shift")):
         return value
     try:
         sizes = tuple(operator.index(size) for size in value)

@@ -6,6 +6,7 @@ is left is one matrix product per tap and group. Nothing here is shared with the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,7 +15,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from convkit.typing import Activation
 
-__all__ = ["activate", "conv2d", "conv2d_input", "conv2d_weight", "conv_transpose2d", "output_size", "resolve_padding"]
+__all__ = [
+    "activate", "conv2d", "conv2d_input", "conv2d_weight", "conv_transpose2d", "finish", "output_size",
+    "resolve_padding",
+]  # fmt: skip
 
 Array = NDArray[np.float64]
 Pair = tuple[int, int]
@@ -33,6 +37,9 @@ def conv2d(
     layout: str = "NCHW",
     activation: Activation | None = None,
     residual: ArrayLike | None = None,
+    scale: ArrayLike | None = None,
+    shift: ArrayLike | None = None,
+    residual_after: bool = False,
 ) -> Array:
     """Cross-correlate `x` with `w` in float64; arguments as in `convkit.conv2d`.
 
@@ -51,7 +58,11 @@ def conv2d(
     activation : None, str or tuple
         See `activate`.
     residual : array_like, optional
-        Added before the activation; shaped like the result.
+        Added before the activation, or, with `residual_after`, last; shaped like the result.
+    scale, shift : array_like, optional
+        After the activation: numbers, or O values.
+    residual_after : bool
+        See `residual`.
 
     Returns
     -------
@@ -72,7 +83,7 @@ def conv2d(
         taps = w64[:, :, i, j].reshape(1, groups, o // groups, per_group)
         y += taps @ window.reshape(n, groups, per_group, oh * ow)
     y = y.reshape(n, o, oh, ow)
-    return _finish(y, bias, residual, activation, layout)
+    return finish(_from_nchw(y, layout), bias, residual, activation, scale, shift, residual_after, layout=layout)
 
 
 def conv2d_input(
@@ -178,6 +189,9 @@ def conv_transpose2d(
     layout: str = "NCHW",
     activation: Activation | None = None,
     residual: ArrayLike | None = None,
+    scale: ArrayLike | None = None,
+    shift: ArrayLike | None = None,
+    residual_after: bool = False,
 ) -> Array:
     """Transposed convolution: the input gradient of a convolution.
 
@@ -189,7 +203,7 @@ def conv_transpose2d(
         O values.
     stride, padding, output_padding, groups, dilation, layout : optional
         See `convkit.conv_transpose2d`.
-    activation, residual : optional
+    activation, residual, scale, shift, residual_after : optional
         As for `conv2d`.
 
     Returns
@@ -211,7 +225,51 @@ def conv_transpose2d(
     # A convolution of the result may have outputs beyond the pixels of x: they count as zeros.
     x64 = np.pad(x64, ((0, 0), (0, 0), (0, extra_h // sh), (0, extra_w // sw)))
     y = conv2d_input((n, per_group * groups, oh, ow), w64, x64, (sh, sw), pads, (dh, dw), groups)
-    return _finish(y, bias, residual, activation, layout)
+    return finish(_from_nchw(y, layout), bias, residual, activation, scale, shift, residual_after, layout=layout)
+
+
+def finish(
+    y: ArrayLike,
+    bias: ArrayLike | None = None,
+    residual: ArrayLike | None = None,
+    activation: Activation | None = None,
+    scale: ArrayLike | None = None,
+    shift: ArrayLike | None = None,
+    residual_after: bool = False,
+    *,
+    layout: str = "NCHW",
+) -> Array:
+    """Apply what `convkit.conv2d` does after the sums: its epilogue.
+
+    Parameters
+    ----------
+    y : array_like
+        The sums.
+    bias, residual, activation, scale, shift, residual_after, layout : optional
+        As for `conv2d`.
+
+    Returns
+    -------
+    ndarray of float64
+        ``scale * activation(y + bias [+ residual]) + shift [+ residual]``.
+    """
+
+    def channels(values: ArrayLike) -> Array:
+        return np.asarray(values, dtype=np.float64).reshape((-1, 1, 1) if layout == "NCHW" else (-1,))
+
+    result = np.asarray(y, dtype=np.float64)
+    if bias is not None:
+        result = result + channels(bias)
+    if residual is not None and not residual_after:
+        result = result + np.asarray(residual, dtype=np.float64)
+    result = activate(result, activation)
+    if scale is not None:
+        result = result * channels(scale)
+    if shift is not None:
+        result = result + channels(shift)
+    if residual is not None and residual_after:
+        result = result + np.asarray(residual, dtype=np.float64)
+    return result
 
 
 def activate(y: ArrayLike, activation: Activation | None = None) -> Array:
@@ -222,7 +280,8 @@ def activate(y: ArrayLike, activation: Activation | None = None) -> Array:
     y : array_like
         Any shape.
     activation : None, str or tuple
-        "relu", "relu6", "silu", "hardswish", "sigmoid", "tanh", ("clip", lo, hi) or ("leaky_relu", slope).
+        "relu", "relu6", "silu", "hardswish", "sigmoid", "tanh", "gelu", "gelu_tanh", ("clip", lo, hi) or
+        ("leaky_relu", slope).
 
     Returns
     -------
@@ -242,6 +301,11 @@ def _sigmoid(y: Array) -> Any:
     return 0.5 * (1.0 + np.tanh(0.5 * y))  # tanh never overflows, exp(-y) would
 
 
+def _gelu(y: Array) -> Any:
+    return y * 0.5 * _erfc(-y / np.sqrt(2.0)).astype(np.float64)
+
+
+_erfc = np.frompyfunc(math.erfc, 1, 1)
 _ACTIVATIONS: dict[str, Callable[..., Any]] = {
     "relu": lambda y: np.maximum(y, 0.0),
     "relu6": lambda y: np.clip(y, 0.0, 6.0),
@@ -250,6 +314,8 @@ _ACTIVATIONS: dict[str, Callable[..., Any]] = {
     "silu": lambda y: y * _sigmoid(y),
     "hardswish": lambda y: y * np.clip(y + 3.0, 0.0, 6.0) / 6.0,
     "tanh": np.tanh,
+    "gelu": _gelu,
+    "gelu_tanh": lambda y: 0.5 * y * (1.0 + np.tanh(np.sqrt(2.0 / np.pi) * (y + 0.044715 * y**3))),
     "leaky_relu": lambda y, slope: np.where(y < 0.0, slope * y, y),
 }
 
@@ -331,16 +397,6 @@ def _windows(padded: Array, kernel: Pair, out: Pair, stride: Pair, dilation: Pai
             rows = slice(top, top + (out[0] - 1) * stride[0] + 1, stride[0])
             columns = slice(left, left + (out[1] - 1) * stride[1] + 1, stride[1])
             yield i, j, padded[:, :, rows, columns]
-
-
-def _finish(
-    y: Array, bias: ArrayLike | None, residual: ArrayLike | None, activation: Activation | None, layout: str
-) -> Array:
-    if bias is not None:
-        y = y + np.asarray(bias, dtype=np.float64).reshape(1, -1, 1, 1)
-    if residual is not None:
-        y = y + _to_nchw(residual, layout)
-    return _from_nchw(activate(y, activation), layout)
 
 
 def _check_gradient(dy: Array, expected: tuple[int, ...]) -> None:

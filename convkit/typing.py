@@ -41,7 +41,7 @@ Padding: TypeAlias = Sides | Literal["valid", "same", "same_upper", "same_lower"
 """Zeros around an image, in numbers or by a rule."""
 
 Activation: TypeAlias = (
-    Literal["relu", "relu6", "silu", "hardswish", "sigmoid", "tanh"]
+    Literal["relu", "relu6", "silu", "hardswish", "sigmoid", "tanh", "gelu", "gelu_tanh"]
     | tuple[Literal["clip"], float | None, float | None]
     | tuple[Literal["leaky_relu"], float]
 )

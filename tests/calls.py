@@ -20,12 +20,26 @@ def normal(*shape: int, dtype: str = "float32", seed: int = 0) -> Array:
 
 def expected(x: Array, w: Array, bias: Array | None = None, **keywords: Any) -> tuple[Array, Array]:
     """The oracle's answer, and the error that each element may have under any accuracy."""
-    known = ("stride", "padding", "dilation", "groups", "layout", "activation", "residual")
+    known = (
+        "stride",
+        "padding",
+        "dilation",
+        "groups",
+        "layout",
+        "activation",
+        "residual",
+        "scale",
+        "shift",
+        "residual_after",
+    )
     chosen = {name: keywords[name] for name in known if name in keywords}
     exact = reference.conv2d(x, w, bias, **chosen)
     chosen.pop("activation", None)
-    if chosen.get("residual") is not None:
-        chosen["residual"] = np.abs(chosen["residual"])
+    for name in ("residual", "scale", "shift"):
+        if chosen.get(name) is not None:
+            chosen[name] = np.abs(chosen[name])
+    if chosen.get("scale") is not None:
+        chosen["scale"] = np.maximum(1.0, chosen["scale"])  # errors of the sums are scaled, those after it are not
     magnitude = reference.conv2d(np.abs(x), np.abs(w), None if bias is None else np.abs(bias), **chosen)
     terms = w.shape[1] * w.shape[2] * w.shape[3]
     # Kernels that transform tiles spread the error of the largest element over its neighbours.

@@ -36,12 +36,12 @@ with atheris.instrument_imports(include=["convkit"]):
 DOCUMENTED = (TypeError, ValueError, MemoryError)
 SCRATCH = Path(tempfile.mkdtemp(prefix="convkit-fuzz-"))
 TEXTS = (
-    "NCHW", "NHWC", "valid", "same", "same_upper", "same_lower", "relu", "relu6", "silu", "clip", "leaky_relu",
+    "NCHW", "NHWC", "valid", "same", "same_upper", "same_lower", "relu", "relu6", "silu", "gelu", "clip", "leaky_relu",
     "direct", "winograd4", "im2col", "strict", "standard", "fast", "\ud800", "",
 )  # fmt: skip
 OPTIONS = (
-    "bias", "stride", "padding", "dilation", "groups", "layout", "activation", "residual", "out", "algorithm",
-    "num_threads", "accuracy", "workspace_limit", "output_padding", "strides",
+    "bias", "stride", "padding", "dilation", "groups", "layout", "activation", "residual", "scale", "shift",
+    "residual_after", "out", "algorithm", "num_threads", "accuracy", "workspace_limit", "output_padding", "strides",
 )  # fmt: skip
 
 

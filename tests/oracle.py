@@ -14,7 +14,22 @@ from convkit import reference
 from convkit.problem import Problem
 
 Array = NDArray[Any]
-OTHER = (("silu", 0.0), ("hardswish", 0.0), ("sigmoid", 0.0), ("tanh", 0.0), ("leaky_relu", 0.25))
+# Names as a runner takes them, and what `convkit.conv2d` calls the same.
+ACTIVATIONS: tuple[tuple[str, float, Any], ...] = (
+    *((name, 0.0, name) for name in ("gelu", "silu", "hardswish", "sigmoid", "tanh", "gelu_tanh")),
+    ("leaky_relu", 0.25, ("leaky_relu", 0.25)),
+    ("clamp", 0.0, "relu"),
+    ("none", 0.0, None),
+)
+# What follows the activation: scale, shift, and whether the residual comes last.
+FOLLOWING = (
+    (True, True, True), (False, False, False), (True, False, False), (False, True, True), (True, True, False),
+    (False, False, True), (False, True, False),
+)  # fmt: skip
+
+
+def _absolute(a: Array | None) -> Array | None:
+    return None if a is None else np.abs(a)
 
 
 class Guarded:
@@ -44,7 +59,7 @@ class Guarded:
         return placed
 
 
-_GUARDED = {name: Guarded() for name in ("x", "w", "bias", "residual")}
+_GUARDED = {name: Guarded() for name in ("x", "w", "bias", "residual", "scale", "shift")}
 
 
 class Operands:
@@ -64,10 +79,15 @@ class Operands:
         def normal(name: str, shape: tuple[int, ...]) -> Array:
             return _GUARDED[name].place(rng.standard_normal(shape).astype(problem.dtype), at_end)
 
+        self._normal = normal
+        self.following: dict[str, Any] = {}
+        self._sums: tuple[Array, Array] | None = None  # without an epilogue, and of absolute values
+
         first = problem.y_shape if problem.op == "input_grad" else problem.x_shape
         second = problem.y_shape if problem.op == "weight_grad" else problem.w_shape
         self.x, self.w = normal("x", first), normal("w", second)
         result, channels = (problem.y_shape, problem.o) if problem.op == "forward" else (problem.x_shape, problem.c)
+        self._channels = channels
         self.bias = normal("bias", (channels,)) if problem.bias else None
         self.residual = normal("residual", result) if problem.residual else None
         self.activation: Any = None
@@ -77,15 +97,27 @@ class Operands:
             lo, hi = (-0.5, 0.75) if seed % 2 else (0.0, np.inf)
             self.arguments = {"activation": "clamp", "lo": lo, "hi": hi}
         elif problem.epilogue == "other":
-            name, slope = OTHER[seed % len(OTHER)]
-            self.activation = (name, slope) if name == "leaky_relu" else name
-            self.arguments = {"activation": name, "lo": slope}
+            self.choose_epilogue(seed % len(ACTIVATIONS), seed % len(FOLLOWING))
+
+    def choose_epilogue(self, activation: int, following: int) -> None:
+        """Take the epilogue of these positions in `ACTIVATIONS` and `FOLLOWING`."""
+        name, lo, self.activation = ACTIVATIONS[activation]
+        self.arguments = {"activation": name, "lo": lo}
+        self.following = {}
+        for factor, wanted in zip(("scale", "shift"), FOLLOWING[following], strict=False):
+            if wanted:
+                self.following[factor] = self._normal(factor, (self._channels,))
+        self.following["residual_after"] = FOLLOWING[following][2]
+        self.arguments.update(self.following)
 
     def expect(self) -> None:
         """Compute `expected` and `allowed`."""
         p = self.problem
-        self.expected = self._reference(self.x, self.w, self.bias, self.residual, self.activation)
-        magnitude = self._reference(*(None if a is None else np.abs(a) for a in self._arrays), None)
+        if self._sums is None:
+            self._sums = self._reference(self.x, self.w), self._reference(np.abs(self.x), np.abs(self.w))
+        sums, magnitude = self._sums
+        self.expected = self._finished(sums)
+        magnitude = reference.finish(magnitude, *(_absolute(a) for a in (self.bias, self.residual)), layout=p.layout)
         if not self.kernel["direct"]:
             # A transform mixes all pixels of a tile, so its error follows the largest of them.
             magnitude = np.full_like(magnitude, magnitude.max(initial=0.0))
@@ -98,24 +130,28 @@ class Operands:
             # few channels they are most of the error.
             ratio = self.kernel["rms_ratio"]
             growth = growth * max(ratio, 1.0) + 8.0 * ratio
-        self.allowed = eps * (growth * magnitude + 4.0)
+        scale, shift = (_absolute(self.following.get(name)) for name in ("scale", "shift"))
+        scale = None if scale is None else np.maximum(scale, 1.0)  # roundings after the activation are not scaled
+        self.allowed = eps * reference.finish(
+            growth * magnitude + 4.0, scale=scale, shift=None if shift is None else 4.0 * shift, layout=p.layout
+        )
 
-    @property
-    def _arrays(self) -> tuple[Array | None, ...]:
-        return self.x, self.w, self.bias, self.residual
+    def _finished(self, sums: Array) -> Array:
+        if self.problem.op == "weight_grad":
+            return sums
+        return reference.finish(
+            sums, self.bias, self.residual, self.activation, **self.following, layout=self.problem.layout
+        )
 
-    def _reference(self, x: Any, w: Any, bias: Any, residual: Any, activation: Any) -> Array:
+    def _reference(self, x: Any, w: Any) -> Array:
         p = self.problem
         pads = ((p.pad_top, p.pad_bottom), (p.pad_left, p.pad_right))
         geometry: Any = ((p.stride_h, p.stride_w), pads, (p.dilation_h, p.dilation_w), p.groups)
         if p.op == "input_grad":
-            dx = reference.conv2d_input(p.x_shape, w, x, *geometry, layout=p.layout)
-            if bias is not None:
-                dx += np.asarray(bias, np.float64).reshape((-1, 1, 1) if p.layout == "NCHW" else (-1,))
-            return reference.activate(dx if residual is None else dx + residual, activation)
+            return reference.conv2d_input(p.x_shape, w, x, *geometry, layout=p.layout)
         if p.op == "weight_grad":
             return reference.conv2d_weight(x, p.w_shape, w, *geometry, layout=p.layout)
-        return reference.conv2d(x, w, bias, *geometry, layout=p.layout, activation=activation, residual=residual)
+        return reference.conv2d(x, w, None, *geometry, layout=p.layout)
 
     def check(self, y: Array) -> None:
         """Fail unless `y` is the answer, within the error that the kernel's class allows."""

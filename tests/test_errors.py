@@ -166,7 +166,7 @@ def test_types_of_other_options() -> None:
 @pytest.mark.parametrize(
     ("value", "error"),
     [
-        ("gelu", ValueError),
+        ("gelu_erf", ValueError),
         (3, TypeError),
         (("clip", 1), ValueError),
         (("clip", 2, 1), ValueError),
@@ -181,6 +181,24 @@ def test_types_of_other_options() -> None:
 )
 def test_activations(value: Any, error: type[Exception]) -> None:
     refused(error, "activation", X, W, activation=value)
+
+
+@pytest.mark.parametrize("name", ["scale", "shift"])
+def test_factors(name: str) -> None:
+    channels = "the result has 4 channels: pass a number or an array of shape"
+    for shape in ((3,), (1,), (4, 1, 1), (1, 4)):
+        refused(ValueError, f"{name} has shape .*{channels}", X, W, **{name: np.ones(shape, X.dtype)})
+    refused(TypeError, f"x has dtype float32 and {name} has dtype float64", X, W, **{name: np.ones(4)})
+    refused(TypeError, f"{name} .*int64", X, W, **{name: np.ones(4, "int64")})
+    for value in ("2", [1.0] * 4, {}, 2j):
+        refused(TypeError, f"{name} must be a number or an array", X, W, **{name: value})
+    refused(ValueError, f"{name} is NaN", X, W, **{name: float("nan")})
+    memory = np.ones(4 * 6 * 6 + 4, X.dtype)
+    refused(
+        ValueError, f"out shares memory with {name}", X, W, out=memory[:-4].reshape(1, 4, 6, 6), **{name: memory[:4]}
+    )
+    for value in (1, None, "yes"):
+        refused(TypeError, "residual_after must be True or False", X, W, residual_after=value)
 
 
 def test_outputs_that_cannot_be_written() -> None:

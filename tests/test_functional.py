@@ -96,7 +96,8 @@ def test_signature_is_the_documented_one() -> None:
     names = list(inspect.signature(ck.conv2d).parameters)
     assert names[:7] == ["x", "w", "bias", "stride", "padding", "dilation", "groups"]
     assert set(names[7:]) == {
-        "layout", "activation", "residual", "out", "algorithm", "num_threads", "accuracy", "workspace_limit",
+        "layout", "activation", "residual", "scale", "shift", "residual_after", "out", "algorithm", "num_threads",
+        "accuracy", "workspace_limit",
     }  # fmt: skip
     assert "Winograd" in inspect.getdoc(ck.conv2d).split("Parameters")[0]
 
@@ -147,12 +148,44 @@ def test_without_a_batch_dimension(layout: str) -> None:
 @pytest.mark.parametrize(
     "activation",
     [None, "relu", "relu6", ("clip", -0.5, 0.5), ("clip", -np.inf, 1), "silu", "hardswish", "sigmoid", "tanh",
-     ("leaky_relu", 0.2)],
+     "gelu", "gelu_tanh", ("leaky_relu", 0.2)],
 )  # fmt: skip
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_activations_follow_bias_and_residual(layout: str, activation: Any) -> None:
     x, w = image(layout, 2, 5, 7, 6), normal(9, 5, 3, 3)
     check_call(x, w, normal(9), padding=1, layout=layout, activation=activation, residual=image(layout, 2, 9, 7, 6))
+
+
+@pytest.mark.parametrize("activation", [None, "relu", "gelu"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_scale_shift_and_residual_follow_the_activation(layout: str, activation: Any, dtype: str) -> None:
+    x, w, residual = image(layout, 2, 5, 7, 6, dtype), normal(9, 5, 3, 3, dtype=dtype), image(layout, 2, 9, 7, 6, dtype)
+    channels = normal(9, dtype=dtype), normal(9, dtype=dtype, seed=1)
+    for scale, shift in ((0.2, None), (None, -1.5), channels, (channels[0], 3), (np.float32(-2), channels[1][::-1])):
+        options: dict[str, Any] = {"padding": 1, "layout": layout, "activation": activation}
+        check_call(x, w, channels[0], scale=scale, shift=shift, **options)
+        for after in (False, True):
+            check_call(x, w, scale=scale, shift=shift, residual=residual, residual_after=after, **options)
+    check_call(x, w, residual=residual, residual_after=True, **options)
+
+
+def test_factors_are_not_remembered_with_the_plan() -> None:
+    x, w = normal(1, 3, 8, 8), normal(4, 3, 3, 3)
+    for scale in (1.0, -2.0, normal(4), normal(4, seed=1), normal(8)[::2], np.array(0.5), np.ones((), "float64")):
+        check(ck.conv2d(x, w, scale=scale, shift=1), x, w, scale=scale, shift=1)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_transposed_convolution_has_the_same_epilogue(layout: str) -> None:
+    x, w, residual = image(layout, 2, 4, 5, 6), normal(4, 3, 4, 4), image(layout, 2, 3, 10, 12)
+    options: dict[str, Any] = {"stride": 2, "padding": 1, "layout": layout, "activation": "gelu_tanh"}
+    for scale, after in ((normal(3), True), (0.25, False)):
+        keywords = {"scale": scale, "shift": normal(3), "residual_after": after, **options}
+        expected = ck.reference.conv_transpose2d(x, w, normal(3), residual=residual, **keywords)
+        layer = ck.ConvTranspose2d(w, normal(3), **keywords)
+        for y in (ck.conv_transpose2d(x, w, normal(3), residual=residual, **keywords), layer(x, residual=residual)):
+            np.testing.assert_allclose(y, expected, atol=1e-5)
 
 
 def test_clip_values_are_not_remembered_with_the_plan() -> None:
@@ -329,6 +362,12 @@ class TestOut:
         y = ck.conv2d(x, w, padding=1, residual=out, out=out, activation="relu")
         assert y is out
         check(y, x, w, padding=1, residual=residual, activation="relu")
+        out[...] = residual
+        options = {"padding": 1, "activation": "silu", "scale": 0.5, "residual_after": True}
+        # The same plan key but for where `out` lies.
+        check(ck.conv2d(x, w, residual=residual, out=np.empty_like(out), **options), x, w, residual=residual, **options)
+        assert ck.conv2d(x, w, residual=out, out=out, **options) is out
+        check(out, x, w, residual=residual, **options)
 
     def test_interleaved_memory_is_no_overlap(self) -> None:
         memory = normal(2, 8, 6, 6)

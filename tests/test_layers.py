@@ -48,6 +48,41 @@ def test_out_and_residual() -> None:
     check(residual, x, w, padding=1, residual=kept)
 
 
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+def test_a_layer_has_factors_of_its_own(layout: str) -> None:
+    x = normal(2, 3, 8, 7) if layout == "NCHW" else normal(2, 8, 7, 3)
+    w, bias, scale = normal(4, 3, 3, 3), normal(4), normal(4)
+    options: dict[str, Any] = {"padding": 1, "layout": layout, "activation": "gelu"}
+    residual = normal(2, 4, 8, 7) if layout == "NCHW" else normal(2, 8, 7, 4)
+    kept = scale.copy()
+    conv = ck.Conv2d(w, bias, scale=scale, shift=0.5, residual_after=True, **options)
+    scale[...] = 0
+    asked = {"scale": kept, "shift": 0.5, "residual_after": True, **options}
+    for layer in (conv, copy.deepcopy(conv), pickle.loads(pickle.dumps(conv))):
+        check(layer(x), x, w, bias, **asked)
+        check(layer(x, residual=residual), x, w, bias, residual=residual, **asked)
+        out = residual.copy()
+        check(layer(x, out=out, residual=out), x, w, bias, residual=residual, **asked)
+    assert "scale, shift, residual_after=True" in repr(conv)
+    assert conv.nbytes - conv.packed_nbytes == w.nbytes + 3 * bias.nbytes
+    conv.update(w, bias)
+    check(conv(x), x, w, bias, **asked)
+    conv.update(w, bias, shift=kept, scale=2)
+    asked.update(scale=2, shift=kept)
+    for layer in (conv, copy.copy(conv)):
+        check(layer(x), x, w, bias, **asked)
+    plain = ck.Conv2d(w, bias)
+    for name in ("scale", "shift"):
+        with pytest.raises(ValueError, match=f"this Conv2d was made without a {name}"):
+            plain.update(w, bias, **{name: 1})
+        with pytest.raises(
+            ValueError, match=rf"{name} has shape \(3,\), w of shape \(4, 3, 3, 3\) needs a number or \(4,\)"
+        ):
+            ck.Conv2d(w, **{name: normal(3)})
+        with pytest.raises(TypeError, match=f"w has dtype float32 and {name} has dtype float64"):
+            ck.Conv2d(w, **{name: np.ones(4)})
+
+
 def test_it_owns_its_weights() -> None:
     x, w, bias = normal(1, 3, 8, 8), normal(4, 3, 3, 3), normal(4)
     conv = ck.Conv2d(w, bias)

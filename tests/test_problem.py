@@ -123,7 +123,7 @@ def test_a_call_with_shapes_says_what_is_there() -> None:
         ((1, 3, 8, 8), {"layout": "CHWN"}, ValueError, "layout"),
         ((1, 3, 8, 8), {"dtype": "int8"}, TypeError, "x has dtype int8"),
         ((1, 3, 8, 8), {"dtype": "float33"}, TypeError, "float33"),
-        ((1, 3, 8, 8), {"activation": "gelu"}, ValueError, "activation"),
+        ((1, 3, 8, 8), {"activation": "gelu_erf"}, ValueError, "activation"),
         ((1, 3, 8, 8), {"bias": (4,)}, ValueError, "bias"),
         ((1, 3, 8, 8), {"residual": (1, 5, 8, 8)}, ValueError, "residual"),
         ((0, 3, 8, 8), {}, ValueError, "the batch is empty"),

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from convkit import _core
 from convkit.problem import Problem
-from oracle import Operands
+from oracle import ACTIVATIONS, FOLLOWING, Operands
 from strategies import families_of, problems, sample_problems
 
 KERNELS = _core.kernels()
@@ -49,7 +49,7 @@ def test_some_shapes_suit_it(kernel: Any) -> None:
 def test_right_for_any_problem(kernel: Any, data: Any) -> None:
     problem = data.draw(problems(kernel))
     threads = data.draw(st.integers(1, 4))
-    operands = Operands(problem, kernel, data.draw(st.integers(0, 9)), at_end=data.draw(st.booleans()))
+    operands = Operands(problem, kernel, data.draw(st.integers(0, 62)), at_end=data.draw(st.booleans()))
     operands.expect()
     candidates = _core.candidates(kernel["index"], problem.to_core(), threads)
     chosen = {candidates[0], candidates[data.draw(st.integers(0, len(candidates) - 1))]}
@@ -81,6 +81,25 @@ def test_right_with_parameters_of_another_problem(kernel: Any) -> None:
         operands.expect()
         for parameters in sorted(sets):
             operands.check(run(kernel, problem, parameters, 2, operands))
+
+
+@every_kernel
+def test_right_with_every_epilogue(kernel: Any) -> None:
+    if kernel["op"] == "weight_grad":
+        pytest.skip("gradients of weights have no epilogue")
+    for problem, residual in zip(sample_problems(kernel, 2), (False, True), strict=True):
+        asked = problem.replace(epilogue="other", residual=residual, bias=not residual)
+        if not _core.applies(kernel["index"], asked.to_core()):
+            continue
+        parameters = _core.candidates(kernel["index"], asked.to_core(), 2)[0]
+        operands = Operands(asked, kernel)
+        # Each activation once, each form of what follows once more with none.
+        pairs = [(i, i % len(FOLLOWING)) for i in range(len(ACTIVATIONS))]
+        pairs += [(len(ACTIVATIONS) - 1, i) for i in range(len(FOLLOWING))]
+        for activation, following in pairs:
+            operands.choose_epilogue(activation, following)
+            operands.expect()
+            operands.check(run(kernel, asked, parameters, 2, operands))
 
 
 @every_kernel

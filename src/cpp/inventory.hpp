@@ -76,15 +76,27 @@ enum class Activation : std::int32_t {
   hardswish = 3,
   sigmoid = 4,
   tanh = 5,
-  leaky_relu = 6  // leaky_relu: slope in `lo`
+  leaky_relu = 6,  // leaky_relu: slope in `lo`
+  gelu = 7,        // x times the normal distribution's integral up to x
+  gelu_tanh = 8    // the same, by the formula with tanh that stands for it
 };
 
-// y = activation(conv + bias + residual)
+// What follows the activation: y = scale * y + shift + residual. Whoever has stored some elements of y knows their channels
+// and their residuals by how far they are from its first one.
+struct Following {
+  const void* y;
+  std::int64_t channels, plane;  // the channel of element i is i / plane % channels
+  const void *scale, *shift;     // `channels` values, or null
+  const void* residual;          // like y, or null; not y itself
+};
+
+// y = activation(conv + bias + residual), and what follows
 struct Epilogue {
   const void* bias;      // O values, or null
   const void* residual;  // like y in shape and layout, or null; may be y itself
   Activation activation;
   double lo, hi;
+  const Following* following;  // null: nothing
 };
 
 // No tensor is empty: callers answer those problems without a kernel.

@@ -133,6 +133,9 @@ def explain(
     layout: Layout = "NCHW",
     activation: Activation | None = None,
     residual: SupportsDLPack | Shape | bool | None = None,
+    scale: float | SupportsDLPack | Shape | None = None,
+    shift: float | SupportsDLPack | Shape | None = None,
+    residual_after: bool = False,
     out: SupportsDLPack | None = None,
     algorithm: Algorithm | None = None,
     num_threads: int | None = None,
@@ -156,7 +159,9 @@ def explain(
         As for `conv2d`.
     residual : array, tuple of int or bool, optional
         As `bias`.
-    out, algorithm, num_threads, accuracy, workspace_limit : optional
+    scale, shift : float, array or tuple of int, optional
+        As for `conv2d`, or shapes.
+    residual_after, out, algorithm, num_threads, accuracy, workspace_limit : optional
         As for `conv2d`.
     dtype : dtype, optional
         Element type of the shapes, float32 if it is left out.
@@ -164,20 +169,23 @@ def explain(
         True explains what `Conv2d` would run: its weights are packed beforehand.
     op : {"forward", "input_grad", "weight_grad"}
         The gradients of ``conv2d(x, w, ...)`` by `convkit.grad.conv2d_input` (which `conv_transpose2d` is, too, with w
-        as it takes it) and by `convkit.grad.conv2d_weight`. They take no bias, activation, residual or out here.
+        as it takes it) and by `convkit.grad.conv2d_weight`. They take no bias, epilogue or out here.
 
     Returns
     -------
     Explanation
         Its text is a table; its `choice` may be given to `conv2d` as `algorithm`.
     """
-    extras = {"bias": bias, "activation": activation, "residual": residual, "out": out}
+    extras = {
+        "bias": bias, "activation": activation, "residual": residual, "scale": scale, "shift": shift, "out": out,
+    }  # fmt: skip
     surplus = [name for name, value in extras.items() if value is not None]
     if op != "forward" and surplus:
         raise ValueError(f"{surplus[0]} must be None where op is {op!r}")
     problem, threads = of_call(
-        x, w, bias, stride, padding, dilation, groups, layout=layout, activation=activation, residual=residual, out=out,
-        num_threads=num_threads, dtype=dtype, packed=packed, op=op,
+        x, w, bias, stride, padding, dilation, groups, layout=layout, activation=activation, residual=residual,
+        scale=scale, shift=shift, residual_after=residual_after, out=out, num_threads=num_threads, dtype=dtype,
+        packed=packed, op=op,
     )  # fmt: skip
     return explain_problem(problem, threads, algorithm=algorithm, accuracy=accuracy, workspace_limit=workspace_limit)
 

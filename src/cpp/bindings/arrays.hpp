@@ -51,6 +51,7 @@ class ArrayArgument {
 // The arrays of one call; w may be a layer's own.
 struct Operands {
   ArrayArgument x, w, bias, residual, out;
+  ArrayArgument scale, shift;  // where they are arrays
 };
 
 inline int element_bytes(Dtype dtype) { return dtype == Dtype::f32 ? 4 : 8; }

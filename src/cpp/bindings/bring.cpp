@@ -26,13 +26,13 @@ StridedCopy between(const Geometry& tensor, int element) {
 }  // namespace
 
 void Bring::reserve_tensor(const ArrayArgument& array, Layout declared, Layout wanted, std::int64_t& arena,
-                           std::int64_t rows, std::int64_t columns) {
+                           std::int64_t rows, std::int64_t columns, bool apart) {
   const int element = element_bytes(array.dtype());
   tensor = geometry(array, declared);
   const std::int64_t* own = tensor.sizes;
   const std::int64_t sizes[4] = {own[0], own[1], std::max(own[2], rows), std::max(own[3], columns)};
   const bool extended = sizes[2] != own[2] || sizes[3] != own[3];
-  copied = extended || array.misaligned() || !is_dense(tensor, wanted, element);
+  copied = extended || apart || array.misaligned() || !is_dense(tensor, wanted, element);
   if (!copied) return;
   std::int64_t bytes = element;
   for (const std::int64_t size : sizes) bytes = checked_product(bytes, size);
@@ -41,14 +41,29 @@ void Bring::reserve_tensor(const ArrayArgument& array, Layout declared, Layout w
   offset = reserve(arena, bytes);
 }
 
-void Bring::reserve_bias(const ArrayArgument& bias, std::int64_t& arena) {
-  const int element = element_bytes(bias.dtype());
-  const std::int64_t channels = bias.shape()[0], stride = bias.strides()[0];
+void Bring::reserve_channels(const ArrayArgument& values, std::int64_t& arena) {
+  const int element = element_bytes(values.dtype());
+  const std::int64_t channels = values.shape()[0], stride = values.strides()[0];
   tensor = {{1, 1, 1, channels}, {0, 0, 0, stride}};
-  copied = bias.misaligned() || (channels > 1 && stride != element);
+  copied = values.misaligned() || (channels > 1 && stride != element);
   if (!copied) return;
   dense_strides(tensor.sizes, Layout::nchw, element, dense);
   offset = reserve(arena, element * channels);
+}
+
+void Bring::reserve_number(std::int64_t channels, Dtype dtype, std::int64_t& arena) {
+  tensor = {{1, 1, 1, channels}, {0, 0, 0, 0}};
+  offset = reserve(arena, element_bytes(dtype) * channels);
+}
+
+const void* Bring::fill(double number, std::byte* arena, Dtype dtype) const {
+  std::byte* const to = arena + offset;
+  if (dtype == Dtype::f32) {
+    std::fill_n(reinterpret_cast<float*>(to), tensor.sizes[3], static_cast<float>(number));
+  } else {
+    std::fill_n(reinterpret_cast<double*>(to), tensor.sizes[3], number);
+  }
+  return to;
 }
 
 WeightView Bring::reserve_weights(const ArrayArgument& w, bool any_strides, std::int64_t groups, std::int64_t& arena) {

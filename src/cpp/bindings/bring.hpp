@@ -13,14 +13,17 @@ struct Bring {
   bool copied = false;
   std::int64_t offset = 0;  // in the arena
   std::int64_t zeroed = 0;  // bytes of the copy, where it is larger than the tensor and holds zeros beyond it
-  Geometry tensor;          // as the caller holds it, in N,C,H,W order (O,C,KH,KW; O alone for a bias)
+  Geometry tensor;          // as the caller holds it, in N,C,H,W order (O,C,KH,KW; O alone for values of channels)
   std::int64_t dense[4];    // byte strides of the copy
 
   // `wanted`: how the kernel reads or writes it; `rows` and `columns`: how many it reads, where that is more than the array
-  // has.
+  // has; `apart`: it may not stay where it is.
   void reserve_tensor(const ArrayArgument& array, Layout declared, Layout wanted, std::int64_t& arena,
-                      std::int64_t rows = 0, std::int64_t columns = 0);
-  void reserve_bias(const ArrayArgument& bias, std::int64_t& arena);
+                      std::int64_t rows = 0, std::int64_t columns = 0, bool apart = false);
+  // A value for each channel: a bias, or a factor.
+  void reserve_channels(const ArrayArgument& values, std::int64_t& arena);
+  // The same where a number stands for all: fill() writes it.
+  void reserve_number(std::int64_t channels, Dtype dtype, std::int64_t& arena);
   // Returns the strides that the kernel reads the weights by. `any_strides`: whether it takes them as they are.
   WeightView reserve_weights(const ArrayArgument& w, bool any_strides, std::int64_t groups, std::int64_t& arena);
 
@@ -28,6 +31,7 @@ struct Bring {
   const char* in(const char* data, std::byte* arena, int element, int threads) const {
     return copied ? copy_in(data, arena, element, threads) : data;
   }
+  const void* fill(double number, std::byte* arena, Dtype dtype) const;
   // Where the kernel writes the result; copy_out() then brings it to the caller's array.
   char* out(char* data, std::byte* arena) const { return copied ? reinterpret_cast<char*>(arena + offset) : data; }
   void copy_out(char* data, std::byte* arena, int element, int threads) const;

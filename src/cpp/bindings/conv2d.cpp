@@ -5,9 +5,10 @@
 namespace convkit::bindings {
 namespace {
 
-constexpr const char* names[] = {"x",        "w",         "bias",        "stride",     "padding",
-                                 "dilation", "groups",    "layout",      "activation", "residual",
-                                 "out",      "algorithm", "num_threads", "accuracy",   "workspace_limit"};
+constexpr const char* names[] = {"x",           "w",        "bias",           "stride",     "padding",
+                                 "dilation",    "groups",   "layout",         "activation", "residual",
+                                 "scale",       "shift",    "residual_after", "out",        "algorithm",
+                                 "num_threads", "accuracy", "workspace_limit"};
 enum Position {
   at_x,
   at_w,
@@ -19,6 +20,9 @@ enum Position {
   at_layout,
   at_activation,
   at_residual,
+  at_scale,
+  at_shift,
+  at_residual_after,
   at_out,
   at_algorithm,
   at_num_threads,
@@ -26,8 +30,9 @@ enum Position {
   at_workspace_limit,
   argument_count
 };
-constexpr OptionPositions positions{at_stride,     at_padding,   at_dilation,    at_groups,   at_layout,
-                                    at_activation, at_algorithm, at_num_threads, at_accuracy, at_workspace_limit};
+constexpr OptionPositions positions{at_stride,      at_padding,    at_dilation,       at_groups,
+                                    at_layout,      at_activation, at_residual_after, at_algorithm,
+                                    at_num_threads, at_accuracy,   at_workspace_limit};
 
 const ArgumentNames& argument_names() {
   static const ArgumentNames instance("conv2d", names, argument_count, at_layout, at_bias);
@@ -53,6 +58,7 @@ struct Call {
     operands.out = optional(at_out);
     out_object = values[at_out];
     parse_options(values, positions, options);
+    parse_factors(values[at_scale], values[at_shift], options, operands);
   }
 };
 

@@ -38,10 +38,10 @@ struct Names {
 }
 
 void check_dtypes(const Operands& o, const Names& operands) {
-  const ArrayArgument* others[] = {&o.w, &o.bias, &o.residual, &o.out};
-  const std::string names[] = {operands.w, "bias", "residual", "out"};
+  const ArrayArgument* others[] = {&o.w, &o.bias, &o.residual, &o.out, &o.scale, &o.shift};
+  const std::string names[] = {operands.w, "bias", "residual", "out", "scale", "shift"};
   o.x.check_dtype(operands.x.c_str());
-  for (int i = 0; i < 4; ++i) {
+  for (int i = 0; i < 6; ++i) {
     if (*others[i]) others[i]->check_dtype(names[i].c_str());
     if (*others[i] && others[i]->dtype() != o.x.dtype()) {
       raise(PyExc_TypeError, operands.x + " has dtype " + dtype_name(o.x.dtype()) + " and " + names[i] + " has dtype " +
@@ -121,6 +121,13 @@ std::int64_t transposed_length(std::int64_t size, std::int64_t taps, std::int64_
   return (size - 1) * stride - pads + dilation * (taps - 1) + 1 + extra;
 }
 
+void check_factor(const ArrayArgument& array, const char* name, std::int64_t channels) {
+  if (array.ndim() == 1 && array.shape()[0] == channels) return;
+  raise(PyExc_ValueError, std::string(name) + " has shape " + shape_text(array) + ", the result has " +
+                              std::to_string(channels) + " channels: pass a number or an array of shape (" +
+                              std::to_string(channels) + ",)");
+}
+
 void check_image_shape(const ArrayArgument& array, const std::string& name, Layout layout) {
   if (array.ndim() == 3 || array.ndim() == 4) return;
   const bool nchw = layout == Layout::nchw;
@@ -137,7 +144,9 @@ void apply_options(const Options& options, ConvProblem& p) {
   p.dilation_h = options.dilation[0];
   p.dilation_w = options.dilation[1];
   p.groups = options.groups;
-  p.epilogue = epilogue_class(options.activation);
+  p.epilogue = options.activation == Activation::none    ? EpilogueClass::none
+               : options.activation == Activation::clamp ? EpilogueClass::clamp
+                                                         : EpilogueClass::other;
 }
 
 // As `describe`, for a weight gradient: x and w are the input and grad_output, the result is OIHW whatever the layout.
@@ -265,6 +274,10 @@ Description describe(const Operands& o, const Options& options, bool packed) {
     raise(PyExc_ValueError, "bias has shape " + shape_text(o.bias) + ", w of shape " + shape_text(o.w) + " needs (" +
                                 std::to_string(channels) + ",)");
   }
+  if (o.scale) check_factor(o.scale, "scale", channels);
+  if (o.shift) check_factor(o.shift, "shift", channels);
+  call.follows = options.scale.kind || options.shift.kind || (o.residual && options.residual_after);
+  if (call.follows) p.epilogue = EpilogueClass::other;
 
   const std::int64_t sizes[4] = {x.sizes[0], channels, forward ? p.oh : p.h, forward ? p.ow : p.w};
   describe_result(o, names, sizes, o.x.ndim(), options.layout, p.layout, call);

@@ -11,6 +11,7 @@ namespace convkit::bindings {
 struct Description {
   ConvProblem problem{};
   bool x_dense = false;  // whether the kernel can read x as it is
+  bool follows = false;  // something follows the activation
   int y_ndim = 4;
   npy_intp y_shape[4], y_strides[4];
   std::int64_t y_bytes = 0;

@@ -5,7 +5,7 @@
 namespace convkit::bindings {
 
 const char conv2d_doc[] =
-    R"(conv2d(x, w, bias=None, stride=1, padding=0, dilation=1, groups=1, *, layout='NCHW', activation=None, residual=None, out=None, algorithm=None, num_threads=None, accuracy=None, workspace_limit=None)
+    R"(conv2d(x, w, bias=None, stride=1, padding=0, dilation=1, groups=1, *, layout='NCHW', activation=None, residual=None, scale=None, shift=None, residual_after=False, out=None, algorithm=None, num_threads=None, accuracy=None, workspace_limit=None)
 --
 
 2-D convolution (cross-correlation) of `x` with the filters `w`.
@@ -46,10 +46,16 @@ layout : {"NCHW", "NHWC"}, optional
     Order of the dimensions of `x`, `residual`, `out` and the result.
 activation : None, str or tuple, optional
     ``"relu"``, ``"relu6"``, ``("clip", lo, hi)``, ``"silu"``, ``"hardswish"``,
-    ``"sigmoid"``, ``"tanh"`` or ``("leaky_relu", slope)``. A `lo` or `hi` of None is
-    no limit. NaN survives all of them.
+    ``"sigmoid"``, ``"tanh"``, ``"gelu"``, ``"gelu_tanh"`` or
+    ``("leaky_relu", slope)``. A `lo` or `hi` of None is no limit. NaN survives all of
+    them.
 residual : array, optional
-    Shaped like the result; added after the bias and before the activation.
+    Shaped like the result; added after the bias and before the activation, or last.
+scale, shift : float or array, optional
+    Applied after the activation: ``scale * activation(...) + shift``. One number for
+    all channels of the result, or an array of O values.
+residual_after : bool, optional
+    True adds the residual last, after the activation, `scale` and `shift`.
 out : array, optional
     Where to put the result. May be `residual` itself; any other overlap with an
     input is an error.
@@ -99,7 +105,8 @@ Notes
 Filters are not flipped: pass ``w[:, :, ::-1, ::-1]`` for the convolution of
 signal processing. Any view of the weights is read at full speed, for instance
 ``w.transpose(3, 2, 0, 1)`` of filters kept as HWIO. The order of operations is
-bias, residual, activation.
+bias, residual, activation, scale, shift, and last the residual with
+``residual_after=True``.
 
 Examples
 --------
@@ -219,7 +226,7 @@ array([[4., 4.],
 )";
 
 const char conv_transpose2d_doc[] =
-    R"(conv_transpose2d(x, w, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1, *, layout='NCHW', activation=None, residual=None, out=None, algorithm=None, num_threads=None, accuracy=None, workspace_limit=None)
+    R"(conv_transpose2d(x, w, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1, *, layout='NCHW', activation=None, residual=None, scale=None, shift=None, residual_after=False, out=None, algorithm=None, num_threads=None, accuracy=None, workspace_limit=None)
 --
 
 2-D transposed convolution: the input gradient of a convolution, as a forward pass.
@@ -251,7 +258,9 @@ groups : int, optional
     Blocks of channels that are convolved apart.
 dilation : int or (int, int), optional
     Distance of the filters' taps, height and width, at least 1.
-layout, activation, residual, out, algorithm, num_threads, accuracy, workspace_limit : optional
+layout, activation, residual, scale, shift, residual_after : optional
+    As in `conv2d`.
+out, algorithm, num_threads, accuracy, workspace_limit : optional
     As in `conv2d`.
 
 Returns
@@ -282,7 +291,7 @@ Examples
 )";
 
 const char layer_doc[] =
-    R"(Conv2d(w, bias=None, stride=1, padding=0, dilation=1, groups=1, *, layout='NCHW', activation=None, algorithm=None, num_threads=None, accuracy=None, workspace_limit=None)
+    R"(Conv2d(w, bias=None, stride=1, padding=0, dilation=1, groups=1, *, layout='NCHW', activation=None, scale=None, shift=None, residual_after=False, algorithm=None, num_threads=None, accuracy=None, workspace_limit=None)
 --
 
 A convolution with weights of its own, packed once for the kernel that uses them.
@@ -297,7 +306,11 @@ w : array
     Filters of shape (O, C / groups, KH, KW), float32 or float64, any strides.
 bias : array, optional
     O values.
-stride, padding, dilation, groups, layout, activation, algorithm, num_threads, accuracy, workspace_limit : optional
+stride, padding, dilation, groups, layout, activation : optional
+    As in `conv2d`.
+scale, shift, residual_after : optional
+    As in `conv2d`. The layer keeps factors of its own, one for each channel.
+algorithm, num_threads, accuracy, workspace_limit : optional
     As in `conv2d`, where it is also told what Winograd kernels do to NaN, infinities
     and exact zeros.
 
@@ -306,7 +319,7 @@ Attributes
 weight, bias : array
     The layer's own copies, read-only; `bias` may be None.
 nbytes : int
-    Bytes of the weights, the bias and all packings made so far.
+    Bytes of the weights, the bias, the factors and all packings made so far.
 packed_nbytes : int
     Bytes of the packings alone.
 
@@ -331,7 +344,7 @@ Examples
 )";
 
 const char transposed_layer_doc[] =
-    R"(ConvTranspose2d(w, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1, *, layout='NCHW', activation=None, algorithm=None, num_threads=None, accuracy=None, workspace_limit=None)
+    R"(ConvTranspose2d(w, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1, *, layout='NCHW', activation=None, scale=None, shift=None, residual_after=False, algorithm=None, num_threads=None, accuracy=None, workspace_limit=None)
 --
 
 A transposed convolution with weights of its own, packed once for the kernel that uses them.
@@ -344,15 +357,17 @@ w : array
     Filters of shape (C, O / groups, KH, KW), float32 or float64, any strides.
 bias : array, optional
     O values.
-stride, padding, output_padding, groups, dilation, layout, activation, algorithm, num_threads, accuracy, workspace_limit : optional
+stride, padding, output_padding, groups, dilation, layout, activation : optional
     As in `conv_transpose2d`.
+scale, shift, residual_after, algorithm, num_threads, accuracy, workspace_limit : optional
+    As in `Conv2d`.
 
 Attributes
 ----------
 weight, bias : array
     The layer's own copies, read-only; `bias` may be None.
 nbytes : int
-    Bytes of the weights, the bias and all packings made so far.
+    Bytes of the weights, the bias, the factors and all packings made so far.
 packed_nbytes : int
     Bytes of the packings alone.
 
@@ -370,7 +385,7 @@ Examples
 (1, 4, 10, 10)
 )";
 
-const char layer_update_doc[] = R"(update($self, w, bias=None)
+const char layer_update_doc[] = R"(update($self, w, bias=None, *, scale=None, shift=None)
 --
 
 Replace the weights, keeping the kernels chosen so far.
@@ -383,11 +398,13 @@ w : array
     Filters of the present shape and dtype.
 bias : array, optional
     O values; given exactly when the layer has a bias.
+scale, shift : float or array, optional
+    New factors, where the layer has them. What is left out stays.
 
 Raises
 ------
 TypeError, ValueError
-    Another dtype or shape than the layer's, or a bias too many or too few.
+    Another dtype or shape than the layer's, or a bias or a factor too many, a bias too few.
 )";
 
 }  // namespace convkit::bindings

@@ -22,22 +22,23 @@ struct LayerType {
   int argument_count, positional;
   OptionPositions positions;
   int output_padding;  // position, or -1
+  int scale, shift;
   PyTypeObject* type;
   const ArgumentNames* argument_names;
 };
 
-constexpr const char* convolution_names[] = {"w",         "bias",        "stride",   "padding",
-                                             "dilation",  "groups",      "layout",   "activation",
-                                             "algorithm", "num_threads", "accuracy", "workspace_limit"};
-constexpr const char* transposed_names[] = {"w",           "bias",     "stride",         "padding",    "output_padding",
-                                            "groups",      "dilation", "layout",         "activation", "algorithm",
-                                            "num_threads", "accuracy", "workspace_limit"};
-constexpr int most_arguments = 13;
+constexpr const char* convolution_names[] = {
+    "w",     "bias",  "stride",         "padding",   "dilation",    "groups",   "layout",         "activation",
+    "scale", "shift", "residual_after", "algorithm", "num_threads", "accuracy", "workspace_limit"};
+constexpr const char* transposed_names[] = {
+    "w",          "bias",  "stride", "padding",        "output_padding", "groups",      "dilation", "layout",
+    "activation", "scale", "shift",  "residual_after", "algorithm",      "num_threads", "accuracy", "workspace_limit"};
+constexpr int most_arguments = 16;
 
 PyTypeObject convolution_object{}, transposed_object{};
-LayerType convolution_type{"Conv2d", convolution_names,   12,     6, {2, 3, 4, 5, 6, 7, 8, 9, 10, 11},
-                           -1,       &convolution_object, nullptr};
-LayerType transposed_type{"ConvTranspose2d",  transposed_names, 13, 7, {2, 3, 6, 5, 7, 8, 9, 10, 11, 12}, 4,
+LayerType convolution_type{"Conv2d", convolution_names,   15,     6, {2, 3, 4, 5, 6, 7, 10, 11, 12, 13, 14}, -1, 8,
+                           9,        &convolution_object, nullptr};
+LayerType transposed_type{"ConvTranspose2d",  transposed_names, 16, 7, {2, 3, 6, 5, 7, 8, 11, 12, 13, 14, 15}, 4, 9, 10,
                           &transposed_object, nullptr};
 
 const LayerType& type_of(PyTypeObject* type) {
@@ -45,14 +46,14 @@ const LayerType& type_of(PyTypeObject* type) {
 }
 
 constexpr const char* call_names[] = {"x", "out", "residual"};
-constexpr const char* update_names[] = {"w", "bias"};
+constexpr const char* update_names[] = {"w", "bias", "scale", "shift"};
 
 const ArgumentNames& call_argument_names() {
   static const ArgumentNames instance("__call__", call_names, 3, 3, 1);
   return instance;
 }
 const ArgumentNames& update_argument_names() {
-  static const ArgumentNames instance("update", update_names, 2, 2, 1);
+  static const ArgumentNames instance("update", update_names, 4, 2, 1);
   return instance;
 }
 
@@ -118,6 +119,23 @@ void check_options(const ArrayArgument& w, const Options& options) {
   }
 }
 
+// A factor's values as the layer keeps them; `name` is the argument's.
+Reference values_of(PyObject* object, const char* name, const ArrayArgument& w, const Options& options) {
+  if (!object || object == Py_None) return Reference();
+  ArrayArgument array;
+  const Factor factor = parse_factor(object, name, array);
+  const npy_intp size = channels(w, options);
+  if (array && array.dtype() != w.dtype()) {
+    raise(PyExc_TypeError, std::string("w has dtype ") + dtype_name(w.dtype()) + " and " + name + " has dtype " +
+                               dtype_name(array.dtype()) + "; convkit never casts: give all arrays one dtype");
+  }
+  if (array && (array.ndim() != 1 || array.shape()[0] != size)) {
+    raise(PyExc_ValueError, std::string(name) + " has shape " + shape_text(array) + ", w of shape " + shape_text(w) +
+                                " needs a number or (" + std::to_string(size) + ",)");
+  }
+  return frozen_values(factor, array, w.dtype(), size);
+}
+
 ArrayArgument optional_array(PyObject* object, const char* name) {
   return object && object != Py_None ? ArrayArgument(object, name) : ArrayArgument();
 }
@@ -181,7 +199,12 @@ PyObject* layer_new(PyTypeObject* type, PyObject* arguments, PyObject* keywords)
     for (int i = 0; i < 2; ++i) {
       if (opaques[i]->kind != Opaque::none) layer->given[places[i]] = Reference::borrow(opaques[i]->value);
     }
-    layer->weights = std::make_shared<LayerWeights>(w, bias);
+    Reference scale = values_of(bound[kind.scale], "scale", w, layer->options);
+    Reference shift = values_of(bound[kind.shift], "shift", w, layer->options);
+    if (scale) layer->options.scale.kind = Factor::array;
+    if (shift) layer->options.shift.kind = Factor::array;
+    layer->weights =
+        std::make_shared<LayerWeights>(frozen_copy(w), frozen_copy(bias), std::move(scale), std::move(shift));
 
     auto* self = reinterpret_cast<LayerObject*>(checked(type->tp_alloc(type, 0)));
     self->vectorcall = layer_vectorcall;
@@ -205,6 +228,7 @@ LayerPlanPointer find_plan(Layer& layer, const std::shared_ptr<LayerWeights>& we
   key.add(operands.x);
   key.add(operands.residual);
   key.add(operands.out);
+  if (layer.options.residual_after) key.add(adds_late_in_place(operands, layer.options));
   if (layer.generation != plan_generation()) {
     layer.plans.clear();
     layer.generation = plan_generation();
@@ -242,6 +266,8 @@ PyObject* layer_vectorcall(PyObject* self, PyObject* const* arguments, std::size
     operands.x = ArrayArgument(values[0], "x");
     operands.w = ArrayArgument(weights->w(), "w");
     if (weights->bias()) operands.bias = ArrayArgument(weights->bias(), "bias");
+    if (weights->scale()) operands.scale = ArrayArgument(weights->scale(), "scale");
+    if (weights->shift()) operands.shift = ArrayArgument(weights->shift(), "shift");
     operands.out = optional_array(values[1], "out");
     operands.residual = optional_array(values[2], "residual");
     ++counters().calls;
@@ -271,7 +297,16 @@ PyObject* layer_update(PyObject* self, PyObject* const* arguments, Py_ssize_t gi
     if (static_cast<bool>(bias) != (layer.weights->bias() != nullptr)) {
       raise(PyExc_ValueError, self_name + (bias ? " was made without a bias" : " has a bias: update it too"));
     }
-    layer.weights = std::make_shared<LayerWeights>(w, bias);
+    // What is left out stays; only what the layer has can be given.
+    const auto updated = [&](PyObject* given_values, const char* name, PyObject* own) {
+      if (!given_values || given_values == Py_None) return Reference::borrow(own);
+      if (!own) raise(PyExc_ValueError, self_name + " was made without a " + name);
+      return values_of(given_values, name, w, layer.options);
+    };
+    Reference scale = updated(values[2], "scale", layer.weights->scale());
+    Reference shift = updated(values[3], "shift", layer.weights->shift());
+    layer.weights =
+        std::make_shared<LayerWeights>(frozen_copy(w), frozen_copy(bias), std::move(scale), std::move(shift));
     // The plans stay; the packings of the old weights go now and not at each plan's next call.
     layer.plans.each(
         [](LayerPlanPointer& entry) { entry = std::make_shared<LayerPlan>(LayerPlan{entry->plan, {}, {}}); });
@@ -293,10 +328,12 @@ PyObject* layer_repr(PyObject* self) {
     for (int i = at_options; i < kind.argument_count; ++i) {
       PyObject* value = layer.given[i].get();
       if (!value || value == Py_None) continue;
+      text += std::string(", ") + kind.names[i];
+      if (i == kind.scale || i == kind.shift) continue;
       const Reference value_text(checked(PyObject_Repr(value)));
       const char* utf8 = PyUnicode_AsUTF8(value_text.get());
       if (!utf8) throw PythonError{};
-      text += std::string(", ") + kind.names[i] + "=" + utf8;
+      text += std::string("=") + utf8;
     }
     text += "; " + std::to_string(layer.weights->weight_bytes()) + " bytes of weights, " +
             std::to_string(layer.weights->packed_bytes()) + " packed>";
@@ -311,8 +348,10 @@ PyObject* layer_getnewargs(PyObject* self, PyObject*) {
     const LayerType& kind = type_of(Py_TYPE(self));
     const Reference keywords(checked(PyDict_New()));
     for (int i = at_options; i < kind.argument_count; ++i) {
-      if (layer.given[i] && PyDict_SetItemString(keywords.get(), kind.names[i], layer.given[i].get()) < 0)
-        throw PythonError{};
+      PyObject* value = layer.given[i].get();
+      if (value && i == kind.scale) value = layer.weights->scale();
+      if (value && i == kind.shift) value = layer.weights->shift();
+      if (value && PyDict_SetItemString(keywords.get(), kind.names[i], value) < 0) throw PythonError{};
     }
     PyObject* bias = layer.weights->bias();
     return checked(Py_BuildValue("((OO)O)", layer.weights->w(), bias ? bias : Py_None, keywords.get()));
@@ -345,7 +384,8 @@ PyMethodDef methods[] = {
 PyGetSetDef properties[] = {
     {"weight", layer_weight, nullptr, "The layer's own weights, OIHW, read-only.", nullptr},
     {"bias", layer_bias, nullptr, "The layer's own bias, read-only, or None.", nullptr},
-    {"nbytes", layer_nbytes, nullptr, "Bytes of the weights, the bias and all packings made so far.", nullptr},
+    {"nbytes", layer_nbytes, nullptr, "Bytes of the weights, the bias, the factors and all packings made so far.",
+     nullptr},
     {"packed_nbytes", layer_packed_nbytes, nullptr, "Bytes of the packings made so far.", nullptr},
     {nullptr, nullptr, nullptr, nullptr, nullptr},
 };

@@ -55,8 +55,10 @@ class Making {
 
 Making& making() { return Making::instance(); }
 
-// A dense, aligned, read-only copy.
+}  // namespace
+
 Reference frozen_copy(const ArrayArgument& array) {
+  if (!array) return Reference();
   npy_intp strides[4];
   std::int64_t bytes = element_bytes(array.dtype());
   for (int i = array.ndim() - 1; i >= 0; --i) {
@@ -70,12 +72,23 @@ Reference frozen_copy(const ArrayArgument& array) {
   return copy;
 }
 
-}  // namespace
-
-LayerWeights::LayerWeights(const ArrayArgument& w, const ArrayArgument& bias) : w_(frozen_copy(w)) {
-  finite_ = all_finite(ArrayArgument(w_.get(), "w"));
-  if (bias) bias_ = frozen_copy(bias);
+Reference frozen_values(const Factor& factor, const ArrayArgument& array, Dtype dtype, npy_intp channels) {
+  if (factor.kind != Factor::number) return frozen_copy(array);
+  const npy_intp stride = element_bytes(dtype);
+  Reference values(new_output(dtype, 1, &channels, &stride, channels * stride));
+  auto* target = reinterpret_cast<PyArrayObject*>(values.get());
+  const Reference number(checked(PyFloat_FromDouble(factor.value)));
+  if (PyArray_FillWithScalar(target, number.get()) < 0) throw PythonError{};
+  PyArray_CLEARFLAGS(target, NPY_ARRAY_WRITEABLE);
+  return values;
 }
+
+LayerWeights::LayerWeights(Reference w, Reference bias, Reference scale, Reference shift)
+    : w_(std::move(w)),
+      bias_(std::move(bias)),
+      scale_(std::move(scale)),
+      shift_(std::move(shift)),
+      finite_(all_finite(ArrayArgument(w_.get(), "w"))) {}
 
 std::shared_ptr<Packed> LayerWeights::find(const Packing& description) {
   for (auto made = packings_.begin(); made != packings_.end(); ++made) {
@@ -123,7 +136,7 @@ std::int64_t LayerWeights::weight_bytes() const {
   const auto bytes = [](const Reference& array) {
     return array ? static_cast<std::int64_t>(PyArray_NBYTES(reinterpret_cast<PyArrayObject*>(array.get()))) : 0;
   };
-  return bytes(w_) + bytes(bias_);
+  return bytes(w_) + bytes(bias_) + bytes(scale_) + bytes(shift_);
 }
 
 std::int64_t LayerWeights::packed_bytes() const {

@@ -36,14 +36,15 @@ Reference items_of(PyObject* object) {
 Py_ssize_t count(const Reference& items) { return items ? PyTuple_GET_SIZE(items.get()) : 0; }
 PyObject* item(const Reference& items, Py_ssize_t i) { return PyTuple_GET_ITEM(items.get(), i); }
 
-double parse_real(PyObject* object, const char* name) {
+// `expected` completes the sentence that says what is wrong.
+double parse_real(PyObject* object, const char* name, const char* expected) {
   const double value = retaking_gil([&] { return PyFloat_AsDouble(object); });
   if (value == -1.0 && PyErr_Occurred()) {
     if (!PyErr_ExceptionMatches(PyExc_TypeError)) throw PythonError{};
     PyErr_Clear();
-    raise(PyExc_TypeError, std::string(name) + " of activation must be a number, not " + repr(object));
+    raise(PyExc_TypeError, std::string(name) + " must be " + expected + ", not " + repr(object));
   }
-  if (std::isnan(value)) raise(PyExc_ValueError, std::string(name) + " of activation is NaN");
+  if (std::isnan(value)) raise(PyExc_ValueError, std::string(name) + " is NaN");
   return value;
 }
 
@@ -51,8 +52,8 @@ constexpr const char* padding_forms =
     "padding must be an int, a pair, ((top, bottom), (left, right)), 'valid', 'same', 'same_upper' or 'same_lower', "
     "not ";
 constexpr const char* activation_forms =
-    "activation must be None, 'relu', 'relu6', ('clip', lo, hi), 'silu', 'hardswish', 'sigmoid', 'tanh' or "
-    "('leaky_relu', slope), not ";
+    "activation must be None, 'relu', 'relu6', ('clip', lo, hi), 'silu', 'hardswish', 'sigmoid', 'tanh', 'gelu', "
+    "'gelu_tanh' or ('leaky_relu', slope), not ";
 
 }  // namespace
 
@@ -148,10 +149,12 @@ void parse_activation(PyObject* object, Options& options) {
   options.lo = -infinity;
   options.hi = infinity;
   if (PyUnicode_Check(object)) {
-    static constexpr const char* names[] = {"relu", "relu6", "silu", "hardswish", "sigmoid", "tanh"};
-    static constexpr Activation activations[] = {Activation::clamp,     Activation::clamp,   Activation::silu,
-                                                 Activation::hardswish, Activation::sigmoid, Activation::tanh};
-    const int which = position_in(object, names, 6);
+    static constexpr const char* names[] = {"relu",    "relu6", "silu", "hardswish",
+                                            "sigmoid", "tanh",  "gelu", "gelu_tanh"};
+    static constexpr Activation activations[] = {Activation::clamp,     Activation::clamp,    Activation::silu,
+                                                 Activation::hardswish, Activation::sigmoid,  Activation::tanh,
+                                                 Activation::gelu,      Activation::gelu_tanh};
+    const int which = position_in(object, names, 8);
     if (which < 0) raise(PyExc_ValueError, activation_forms + repr(object));
     options.activation = activations[which];
     if (which < 2) options.lo = 0;
@@ -165,15 +168,40 @@ void parse_activation(PyObject* object, Options& options) {
   static constexpr const char* leaky[] = {"leaky_relu"};
   if (size == 3 && position_in(item(items, 0), clip, 1) == 0) {
     options.activation = Activation::clamp;
-    if (item(items, 1) != Py_None) options.lo = parse_real(item(items, 1), "lo");
-    if (item(items, 2) != Py_None) options.hi = parse_real(item(items, 2), "hi");
+    if (item(items, 1) != Py_None) options.lo = parse_real(item(items, 1), "lo of activation", "a number");
+    if (item(items, 2) != Py_None) options.hi = parse_real(item(items, 2), "hi of activation", "a number");
     if (options.lo > options.hi) raise(PyExc_ValueError, "lo is above hi in activation " + repr(object));
   } else if (size == 2 && position_in(item(items, 0), leaky, 1) == 0) {
     options.activation = Activation::leaky_relu;
-    options.lo = parse_real(item(items, 1), "slope");
+    options.lo = parse_real(item(items, 1), "slope of activation", "a number");
   } else {
     raise(PyExc_ValueError, activation_forms + repr(object));
   }
+}
+
+bool parse_flag(PyObject* object, const char* name) {
+  if (object == Py_True || object == Py_False) return object == Py_True;
+  if (PyArray_IsScalar(object, Bool)) return PyObject_IsTrue(object) == 1;
+  raise(PyExc_TypeError, std::string(name) + " must be True or False, not " + repr(object));
+}
+
+Factor parse_factor(PyObject* object, const char* name, ArrayArgument& array) {
+  const auto is_array = [&] {
+    return PyArray_Check(object) || retaking_gil([&] { return PyObject_HasAttrString(object, "__dlpack__"); }) != 0;
+  };
+  if (PyFloat_Check(object) || PyLong_Check(object) || PyArray_IsScalar(object, Generic) || !is_array()) {
+    return {Factor::number, parse_real(object, name, "a number or an array with one for each channel of the result")};
+  }
+  array = ArrayArgument(object, name);
+  if (array.ndim() > 0) return {Factor::array, 0};
+  const Reference value(checked(PyArray_GETITEM(array.get(), array.data())));
+  array = ArrayArgument();
+  return {Factor::number, parse_real(value.get(), name, "a number")};
+}
+
+void parse_factors(PyObject* scale, PyObject* shift, Options& options, Operands& operands) {
+  if (scale && scale != Py_None) options.scale = parse_factor(scale, "scale", operands.scale);
+  if (shift && shift != Py_None) options.shift = parse_factor(shift, "shift", operands.shift);
 }
 
 Opaque parse_opaque(PyObject* object) {
@@ -232,7 +260,10 @@ void parse_options(PyObject* const* values, const OptionPositions& at, Options& 
   if (values[at.dilation]) parse_pair(values[at.dilation], "dilation", 1, options.dilation);
   if (values[at.groups]) options.groups = parse_integer(values[at.groups], "groups", 1);
   if (values[at.layout]) options.layout = parse_layout(values[at.layout]);
-  if (PyObject* value = at.activation < 0 ? nullptr : given(at.activation)) parse_activation(value, options);
+  if (at.activation >= 0) {
+    if (PyObject* value = given(at.activation)) parse_activation(value, options);
+    if (values[at.residual_after]) options.residual_after = parse_flag(values[at.residual_after], "residual_after");
+  }
   if (PyObject* value = given(at.num_threads)) options.threads = parse_integer(value, "num_threads", 1);
   if (PyObject* value = given(at.algorithm)) options.algorithm = parse_opaque(value);
   if (PyObject* value = given(at.accuracy)) options.accuracy = parse_opaque(value);
@@ -240,7 +271,8 @@ void parse_options(PyObject* const* values, const OptionPositions& at, Options& 
 }
 
 const char* activation_name(Activation activation) {
-  static constexpr const char* names[] = {"none", "clip", "silu", "hardswish", "sigmoid", "tanh", "leaky_relu"};
+  static constexpr const char* names[] = {"none", "clip",       "silu", "hardswish", "sigmoid",
+                                          "tanh", "leaky_relu", "gelu", "gelu_tanh"};
   return names[static_cast<int>(activation)];
 }
 

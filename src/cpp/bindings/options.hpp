@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "../inventory.hpp"
+#include "arrays.hpp"
 #include "python_error.hpp"
 
 namespace convkit::bindings {
@@ -18,6 +19,13 @@ struct Opaque {
   std::int64_t bits = 0;
 };
 
+// A number for all channels of the result, or an array with one for each, which is among the operands.
+struct Factor {
+  enum Kind : std::int32_t { none = 0, number = 1, array = 2 };
+  Kind kind = none;
+  double value = 0;
+};
+
 struct Options {
   Op op = Op::forward;
   bool transposed = false;  // input_grad: called as a transposed convolution
@@ -31,7 +39,9 @@ struct Options {
   Layout layout = Layout::nchw;
   Activation activation = Activation::none;
   double lo = 0, hi = 0;
-  int threads = 0;  // 0: default_team()
+  Factor scale, shift;          // after the activation
+  bool residual_after = false;  // the residual is added last
+  int threads = 0;              // 0: default_team()
   Opaque algorithm, accuracy, workspace_limit;
 };
 
@@ -47,26 +57,32 @@ std::int32_t parse_integer(PyObject* object, const char* name, std::int32_t leas
 void parse_transposed_padding(PyObject* object, Options& options);
 Layout parse_layout(PyObject* object);
 void parse_activation(PyObject* object, Options& options);
+bool parse_flag(PyObject* object, const char* name);
+Factor parse_factor(PyObject* object, const char* name, ArrayArgument& array);
+// Both of a call's arguments.
+void parse_factors(PyObject* scale, PyObject* shift, Options& options, Operands& operands);
 Opaque parse_opaque(PyObject* object);
 Opaque parse_workspace_limit(PyObject* object);
 
-// Positions of the options that all calls share, within an array of argument values; a gradient has no activation (-1).
+// Positions of the options that all calls share, within an array of argument values; a gradient has no epilogue (-1).
 struct OptionPositions {
-  int stride, padding, dilation, groups, layout, activation, algorithm, num_threads, accuracy, workspace_limit;
+  int stride, padding, dilation, groups, layout, activation, residual_after, algorithm, num_threads, accuracy,
+      workspace_limit;
 };
 // `values` are what ArgumentNames::bind filled in.
 void parse_options(PyObject* const* values, const OptionPositions& at, Options& options);
 
-inline EpilogueClass epilogue_class(Activation activation) {
-  if (activation == Activation::none) return EpilogueClass::none;
-  return activation == Activation::clamp ? EpilogueClass::clamp : EpilogueClass::other;
-}
 const char* activation_name(Activation activation);
+
+// Whether `out` is the residual, and is still to be read when y is written.
+inline bool adds_late_in_place(const Operands& o, const Options& options) {
+  return options.residual_after && o.out && o.residual && o.out.data() == o.residual.data();
+}
 
 // Names of a raw entry's arguments: the first `positional` may be given by position, the rest by name only.
 class ArgumentNames {
  public:
-  static constexpr int most = 16;
+  static constexpr int most = 20;
   ArgumentNames(const char* function, const char* const* names, int count, int positional, int required);
   // Sorts the arguments of a vectorcall into `values` (count entries, null where not given).
   void bind(PyObject* const* arguments, Py_ssize_t given, PyObject* keyword_names, PyObject** values) const;

@@ -34,6 +34,12 @@ double estimated_seconds(const Plan& plan) {
   return multiply_adds(p) / 20e9 + bytes / 10e9;
 }
 
+void reserve_factor(const Factor& factor, const ArrayArgument& array, const ConvProblem& p, Bring& bring,
+                    std::int64_t& arena) {
+  if (array) bring.reserve_channels(array, arena);
+  if (factor.kind == Factor::number) bring.reserve_number(result_channels(p), p.dtype, arena);
+}
+
 // What of the arena each operand needs, and the kernel's workspace.
 void bring_operands(const Operands& o, const Options& options, Plan& plan) {
   const ConvProblem& p = plan.problem;
@@ -48,8 +54,12 @@ void bring_operands(const Operands& o, const Options& options, Plan& plan) {
   } else {
     plan.weights = plan.w.reserve_weights(o.w, plan.packing.id[0] != 0, p.groups, arena);
   }
-  if (o.bias) plan.bias.reserve_bias(o.bias, arena);
-  if (o.residual) plan.residual.reserve_tensor(o.residual, options.layout, p.layout, arena);
+  if (o.bias) plan.bias.reserve_channels(o.bias, arena);
+  reserve_factor(options.scale, o.scale, p, plan.scale, arena);
+  reserve_factor(options.shift, o.shift, p, plan.shift, arena);
+  if (o.residual) {
+    plan.residual.reserve_tensor(o.residual, options.layout, p.layout, arena, 0, 0, adds_late_in_place(o, options));
+  }
   if (o.out) {
     plan.out.reserve_tensor(o.out, gradient ? Layout::nchw : options.layout, gradient ? Layout::nchw : p.layout, arena);
   }

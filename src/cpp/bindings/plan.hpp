@@ -18,7 +18,8 @@ struct Plan : Description {
   int threads = 1;
 
   Bring x, w, bias, residual, out;  // out: computed in the arena and copied out
-  WeightView weights;               // strides only
+  Bring scale, shift;
+  WeightView weights;  // strides only
   std::int64_t arena_bytes = 0, workspace_offset = 0;
 
   bool releases_gil = false;

@@ -21,6 +21,9 @@ void Key::add(const ArrayArgument& array) {
 
 void Key::add(const Operands& o) {
   for (const ArrayArgument* array : {&o.x, &o.w, &o.bias, &o.residual, &o.out}) add(*array);
+  // Options tell whether they are there.
+  if (o.scale) add(o.scale);
+  if (o.shift) add(o.shift);
 }
 
 void Key::add(const Options& o) {
@@ -29,7 +32,8 @@ void Key::add(const Options& o) {
   };
   add(static_cast<int>(o.padding) | static_cast<int>(o.layout) << 4 | static_cast<int>(o.activation) << 8 |
       o.algorithm.kind << 12 | o.accuracy.kind << 16 | o.workspace_limit.kind << 20 | static_cast<int>(o.op) << 24 |
-      static_cast<int>(o.transposed) << 26);
+      static_cast<int>(o.transposed) << 26 | o.scale.kind << 27 | o.shift.kind << 29 |
+      static_cast<std::int64_t>(o.residual_after) << 31);
   add(two(o.stride[0], o.stride[1]));
   add(two(o.dilation[0], o.dilation[1]));
   add(two(o.pads[0], o.pads[1]));

@@ -32,7 +32,7 @@ class Key {
   }
 
  private:
-  static constexpr std::size_t most_words = 64;
+  static constexpr std::size_t most_words = 80;
   std::size_t used_ = 0;
   std::int64_t words_[most_words];
 };

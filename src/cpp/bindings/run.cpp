@@ -1,5 +1,7 @@
 #include "run.hpp"
 
+#include <utility>
+
 #include "../cpu/subnormals.hpp"
 #include "../workspace.hpp"
 #include "gil.hpp"
@@ -17,6 +19,14 @@ Block kept_arena;
 std::byte* arena_under_gil(std::int64_t bytes) {
   if (kept_arena.bytes() < bytes) kept_arena = Block(bytes);
   return kept_arena.data();
+}
+
+// A factor of every channel, or null.
+const void* channel_values(const Factor& factor, const Bring& bring, const ArrayArgument& array, std::byte* arena,
+                           Dtype dtype, int threads) {
+  if (factor.kind == Factor::none) return nullptr;
+  if (factor.kind == Factor::number) return bring.fill(factor.value, arena, dtype);
+  return bring.in(array.data(), arena, element_bytes(dtype), threads);
 }
 
 // The gradient over an empty batch: a sum of nothing.
@@ -65,7 +75,20 @@ PyObject* run_plan(const Plan& plan, const Operands& operands, const Options& op
     a.epilogue.activation = options.activation;
     a.epilogue.lo = options.lo;
     a.epilogue.hi = options.hi;
+    a.epilogue.following = nullptr;
     a.y = plan.out.out(y, arena);
+    Following following;
+    if (plan.follows) {
+      const ConvProblem& p = plan.problem;
+      const std::int64_t pixels = p.op == Op::forward ? p.oh * p.ow : p.h * p.w;
+      following = {a.y,
+                   result_channels(p),
+                   p.layout == Layout::nhwc ? 1 : pixels,
+                   channel_values(options.scale, plan.scale, operands.scale, arena, p.dtype, threads),
+                   channel_values(options.shift, plan.shift, operands.shift, arena, p.dtype, threads),
+                   options.residual_after ? std::exchange(a.epilogue.residual, nullptr) : nullptr};
+      a.epilogue.following = &following;
+    }
     a.workspace = arena + plan.workspace_offset;
     a.threads = threads;
     {

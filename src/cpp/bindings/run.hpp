@@ -27,6 +27,8 @@ inline void check_out_operands(const Operands& operands, bool own_weights) {
   if (!own_weights) check_overlap(operands.out, operands.w, "w", false);
   if (operands.bias && !own_weights) check_overlap(operands.out, operands.bias, "bias", false);
   if (operands.residual) check_overlap(operands.out, operands.residual, "residual", true);
+  if (operands.scale && !own_weights) check_overlap(operands.out, operands.scale, "scale", false);
+  if (operands.shift && !own_weights) check_overlap(operands.out, operands.shift, "shift", false);
 }
 
 // Finds or makes the plan of a call that brings its own weights, and runs it.
@@ -38,6 +40,7 @@ inline PyObject* run_call(const Operands& operands, const Options& options, PyOb
   key.add(threads | context_token() << 32);
   key.add(operands);
   key.add(options);
+  if (options.residual_after) key.add(adds_late_in_place(operands, options));
   ++counters().calls;
   PlanPointer plan;
   if (PlanPointer* const found = plan_cache().find(key)) {

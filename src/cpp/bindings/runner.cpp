@@ -10,6 +10,7 @@
 #include "gil.hpp"
 #include "module_parts.hpp"
 #include "outputs.hpp"
+#include "plan.hpp"
 
 namespace py = pybind11;
 
@@ -32,8 +33,9 @@ Shape filter_shape(const ConvProblem& p) { return {4, {p.o, p.c / p.groups, p.kh
 
 // Parses Activation's own names: a runner takes bounds apart from them.
 Activation activation_from(const std::string& name) {
-  static constexpr const char* names[] = {"none", "clamp", "silu", "hardswish", "sigmoid", "tanh", "leaky_relu"};
-  for (int i = 0; i < 7; ++i) {
+  static constexpr const char* names[] = {"none", "clamp",      "silu", "hardswish", "sigmoid",
+                                          "tanh", "leaky_relu", "gelu", "gelu_tanh"};
+  for (int i = 0; i < 9; ++i) {
     if (name == names[i]) return static_cast<Activation>(i);
   }
   throw py::value_error("no activation is called " + name);
@@ -43,7 +45,7 @@ class Runner {
  public:
   Runner(int index, const py::object& parameters, const py::object& problem, const py::object& team, py::object x,
          py::object w, py::object bias, py::object residual, double lo, double hi, const std::string& activation,
-         bool poison)
+         py::object scale, py::object shift, bool residual_after, bool poison)
       : problem_(problem_from(problem.ptr())), asked_(problem_), poison_(poison) {
     if (index < 0 || index >= kernel_count()) throw py::value_error("no kernel has index " + std::to_string(index));
     const int threads = team_from(team.ptr());
@@ -64,10 +66,24 @@ class Runner {
       take_weights(w, threads);
     }
     const Shape result = op == Op::input_grad ? input_shape(problem_) : output_shape(problem_);
-    arguments_.epilogue = {optional(bias, {1, {op == Op::input_grad ? problem_.c : problem_.o}}, problem_.bias, "bias"),
-                           optional(residual, result, problem_.residual, "residual"), activation_from(activation), lo,
-                           hi};
+    const Shape channels{1, {result_channels(problem_)}};
+    const void* const added = optional(residual, result, problem_.residual, "residual");
+    arguments_.epilogue = {optional(bias, channels, problem_.bias, "bias"),
+                           residual_after ? nullptr : added,
+                           activation_from(activation),
+                           lo,
+                           hi,
+                           nullptr};
     allocate_output();
+    if (!scale.is_none() || !shift.is_none() || (added && residual_after)) {
+      following_ = {arguments_.y,
+                    result_channels(problem_),
+                    problem_.layout == Layout::nhwc ? 1 : result.sizes[2] * result.sizes[3],
+                    scale.is_none() ? nullptr : dense(scale, channels, "scale"),
+                    shift.is_none() ? nullptr : dense(shift, channels, "shift"),
+                    residual_after ? added : nullptr};
+      arguments_.epilogue.following = &following_;
+    }
     workspace_bytes_ = kernel_->workspace_bytes(asked_, parameters_, machine(), threads);
     workspace_ = Block(workspace_bytes_);
     arguments_.workspace = workspace_.data();
@@ -174,6 +190,7 @@ class Runner {
   Parameters parameters_{};
   Packing packing_{};
   Arguments arguments_{};
+  Following following_{};
   py::list kept_;
   py::object y_;
   std::int64_t y_bytes_ = 0, workspace_bytes_ = 0;
@@ -191,10 +208,11 @@ void add_runner(py::module_& module) {
       "w).\nPacks the weights if the problem says so, and allocates the result and the workspace. With "
       "poison=True\nboth are filled with NaN before each run.")
       .def(py::init<int, const py::object&, const py::object&, const py::object&, py::object, py::object, py::object,
-                    py::object, double, double, const std::string&, bool>(),
+                    py::object, double, double, const std::string&, py::object, py::object, bool, bool>(),
            py::arg("index"), py::arg("parameters"), py::arg("problem"), py::arg("threads"), py::arg("x"), py::arg("w"),
            py::arg("bias") = py::none(), py::arg("residual") = py::none(), py::arg("lo") = -infinity,
-           py::arg("hi") = infinity, py::arg("activation") = "none", py::arg("poison") = false)
+           py::arg("hi") = infinity, py::arg("activation") = "none", py::arg("scale") = py::none(),
+           py::arg("shift") = py::none(), py::arg("residual_after") = false, py::arg("poison") = false)
       .def("run", &Runner::run, "Runs once; returns y, the same array each time.")
       .def("time", &Runner::time, py::arg("repeats"), "Seconds that `repeats` runs take, by a steady clock.")
       .def_property_readonly("y", &Runner::y, "The result's array.");

@@ -32,7 +32,7 @@ enum Position {
   at_workspace_limit,
   argument_count
 };
-constexpr OptionPositions positions{at_stride, at_padding,   at_dilation,    at_groups,   at_layout,
+constexpr OptionPositions positions{at_stride, at_padding,   at_dilation,    at_groups,   at_layout,         -1,
                                     -1,        at_algorithm, at_num_threads, at_accuracy, at_workspace_limit};
 
 const ArgumentNames& argument_names() {
@@ -98,9 +98,10 @@ PyObject* run(PyObject*, PyObject* const* arguments, Py_ssize_t given, PyObject*
 
 namespace transposed {
 
-constexpr const char* names[] = {"x",         "w",           "bias",     "stride",         "padding",  "output_padding",
-                                 "groups",    "dilation",    "layout",   "activation",     "residual", "out",
-                                 "algorithm", "num_threads", "accuracy", "workspace_limit"};
+constexpr const char* names[] = {
+    "x",        "w",         "bias",        "stride",   "padding",        "output_padding", "groups",
+    "dilation", "layout",    "activation",  "residual", "scale",          "shift",          "residual_after",
+    "out",      "algorithm", "num_threads", "accuracy", "workspace_limit"};
 enum Position {
   at_x,
   at_w,
@@ -113,6 +114,9 @@ enum Position {
   at_layout,
   at_activation,
   at_residual,
+  at_scale,
+  at_shift,
+  at_residual_after,
   at_out,
   at_algorithm,
   at_num_threads,
@@ -120,8 +124,9 @@ enum Position {
   at_workspace_limit,
   argument_count
 };
-constexpr OptionPositions positions{at_stride,     at_padding,   at_dilation,    at_groups,   at_layout,
-                                    at_activation, at_algorithm, at_num_threads, at_accuracy, at_workspace_limit};
+constexpr OptionPositions positions{at_stride,      at_padding,    at_dilation,       at_groups,
+                                    at_layout,      at_activation, at_residual_after, at_algorithm,
+                                    at_num_threads, at_accuracy,   at_workspace_limit};
 
 const ArgumentNames& argument_names() {
   static const ArgumentNames instance("conv_transpose2d", names, argument_count, at_layout, at_bias);
@@ -145,6 +150,7 @@ struct Call {
     options.op = Op::input_grad;
     options.transposed = true;
     parse_options(values, positions, options);
+    parse_factors(values[at_scale], values[at_shift], options, operands);
     if (values[at_output_padding]) parse_pair(values[at_output_padding], "output_padding", 0, options.extent);
   }
 };

@@ -24,7 +24,7 @@ enum Position {
   at_workspace_limit,
   argument_count
 };
-constexpr OptionPositions positions{at_stride, at_padding,   at_dilation,    at_groups,   at_layout,
+constexpr OptionPositions positions{at_stride, at_padding,   at_dilation,    at_groups,   at_layout,         -1,
                                     -1,        at_algorithm, at_num_threads, at_accuracy, at_workspace_limit};
 
 const ArgumentNames& argument_names() {

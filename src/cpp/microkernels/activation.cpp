@@ -1,88 +1,11 @@
 #include "microkernels/activation.hpp"
 
+#include "microkernels/exponential.hpp"
+#include "microkernels/gelu.hpp"
+
 namespace convkit::CONVKIT_ISA {
 
 namespace {
-
-// exp(y) = 2^n (1 + p): n is y / ln 2 rounded, p = exp(r) - 1 for what is left, |r| <= ln(2) / 2. Keeping p apart from the
-// 1 is what lets tanh be exact near 0. ln 2 is split in two so that n * ln2_high is exact.
-template <class T>
-struct ExpConstants;
-
-template <>
-struct ExpConstants<float> {
-  typedef std::int32_t Int;
-  static constexpr float log2e = 1.44269504088896341f, ln2_high = 0.693359375f, ln2_low = -2.12194440054690583e-4f;
-  static constexpr float round = 12582912.0f;  // 1.5 * 2^23: adding it leaves the nearest integer in the low bits
-  static constexpr float least = -104.0f;      // exp is 0 here
-  static constexpr int mantissa_bits = 23, bias = 127, terms = 7;
-};
-
-template <>
-struct ExpConstants<double> {
-  typedef std::int64_t Int;
-  static constexpr double log2e = 1.44269504088896341, ln2_high = 0.693145751953125, ln2_low = 1.42860682030941723e-6;
-  static constexpr double round = 6755399441055744.0;  // 1.5 * 2^52
-  static constexpr double least = -746.0;
-  static constexpr int mantissa_bits = 52, bias = 1023, terms = 13;
-};
-
-// 1 / k!
-struct Taylor {
-  double coefficient[14];
-};
-constexpr Taylor make_taylor() {
-  Taylor series{};
-  double factorial = 1;
-  for (int k = 0; k < 14; ++k) {
-    if (k > 1) factorial *= k;
-    series.coefficient[k] = 1 / factorial;
-  }
-  return series;
-}
-constexpr Taylor taylor = make_taylor();
-
-template <class T>
-struct Exponential {
-  using V = Vec<T>;
-  using Reg = typename V::Reg;
-  using K = ExpConstants<T>;
-  typedef typename K::Int IntReg __attribute__((vector_size(V::bytes)));
-
-  Reg p;              // exp(r) - 1
-  Reg first, second;  // powers of two with first * second = 2^n: n itself may be below the smallest exponent
-
-  // y <= 0, or NaN, which survives in p.
-  static CONVKIT_INLINE Exponential of(Reg y) {
-    y = V::max(V::set1(K::least), y);
-    const Reg round = V::set1(K::round);
-    const Reg n = (y * V::set1(K::log2e) + round) - round;
-    const Reg r = (y - n * V::set1(K::ln2_high)) - n * V::set1(K::ln2_low);
-    Reg p = V::set1(static_cast<T>(taylor.coefficient[K::terms]));
-    CONVKIT_UNROLL
-    for (int k = K::terms - 1; k >= 2; --k) p = p * r + V::set1(static_cast<T>(taylor.coefficient[k]));
-    p = p * r * r + r;
-    const Reg half = (n * V::set1(T(0.5)) + round) - round;
-    return {p, power_of_two(half), power_of_two(n - half)};
-  }
-
-  CONVKIT_INLINE Reg value() const { return (p + V::set1(1)) * first * second; }
-  CONVKIT_INLINE Reg minus_one() const {
-    const Reg scale = first * second;
-    return scale * p + (scale - V::set1(1));
-  }
-
-  // n integral, in the range of exponents.
-  static CONVKIT_INLINE Reg power_of_two(Reg n) {
-    const Reg biased = n + V::set1(K::round + K::bias);
-    return (Reg)((IntReg)biased << K::mantissa_bits);
-  }
-};
-
-template <class T, class Reg = typename Vec<T>::Reg>
-CONVKIT_INLINE Reg absolute(Reg x) {
-  return Vec<T>::max(-x, x);  // NaN where x is NaN
-}
 
 template <class T>
 struct Sigmoid {
@@ -120,6 +43,16 @@ struct Tanh {
 };
 
 template <class T>
+struct GeluTanh {
+  using V = Vec<T>;
+  // (1 + tanh(t)) / 2 is the sigmoid of 2 t; t = sqrt(2 / pi) (x + 0.044715 x^3).
+  CONVKIT_INLINE typename V::Reg operator()(typename V::Reg x) const {
+    constexpr T first = T(1.5957691216057307), third = T(1.5957691216057307 * 0.044715);
+    return x * Sigmoid<T>{}(x * (V::set1(third) * (x * x) + V::set1(first)));
+  }
+};
+
+template <class T>
 struct LeakyRelu {
   using V = Vec<T>;
   typename V::Reg slope;
@@ -148,11 +81,13 @@ void apply(T* y, std::int64_t rows, std::ptrdiff_t row_stride, std::int64_t coun
 }
 
 template <class T>
-CONVKIT_INLINE void dispatch(T* y, std::int64_t rows, std::ptrdiff_t row_stride, std::int64_t count,
+CONVKIT_INLINE void activate(T* y, std::int64_t rows, std::ptrdiff_t row_stride, std::int64_t count,
                              const Epilogue& epilogue) {
   switch (epilogue.activation) {
     case Activation::none:
     case Activation::clamp: return;
+    case Activation::gelu: return apply(y, rows, row_stride, count, Gelu<T>{});
+    case Activation::gelu_tanh: return apply(y, rows, row_stride, count, GeluTanh<T>{});
     case Activation::silu: return apply(y, rows, row_stride, count, Silu<T>{});
     case Activation::hardswish: return apply(y, rows, row_stride, count, Hardswish<T>{});
     case Activation::sigmoid: return apply(y, rows, row_stride, count, Sigmoid<T>{});
@@ -162,18 +97,61 @@ CONVKIT_INLINE void dispatch(T* y, std::int64_t rows, std::ptrdiff_t row_stride,
   }
 }
 
+// One run of elements of y: of one channel, or, if `Each`, of one channel each.
+template <class T, bool Each>
+void follow_run(T* y, std::int64_t count, const T* scale, const T* shift, const T* residual) {
+  using V = Vec<T>;
+  auto factor = V::set1(scale && !Each ? *scale : T(1)), summand = V::set1(shift && !Each ? *shift : T(-0.0));
+  const auto one = [&](std::int64_t i, auto... valid) CONVKIT_LAMBDA {
+    if (Each && scale) factor = V::load(scale + i, valid...);
+    if (Each && shift) summand = V::load(shift + i, valid...);
+    auto value = V::load(y + i, valid...) * factor + summand;
+    if (residual) value += V::load(residual + i, valid...);
+    V::store(y + i, value, valid...);
+  };
+  std::int64_t i = 0;
+  for (; i + V::lanes <= count; i += V::lanes) one(i);
+  if (i < count) one(i, static_cast<int>(count - i));
+}
+
+template <class T>
+void follow(T* y, std::int64_t rows, std::ptrdiff_t row_stride, std::int64_t count, const Following& f) {
+  const T* const scale = static_cast<const T*>(f.scale);
+  const T* const shift = static_cast<const T*>(f.shift);
+  const T* const residual = static_cast<const T*>(f.residual);
+  const bool each = f.plane == 1;
+  for (; rows > 0; --rows, y += row_stride) {
+    const std::int64_t begin = y - static_cast<const T*>(f.y);
+    for (std::int64_t at = begin; at < begin + count;) {
+      const std::int64_t planes = at / f.plane, channel = planes % f.channels;
+      const std::int64_t end = smaller(begin + count, each ? at + f.channels - channel : (planes + 1) * f.plane);
+      const auto run = each ? follow_run<T, true> : follow_run<T, false>;
+      run(y + (at - begin), end - at, scale ? scale + channel : nullptr, shift ? shift + channel : nullptr,
+          residual ? residual + at : nullptr);
+      at = end;
+    }
+  }
+}
+
+template <class T>
+CONVKIT_INLINE void finish(T* y, std::int64_t rows, std::ptrdiff_t row_stride, std::int64_t count,
+                           const Epilogue& epilogue) {
+  activate(y, rows, row_stride, count, epilogue);
+  if (epilogue.following) follow(y, rows, row_stride, count, *epilogue.following);
+}
+
 }  // namespace
 
 template <>
 void activate_rows<float>(float* y, std::int64_t rows, std::ptrdiff_t row_stride, std::int64_t count,
                           const Epilogue& epilogue) {
-  dispatch(y, rows, row_stride, count, epilogue);
+  finish(y, rows, row_stride, count, epilogue);
 }
 
 template <>
 void activate_rows<double>(double* y, std::int64_t rows, std::ptrdiff_t row_stride, std::int64_t count,
                            const Epilogue& epilogue) {
-  dispatch(y, rows, row_stride, count, epilogue);
+  finish(y, rows, row_stride, count, epilogue);
 }
 
 }  // namespace convkit::CONVKIT_ISA

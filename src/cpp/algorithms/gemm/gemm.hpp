@@ -12,7 +12,7 @@ struct Finish {
   const T* residual;
   T lo, hi;
   bool clamp;
-  const Epilogue* after;  // null if nothing is left to do once the tile has stored
+  const Epilogue* after;  // null if nothing is left to do once the tile has stored, else what activate_rows does
 
   CONVKIT_INLINE explicit Finish(const Epilogue& e)
       : bias(static_cast<const T*>(e.bias)),
@@ -20,7 +20,7 @@ struct Finish {
         lo(static_cast<T>(e.lo)),
         hi(static_cast<T>(e.hi)),
         clamp(e.activation == Activation::clamp),
-        after(e.activation == Activation::none || clamp ? nullptr : &e) {}
+        after(outlasts_store(e) ? &e : nullptr) {}
 };
 
 // Which part of the reduction a product adds: the first starts from the bias and adds the residual (which may be y, so it is

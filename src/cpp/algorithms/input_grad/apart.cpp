@@ -74,6 +74,7 @@ struct PanelOut {
   T* to;  // pixel 0 of row 0
   const T* residual;
   std::ptrdiff_t pixel_stride;
+  const Epilogue* after;  // of `finish`, if the pixels are those of dx itself
 };
 
 // Rows of dx that belong to rows [begin, end) of dy.
@@ -85,10 +86,11 @@ inline Share owned_rows(const ConvProblem& p, Share rows) {
 
 template <class T>
 void fill(const ProductContext<T>& c, std::int64_t pixels, const T* bias, const T* residual, int valid, T* to,
-          std::ptrdiff_t stride) {
+          std::ptrdiff_t stride, const Epilogue* after) {
   if (pixels <= 0) return;
   fill_pixels(pixels, bias, residual, valid, to, stride);
-  finish_rows(c.finish, pixels, valid, to, stride);
+  clamp_rows(c.finish, pixels, valid, to, stride);
+  if (after) activate_rows(to, pixels, stride, valid, *after);
 }
 
 // One row of dx; `dy` is its row of dy, or null if no tap takes one there, `tap_h` the tap.
@@ -98,7 +100,7 @@ void compute_row(const ProductContext<T>& c, std::int64_t tap_h, const T* dy, st
   const ConvProblem& p = c.p;
   const int nv = c.panels.vectors(panel), valid = c.panels.valid(panel);
   if (!dy) {
-    fill(c, p.w, bias, row.residual, valid, row.to, row.pixel_stride);
+    fill(c, p.w, bias, row.residual, valid, row.to, row.pixel_stride, row.after);
     return;
   }
   const std::int64_t k = c.inputs * p.kh * p.kw;
@@ -127,10 +129,10 @@ void compute_row(const ProductContext<T>& c, std::int64_t tap_h, const T* dy, st
                       strided_tile_of<T>(nv, height, out.tail)(count, c.inputs, dy + (output + at) * dy_stride,
                                                                dy_stride, 1, b, out);
                     });
-      if (c.finish.after) activate_rows(to, reached, stride, valid, *c.finish.after);
+      if (row.after) activate_rows(to, reached, stride, valid, *row.after);
     }
     fill(c, pixels - reached, bias, residual ? residual + reached * stride : nullptr, valid, to + reached * stride,
-         stride);
+         stride, row.after);
   }
 }
 
@@ -146,7 +148,7 @@ void compute_piece(const ProductContext<T>& c, Share rows, const T* dy, std::ptr
     const bool reached = tap < p.kh && output < p.oh;
     const std::ptrdiff_t at = (y - owned.begin) * p.w * first.pixel_stride;
     compute_row(c, tap, reached ? dy + (output - rows.begin) * p.ow * dy_stride : nullptr, dy_stride, group, panel,
-                bias, {first.to + at, first.residual ? first.residual + at : nullptr, first.pixel_stride});
+                bias, {first.to + at, first.residual ? first.residual + at : nullptr, first.pixel_stride, first.after});
   }
 }
 
@@ -170,7 +172,7 @@ void compute(const ProductContext<T>& c, const Scratch<T>& s, int index, int siz
       if (p.layout == Layout::nhwc) {
         const std::ptrdiff_t at = (image * pixels + owned.begin * p.w) * p.c + channel;
         compute_piece(c, rows, x + (image * dy_pixels + rows.begin * p.ow) * p.o + group * c.inputs, p.o, group, panel,
-                      PanelOut<T>{y + at, c.finish.residual ? c.finish.residual + at : nullptr, p.c});
+                      PanelOut<T>{y + at, c.finish.residual ? c.finish.residual + at : nullptr, p.c, c.finish.after});
         continue;
       }
       if (group != in_strip) {
@@ -185,8 +187,9 @@ void compute(const ProductContext<T>& c, const Scratch<T>& s, int index, int siz
       const std::int64_t band = (owned.end - owned.begin) * p.w;
       if (c.finish.residual) transpose_block(c.finish.residual + at, pixels, valid, band, s.band, width);
       compute_piece(c, rows, s.strip, c.inputs, group, panel,
-                    PanelOut<T>{s.band, c.finish.residual ? s.band : nullptr, width});
+                    PanelOut<T>{s.band, c.finish.residual ? s.band : nullptr, width, nullptr});
       transpose_block(s.band, width, band, valid, y + at, pixels);
+      if (c.finish.after) activate_rows(y + at, valid, pixels, band, *c.finish.after);
     }
   }
 }

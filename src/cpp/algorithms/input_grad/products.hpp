@@ -54,19 +54,23 @@ void fill_pixels(std::int64_t pixels, const T* bias, const T* residual, int vali
   }
 }
 
-// The activation, on `rows` runs of `columns` values.
 template <class T>
-void finish_rows(const Finish<T>& finish, std::int64_t rows, std::int64_t columns, T* y, std::ptrdiff_t stride) {
+void clamp_rows(const Finish<T>& finish, std::int64_t rows, std::int64_t columns, T* y, std::ptrdiff_t stride) {
   using V = Vec<T>;
-  if (finish.clamp) {
-    const auto lo = V::set1(finish.lo), hi = V::set1(finish.hi);
-    for (std::int64_t r = 0; r < rows; ++r) {
-      for (std::int64_t i = 0; i < columns; i += V::lanes) {
-        const int n = static_cast<int>(smaller<std::int64_t>(columns - i, V::lanes));
-        V::store(y + r * stride + i, V::min(hi, V::max(lo, V::load(y + r * stride + i, n))), n);
-      }
+  if (!finish.clamp) return;
+  const auto lo = V::set1(finish.lo), hi = V::set1(finish.hi);
+  for (std::int64_t r = 0; r < rows; ++r) {
+    for (std::int64_t i = 0; i < columns; i += V::lanes) {
+      const int n = static_cast<int>(smaller<std::int64_t>(columns - i, V::lanes));
+      V::store(y + r * stride + i, V::min(hi, V::max(lo, V::load(y + r * stride + i, n))), n);
     }
   }
+}
+
+// The activation and what follows it, on `rows` runs of `columns` values of dx.
+template <class T>
+void finish_rows(const Finish<T>& finish, std::int64_t rows, std::int64_t columns, T* y, std::ptrdiff_t stride) {
+  clamp_rows(finish, rows, columns, y, stride);
   if (finish.after) activate_rows(y, rows, stride, columns, *finish.after);
 }
 

@@ -55,7 +55,7 @@ struct OutputStage {
   T lo() const { return static_cast<T>(epilogue.lo); }
   T hi() const { return static_cast<T>(epilogue.hi); }
   bool clamps() const { return epilogue.activation == Activation::clamp; }
-  bool activates() const { return epilogue.activation != Activation::clamp && epilogue.activation != Activation::none; }
+  bool activates() const { return outlasts_store(epilogue); }
   static bool aligned(const T* p) { return reinterpret_cast<std::uintptr_t>(p) % V::bytes == 0; }
 
   void run_nhwc(std::int64_t begin, std::int64_t end, const T* m, std::ptrdiff_t point_stride, std::int64_t o,

@@ -201,7 +201,7 @@ struct Entry {
     return carver.used;
   }
 
-  // [channel][pixel] of some images to [pixel][channel], or back.
+  // [channel][pixel] of some images to [pixel][channel].
   static void to_channels_last(const T* from, std::int64_t images, std::int64_t channels, std::int64_t pixels, T* to,
                                int threads) {
     const std::int64_t bands = ceil_div(channels, Vec<T>::lanes);
@@ -215,16 +215,18 @@ struct Entry {
     };
     team(threads, member);
   }
+  // Back again, with what of the epilogue is left.
   static void to_planes(const T* from, std::int64_t images, std::int64_t channels, std::int64_t pixels, T* to,
-                        int threads) {
+                        const Epilogue& epilogue, int threads) {
     constexpr std::int64_t band = 64;
     const std::int64_t bands = ceil_div(pixels, band);
     auto member = [&](int index, int size) {
       const Share mine = share(images * bands, index, size);
       for (std::int64_t i = mine.begin; i < mine.end; ++i) {
         const std::int64_t image = i / bands * channels * pixels, first = i % bands * band;
-        transpose_block(from + image + first * channels, channels, smaller(band, pixels - first), channels,
-                        to + image + first, pixels);
+        const std::int64_t count = smaller(band, pixels - first);
+        transpose_block(from + image + first * channels, channels, count, channels, to + image + first, pixels);
+        if (outlasts_store(epilogue)) activate_rows(to + image + first, channels, pixels, count, epilogue);
       }
     };
     team(threads, member);
@@ -266,10 +268,15 @@ struct Entry {
         if (!packed) part.w = separate_weights(p, phase, areas.taps);
         part.y = dx + (rows_of(p, phase).first * p.w + columns_of(p, phase).first) * p.c;
         part.workspace = areas.winograd;
+        if (nchw && outlasts_store(args.epilogue)) {
+          // The copy is not where dx lies.
+          part.epilogue.following = nullptr;
+          if (args.epilogue.activation != Activation::clamp) part.epilogue.activation = Activation::none;
+        }
         const double bytes = static_cast<double>(count * outputs) * sizeof(T);
         winograd_run(part, tile(), sizes, !nchw && bytes > static_cast<double>(args.machine->l2));
       }
-      if (nchw) to_planes(areas.dx, count, p.c, p.h * p.w, result, args.threads);
+      if (nchw) to_planes(areas.dx, count, p.c, p.h * p.w, result, args.epilogue, args.threads);
     }
   }
 };
