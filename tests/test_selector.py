@@ -239,6 +239,16 @@ def test_tuning_completes_a_problem_and_only_new_kernels_run_later() -> None:
     assert tuner_over(later, StandInBench(grown)).tune(PROBLEM, 1, budget=60).family == "newer"
 
 
+@pytest.mark.parametrize(("default", "block"), [(1.5, 40), (1.02, 8)])
+def test_what_did_well_nearby_is_taken_over_unless_the_default_did_as_well(default: float, block: int) -> None:
+    core = StandInCore(gemm={"seconds": 2e-3, "blocks": (8, 16, 40)})
+    own = session()
+    ratios = {8: default, 16: 1.01, 40: 1.0}
+    rows = [(own, trial(own, "gemm", ratio, parameters=(block,))) for block, ratio in ratios.items()]
+    choice = selector_over(core, memory_of(*rows)).choose(PROBLEM.replace(c=12), 1)
+    assert (choice.tier, choice.parameters) == ("neighbour", (block,))
+
+
 def test_a_decision_outlives_its_evidence() -> None:
     selector = selector_over(CORE)
     asked = PROBLEM.replace(c=16)

@@ -9,7 +9,10 @@ from pathlib import Path
 from convkit.problem import Problem
 from convkit.report.summary import Each, measured_cases, unwatched
 from convkit.tables import aligned
+from convkit.tuner.choosing.intervals import median
 from convkit.tuner.choosing.selector import Case, Selector, selector
+from convkit.tuner.evidence.database import Database
+from convkit.tuner.evidence.records import Session
 from convkit.tuner.evidence.tiers import UserTier
 from convkit.tuner.inventory import Candidate
 
@@ -82,25 +85,37 @@ class Agreement:
 
     Attributes
     ----------
-    same, tied : int
-        Problems with the same choice, and with choices that are as good as each other in both.
+    same, tied, hidden : int
+        Problems with the same choice, with choices that are as good as each other in one of them, and with choices that
+        differ by no more than candidates differed from themselves.
     slowest : float
         The largest loss of one's choice by the other's measurements: 0.05 is 5%.
+    floor : float
+        The noise of the machine: its median over the problems.
     """
 
     problems: int
     same: int
     tied: int
+    hidden: int
     slowest: float
+    floor: float
     differences: tuple[str, ...]
 
     def __str__(self) -> str:
-        share = 100 * (self.same + self.tied) / max(self.problems, 1)
+        share, beyond = (100 * count / max(self.problems, 1) for count in (self.same + self.tied, self.agreed))
         lines = [
-            f"{self.problems} problems: {self.same} choices equal, {self.tied} within tie sets ({share:.1f}%); "
-            f"no choice more than {100 * self.slowest:.1f}% slower by the other's measurements"
+            f"{self.problems} problems: {self.same} choices equal, {self.tied} within tie sets ({share:.1f}%), "
+            f"{self.hidden} no further apart than the noise of their machines ({beyond:.1f}%)",
+            f"no choice more than {100 * self.slowest:.1f}% slower by the other's measurements; "
+            f"the noise, a candidate beside itself: {100 * self.floor:.1f}%, the median",
         ]
         return "\n".join([*lines, *self.differences])
+
+    @property
+    def agreed(self) -> int:
+        """Problems on which they agree beyond the noise."""
+        return self.same + self.tied + self.hidden
 
 
 def agreement(
@@ -123,11 +138,15 @@ def agreement(
         case for case in measured_cases(one, each)
         if _key(case) in known and (wanted is None or _key(case) in wanted)
     ]  # fmt: skip
-    same = tied = 0
+    floors = {session.uuid: _floor(session) for path in (first, second) for session in Database(path).sessions()}
+    same = tied = hidden = 0
     slowest = 0.0
-    differences = []
+    noise, differences = [], []
     for case in each(shared, "comparing"):
         other = two.on(case.task.problem, case.task.threads)
+        texts = case.task.problem.texts()
+        sessions = [session for tuning in (one, two) for session, _ in tuning.user.evidence(texts, case.here)]
+        noise.append(max(floors.get(session.uuid, 0.0) for session in sessions))
         a, b = case.choose().candidate, other.choose().candidate
         if a == b:
             same += 1
@@ -136,10 +155,18 @@ def agreement(
         slowest = max(slowest, loss)
         if _tied(case, b) or _tied(other, a):
             tied += 1
+        elif loss <= noise[-1]:
+            hidden += 1
         else:
             choices = f"{a.kernel.name}{a.parameters}, {b.kernel.name}{b.parameters}"
             differences.append(f"  {case.task}: {choices}, {100 * loss:.1f}%")
-    return Agreement(len(shared), same, tied, slowest, tuple(differences))
+    return Agreement(len(shared), same, tied, hidden, slowest, median(noise or [0.0]), tuple(differences))
+
+
+def _floor(session: Session) -> float:
+    """How much a candidate seemed to differ from itself; files may say anything."""
+    value = session.facts.get("noise_floor")
+    return value if isinstance(value, float) and 0 < value < 1 else 0.0
 
 
 def _key(case: Case) -> tuple[Problem, int]:

@@ -35,7 +35,7 @@ class Lesson(NamedTuple):
     correction : float
         Logarithm of the measured time of the kernel's best parameters over the predicted one.
     parameters : tuple of int or None
-        Those parameters, where they clearly beat the others that were measured.
+        Those parameters, unless the kernel's default ones were measured to be nearly as good.
     error : float or None
         The largest measured.
     """
@@ -140,7 +140,7 @@ def lessons(task: Task, ranking: Ranking, constants: Constants) -> dict[str, Les
     found = {}
     for name, (best, *others) in of_kernels.items():
         expected = constants.predict(task, best.candidate)
-        gained = others and min(row.low for row in others) > _GAIN * best.high
+        gained = not any(row.default and row.ratio <= _GAIN * best.ratio for row in (best, *others))
         errors = [row.error for row in (best, *others) if row.error is not None]
         found[name] = Lesson(
             math.log(best.ratio * scale / expected), best.candidate.parameters if gained else None,

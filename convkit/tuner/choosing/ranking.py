@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 # Intervals of a noisy session overlap everything; a candidate this much slower is never as good as the best.
 TIE_LIMIT = 1.03
+# What only a busy machine has shown to be faster by less than this is not known to be faster.
+_DOUBTFUL_LIMIT = 1.05
 
 
 class Row(NamedTuple):
@@ -113,11 +115,18 @@ class Ranking(NamedTuple):
         if not allowed:
             return []
         best = allowed[0]
-        ties = [r for r in allowed if r is best or (r.low <= best.high and r.ratio <= TIE_LIMIT * best.ratio)]
-        # Two direct kernels differ in error by chance only; the declared class is what tells kernels apart.
-        return sorted(
-            ties, key=lambda r: (r.candidate.kernel.error_class, not r.default, r.workspace, r.candidate.kernel.index)
-        )
+
+        def as_good(row: Row) -> bool:
+            if best.doubtful and row.ratio <= _DOUBTFUL_LIMIT * best.ratio:
+                return True
+            return row.low <= best.high and row.ratio <= TIE_LIMIT * best.ratio
+
+        def worth(row: Row) -> tuple[float, bool, bool, int, int]:
+            # Two direct kernels differ in error by chance only; the declared class is what tells kernels apart.
+            kernel = row.candidate.kernel
+            return kernel.error_class, row.doubtful, not row.default, row.workspace, kernel.index
+
+        return sorted((row for row in allowed if row is best or as_good(row)), key=worth)
 
 
 def expectations(status: str, expected: Iterable[tuple[Candidate, float, float | None]], task: Task) -> Ranking:

@@ -133,11 +133,14 @@ class Session(_Record):
             versions=machines.versions(), facts=machines.facts(), policy=policy,
         )  # fmt: skip
 
-    def closed(self, anchor: str, contention: str | None = None) -> Session:
-        """The session with what is known at its end: the anchor, and what showed that the machine was not ours."""
-        if contention is None:
-            return replace(self, anchor=anchor)
-        return replace(self, anchor=anchor, contended=True, facts={**self.facts, "contention": contention})
+    def closed(self, anchor: str, contention: str | None = None, noise_floor: float | None = None) -> Session:
+        """The session with what is known at its end: the anchor, what showed that the machine was not ours, the floor.
+
+        The noise floor is how much a candidate may seem to differ from itself.
+        """
+        found = {"contention": contention, "noise_floor": noise_floor}
+        facts = {**self.facts, **{name: value for name, value in found.items() if value is not None}}
+        return replace(self, anchor=anchor, contended=contention is not None, facts=facts)
 
 
 class Result(NamedTuple):

@@ -12,6 +12,7 @@ import math
 import random
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from convkit.tuner.choosing.intervals import median, paired
@@ -38,6 +39,8 @@ MARGIN = 0.015
 REACH = 0.45
 # Below this many samples an interval of the median is all of them.
 ENOUGH = 8
+# Share of the budget that a run of the anchor's twin may take, which tells how noisy the machine is.
+TWIN = 0.02
 # Time that moving operands, packed weights and workspaces to other memory may take, as a share of the rounds'.
 MOVING = 1.0
 
@@ -73,11 +76,15 @@ class Race:
         The candidate that the ratios refer to; None where nobody could race.
     results : dict
         Candidate to Result.
+    noise_floor : float or None
+        How far the anchor's times may seem to lie from its own: the race runs it twice. No smaller difference counts.
     """
 
     def __init__(self, sampler: Sampler, *, budget: float, seed: int = 0, progress: Progress | None = None) -> None:
         self.anchor: Candidate | None = None
         self.results: dict[Candidate, Result] = {}
+        self.noise_floor: float | None = None
+        self._twin: Entrant | None = None
         self._sampler = sampler
         self._budget = budget
         self._random = random.Random(seed)
@@ -119,8 +126,15 @@ class Race:
         clock = self._sampler.clock
         start = clock()
         moving = 0.0
+        if len(self._entrants) > 1 and pace.first <= TWIN * self._budget:
+            runner = self._sampler.bench.runner(pace.candidate)
+            self._twin = replace(pace, runner=runner, samples={}, undisturbed=set())
+        order: list[Entrant] = []
         for number in range(ROUNDS):
-            for entrant in self._random.sample(self._entrants, len(self._entrants)):
+            running = [entrant for entrant in (*self._entrants, self._twin) if entrant]
+            # There and back again: what drifts meanwhile hits the two of a pair alike.
+            order = order[::-1] if number % 2 else self._random.sample(running, len(running))
+            for entrant in (entrant for entrant in order if entrant in running):
                 self._sampler.sample(entrant, number)
                 self._progress(out + len(self.results), total, str(entrant.candidate))
             self._sampler.guard.end_round()
@@ -128,7 +142,7 @@ class Race:
             if over():
                 return
             if moving <= MOVING * (now - start - moving):
-                self._sampler.move(self._entrants)
+                self._sampler.move(running)
                 moving += clock() - now
             if (number + 1) % BLOCK == 0:
                 self._cut(pace, number + 1)
@@ -141,29 +155,29 @@ class Race:
         Losing means: clearly slower than the best of the rivals that are at least as exact, or in the slower half and
         not within reach of that best.
         """
-        figures = {id(entrant): _figures(entrant, pace) for entrant in self._entrants}
-        ranked = sorted(self._entrants, key=lambda entrant: figures[id(entrant)][0])
-        faster_half = {id(entrant) for entrant in ranked[: math.ceil(len(ranked) / 2)]}
+        figures = {entrant: _figures(entrant, pace) for entrant in self._entrants}
+        ranked = sorted(self._entrants, key=lambda entrant: figures[entrant][0])
+        faster_half = set(ranked[: math.ceil(len(ranked) / 2)])
         reach = 1 + max(3 * MARGIN, REACH / rounds)
         best: dict[int, Figures] = {}
         settled: dict[int, bool] = {}
         for level in sorted({entrant.level for entrant in ranked}):
-            allowed = [figures[id(entrant)] for entrant in ranked if entrant.level <= level]
+            allowed = [figures[entrant] for entrant in ranked if entrant.level <= level]
             best[level] = min(allowed)
             settled[level] = rounds >= ENOUGH and _is_clear(allowed)
 
         def lost(entrant: Entrant, level: int) -> bool:
-            ratio, low, _ = figures[id(entrant)]
+            ratio, low, _ = figures[entrant]
             if ratio <= reach * best[level][0]:
                 return rounds >= ENOUGH and low > best[level][2]
-            return low > best[level][2] or id(entrant) not in faster_half
+            return low > best[level][2] or entrant not in faster_half
 
         for entrant in ranked:
             levels = [level for level in best if level >= entrant.level]
             if entrant is pace and len(self._entrants) > 1:
                 continue
             if all(lost(entrant, level) for level in levels):
-                times = figures[id(entrant)][0] / best[entrant.level][0]
+                times = figures[entrant][0] / best[entrant.level][0]
                 self._leave(entrant, pace, "raced out", f"{times:.2f} times the best")
                 continue
             decided = all(settled[level] or lost(entrant, level) for level in levels)
@@ -171,6 +185,11 @@ class Race:
                 self._leave(entrant, pace, "complete")
 
     def _finish(self, pace: Entrant, samples: int) -> None:
+        if self._twin and self._twin.samples:
+            _, low, high = _figures(self._twin, pace)
+            self.noise_floor = max(high - 1, 1 - low)
+            for candidate, result in self.results.items():
+                self.results[candidate] = self._blurred(result)
         for entrant in list(self._entrants):
             if len(entrant.samples) >= samples:
                 self._leave(entrant, pace, "complete")
@@ -179,9 +198,16 @@ class Race:
         self._entrants.remove(entrant)
         rounds = entrant.undisturbed if len(entrant.undisturbed) >= BLOCK else entrant.samples.keys()
         samples = [entrant.samples[number] for number in rounds] or [entrant.first]
-        self.results[entrant.candidate] = Result(
+        result = Result(
             status, len(samples), median(samples), *_figures(entrant, pace), entrant.error, entrant.workspace, reason
         )
+        self.results[entrant.candidate] = self._blurred(result)
+
+    def _blurred(self, result: Result) -> Result:
+        """A result whose interval holds all that the noise may have hidden."""
+        if not self.noise_floor or not result.ratio or not result.ratio_low:
+            return result
+        return result._replace(ratio_low=min(result.ratio_low, result.ratio / (1 + self.noise_floor)))
 
 
 def _figures(entrant: Entrant, pace: Entrant) -> Figures:

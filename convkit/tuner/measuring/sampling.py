@@ -25,7 +25,7 @@ APART_RUNS = 3
 APART_RATIO = 1.15
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Entrant:
     """A candidate that is right, and what is known of its time.
 

@@ -119,7 +119,8 @@ class Tuner:
         try:
             race.run(candidates)
         finally:
-            session = session.closed("" if race.anchor is None else race.anchor.stored, sampler.guard.reason())
+            anchor = "" if race.anchor is None else race.anchor.stored
+            session = session.closed(anchor, sampler.guard.reason(), race.noise_floor)
             trials = [Trial.of(session, str(problem), c.key, result) for c, result in race.results.items()]
             self.selector.user.record(session, trials, store=self.store, lock_wait=self.lock_wait)
 
