@@ -12,3 +12,6 @@ except ModuleNotFoundError as _error:
     raise ImportError(f"convkit.torch needs PyTorch: {install_line('torch')}") from None
 
 from convkit.torch import ops as _ops  # noqa: F401 - registers the operators
+from convkit.torch.optimizing import optimize, refresh
+
+__all__ = ["optimize", "refresh"]

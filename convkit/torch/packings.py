@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -13,7 +16,7 @@ from convkit.torch.memory import array_of, is_channels_last, tensor_of
 from convkit.torch.recipe import Recipe
 from convkit.tuner.process import ForkSafeLock
 
-__all__ = ["Packing", "forget", "packed_nbytes", "packing_of", "prepared"]
+__all__ = ["Packing", "forget", "packed_nbytes", "packing_of", "prepared", "unpacked"]
 
 # Input sizes of which a layer remembers how their results come.
 _MOST_SIZES = 64
@@ -110,6 +113,17 @@ class _Weight:
 
 _weights: dict[int, _Weight] = {}
 _lock = ForkSafeLock()
+_unpacked: ContextVar[bool] = ContextVar("convkit_torch_unpacked", default=False)
+
+
+@contextmanager
+def unpacked() -> Iterator[None]:
+    """Pack nothing in a block of code, whose calls will not come again."""
+    token = _unpacked.set(True)
+    try:
+        yield
+    finally:
+        _unpacked.reset(token)
 
 
 def _remember(w: Any) -> _Weight:
@@ -144,12 +158,16 @@ def packing_of(w: Any, beside: tuple[Any, ...], recipe: Recipe, threads: int) ->
         packing = weight.packings.get((recipe.text, threads))
         if packing is not None and _same(packing.made_of, beside):
             return packing
+    elif _unpacked.get():
+        return None
     elif weight is not None or not isinstance(w, torch.nn.Parameter):
         if not w.requires_grad or weight is not None:
             _remember(w)
         return None
     else:
         weight = _remember(w)
+    if _unpacked.get():
+        return None
     with _lock:
         if len(weight.packings) >= _MOST_LAYERS:
             weight.packings.clear()
