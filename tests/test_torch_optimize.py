@@ -281,7 +281,7 @@ def test_what_cannot_be_optimized_is_refused() -> None:
 
 def test_accuracy_reaches_the_kernels() -> None:
     made = optimized(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()).eval(), torch.zeros(1, 3, 9, 9), accuracy="strict")
-    assert "accuracy=strict" in modules.recipe_of_module(made[0]).text
+    assert "accuracy=strict" in modules.text_of(made[0])
     exact = copy.deepcopy(made).double()
     x = torch.randn(1, 3, 9, 9)
     close(made(x).double(), exact(x.double()), 1e-6)

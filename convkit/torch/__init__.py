@@ -12,6 +12,8 @@ except ModuleNotFoundError as _error:
     raise ImportError(f"convkit.torch needs PyTorch: {install_line('torch')}") from None
 
 from convkit.torch import ops as _ops  # noqa: F401 - registers the operators
+from convkit.torch.compiling import backend
+from convkit.torch.enabling import disable, enable, enabled
 from convkit.torch.optimizing import optimize, refresh
 
-__all__ = ["optimize", "refresh"]
+__all__ = ["backend", "disable", "enable", "enabled", "optimize", "refresh"]

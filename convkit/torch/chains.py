@@ -35,8 +35,8 @@ class Chain:
     steps : list of (str, numbers)
     members : list
         Of each step the node of its module, or None where it is a function.
-    norm, residual, pad : Node, optional
-        The batch norm, the other summand, and zeros before the convolution.
+    norm, sum, pad : Node, optional
+        The batch norm, the sum with something else, and zeros before the convolution.
     margins : tuple of int
         How many zeros: before and after along each dimension.
     """
@@ -46,7 +46,7 @@ class Chain:
     steps: list[Step] = field(default_factory=list)
     members: list[Any] = field(default_factory=list)
     norm: Any = None
-    residual: Any = None
+    sum: Any = None
     pad: Any = None
     margins: tuple[int, ...] = ()
 
@@ -54,6 +54,14 @@ class Chain:
     def last(self) -> Any:
         """The node whose value the chain computes."""
         return self.nodes[-1] if self.nodes else self.convolution
+
+    @property
+    def residual(self) -> Any:
+        """The other summand, as the graph has it now."""
+        if self.sum is None:
+            return None
+        first, second = self.sum.args
+        return second if first in (self.convolution, *self.nodes) else first
 
     @property
     def place(self) -> int:
@@ -88,6 +96,10 @@ class Dialect:
     def module(self, node: Any) -> Any:
         """The module that a node calls, if it is one that nobody changed and nobody watches."""
         return None
+
+    def may_add(self, residual: Any, node: Any) -> bool:
+        """Whether the sum that a node computes has the shape of the convolution's result."""
+        return True  # looked at when it is computed
 
     def is_watched(self, node: Any) -> bool:
         """Whether somebody else than the graph may see the node's value."""
@@ -138,7 +150,9 @@ def _extend(chain: Chain, dialect: Dialect, taken: set[Any]) -> bool:
     if step[0] == "add":
         if residual is last or _comes_after(residual, chain) or _is_written(chain, node):
             return False
-        chain.residual = residual
+        if not dialect.may_add(residual, node):
+            return False
+        chain.sum = node
     chain.nodes.append(node)
     chain.steps.append(step)
     chain.members.append(member)
@@ -289,7 +303,7 @@ def activation_of(module: Any) -> Step | None:
 def static_padding(node: Any, dialect: Dialect, dims: int) -> tuple[int, ...] | None:
     """Zeros that a node puts around its first argument, before and after along each dimension; else None."""
     margins: Any = None
-    if node.op == "call_function" and node.target is F.pad:
+    if node.op == "call_function" and node.target in (F.pad, torch._C._nn.pad):
         given = dict(zip(("input", "pad", "mode", "value"), node.args, strict=False)) | node.kwargs
         if given.get("mode", "constant") == "constant" and not given.get("value"):
             margins = given.get("pad")

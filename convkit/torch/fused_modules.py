@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -11,9 +10,9 @@ import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
 from convkit.torch.chains import activation_of
-from convkit.torch.modules import SWAPPED, recipe_of_module
+from convkit.torch.modules import SWAPPED, text_of
 from convkit.torch.ops import FUSED
-from convkit.torch.recipe import ACTIVATIONS, Recipe, Step, recipe_of
+from convkit.torch.recipe import ACTIVATIONS, Recipe, Step, constant, recipe_of
 
 __all__ = ["NORMS", "fused", "is_unwatched", "spelled"]
 
@@ -42,7 +41,7 @@ def spelled(steps: list[Step], members: list[Any], margins: tuple[int, ...]) -> 
     return " ".join(words)
 
 
-@lru_cache(maxsize=4096)
+@constant
 def _read(text: str) -> tuple[tuple[int, ...], tuple[Step, ...]]:
     margins: tuple[int, ...] = ()
     steps: list[Step] = []
@@ -55,7 +54,7 @@ def _read(text: str) -> tuple[tuple[int, ...], tuple[Step, ...]]:
     return margins, tuple(steps)
 
 
-@lru_cache(maxsize=65536)
+@constant
 def _whole(convolution: str, margins: tuple[int, ...], steps: tuple[Step, ...]) -> str:
     """The text of a convolution's recipe with more padding and more steps."""
     recipe = recipe_of(convolution)
@@ -84,7 +83,7 @@ def fused(x: Any, residual: Any, text: str, modules: tuple[Any, ...]) -> Any:
     if found is None or x.dim() != convolution.weight.dim():
         return _one_by_one(x, residual, margins, steps, modules)
     whole, norm = found
-    recipe = _whole(recipe_of_module(convolution).text, margins, whole)
+    recipe = _whole(text_of(convolution), margins, whole)
     return FUSED(x, convolution.weight, convolution.bias, *norm, residual, recipe)
 
 

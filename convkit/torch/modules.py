@@ -6,7 +6,6 @@ it was.
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -14,36 +13,36 @@ import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
 from convkit.torch.ops import CONV
-from convkit.torch.recipe import Recipe
+from convkit.torch.recipe import Recipe, constant
 
-__all__ = ["SWAPPED", "Conv1d", "Conv2d", "ConvTranspose1d", "ConvTranspose2d", "convolution", "recipe_of_module"]
+__all__ = ["SWAPPED", "Conv1d", "Conv2d", "ConvTranspose1d", "ConvTranspose2d", "convolution", "text_of"]
 
 Options = tuple[tuple[str, str], ...]
 
 
-@lru_cache(maxsize=4096)
-def _recipe(
+@constant
+def _text(
     stride: tuple[int, ...],
     padding: Any,
     dilation: tuple[int, ...],
     groups: int,
     kernel: tuple[int, ...],
     options: Options,
-) -> Recipe:
-    return Recipe(stride, both_sides(padding, dilation, kernel), dilation, groups=groups, options=options)
+) -> str:
+    return Recipe(stride, both_sides(padding, dilation, kernel), dilation, groups=groups, options=options).text
 
 
-@lru_cache(maxsize=4096)
-def _transposed(
+@constant
+def _transposed_text(
     stride: tuple[int, ...],
     padding: tuple[int, ...],
     dilation: tuple[int, ...],
     groups: int,
     extra: tuple[int, ...],
     options: Options,
-) -> Recipe:
+) -> str:
     sides = tuple(n for side in padding for n in (side, side))
-    return Recipe(stride, sides, dilation, True, extra, groups, options=options)
+    return Recipe(stride, sides, dilation, True, extra, groups, options=options).text
 
 
 def both_sides(padding: Any, dilation: tuple[int, ...], kernel: tuple[int, ...]) -> tuple[int, ...]:
@@ -56,15 +55,16 @@ def both_sides(padding: Any, dilation: tuple[int, ...], kernel: tuple[int, ...])
     return tuple(n for side in padding for n in (side, side))
 
 
-def recipe_of_module(module: Any) -> Recipe:
-    """The recipe of a convolution module as it is now; padding that is no zeros is left out."""
-    options = module.__dict__.get("_convkit_options", ())
-    if module.transposed:
-        return _transposed(
-            module.stride, module.padding, module.dilation, module.groups, module.output_padding, options
-        )
-    padding = module.padding if module.padding_mode == "zeros" else "valid"
-    return _recipe(module.stride, padding, module.dilation, module.groups, module.kernel_size, options)
+def text_of(module: Any) -> str:
+    """The recipe's text of a convolution module as it is now; padding that is no zeros is left out."""
+    m, options = module, module.__dict__.get("_convkit_options", ())
+    text: str
+    if m.transposed:
+        text = _transposed_text(m.stride, m.padding, m.dilation, m.groups, m.output_padding, options)
+    else:
+        padding = m.padding if m.padding_mode == "zeros" else "valid"
+        text = _text(m.stride, padding, m.dilation, m.groups, m.kernel_size, options)
+    return text
 
 
 def convolution(x: Any, w: Any, bias: Any, text: str) -> Any:
@@ -82,19 +82,19 @@ class _Convolution:
     def _conv_forward(self: Any, input: Any, weight: Any, bias: Any) -> Any:
         if self.padding_mode != "zeros":
             input = F.pad(input, self._reversed_padding_repeated_twice, mode=self.padding_mode)
-        return convolution(input, weight, bias, recipe_of_module(self).text)
+        return convolution(input, weight, bias, text_of(self))
 
 
 class _Transposed:
     def forward(self: Any, input: Any, output_size: Any = None) -> Any:
         if output_size is None:
-            return convolution(input, self.weight, self.bias, recipe_of_module(self).text)
+            return convolution(input, self.weight, self.bias, text_of(self))
         extra = self._output_padding(
             input, output_size, self.stride, self.padding, self.kernel_size, len(self.kernel_size), self.dilation
         )
         options = self.__dict__.get("_convkit_options", ())
-        recipe = _transposed(self.stride, self.padding, self.dilation, self.groups, tuple(extra), options)
-        return convolution(input, self.weight, self.bias, recipe.text)
+        text = _transposed_text(self.stride, self.padding, self.dilation, self.groups, tuple(extra), options)
+        return convolution(input, self.weight, self.bias, text)
 
 
 class Conv1d(_Convolution, nn.Conv1d):  # type: ignore[misc]

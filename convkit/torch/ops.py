@@ -15,12 +15,11 @@ from typing import Any
 import torch
 from torch.autograd import forward_ad
 
-from convkit import _core, grad
-from convkit.torch.memory import array_of, format_of, is_channels_last, tensor_of
-from convkit.torch.packings import packing_of
+from convkit.torch.computing import REFUSED, convolved, input_gradient, known, weight_gradient
+from convkit.torch.memory import format_of, is_channels_last
 from convkit.torch.recipe import Recipe, recipe_of
 
-__all__ = ["CONV", "CONV_INPUT", "CONV_WEIGHT", "FUSED", "convolve"]
+__all__ = ["CONV", "CONV_INPUT", "CONV_WEIGHT", "FUSED"]
 
 _library = torch.library.Library("convkit", "DEF")
 _NORM = "Tensor? mean, Tensor? variance, Tensor? gamma, Tensor? beta"
@@ -34,106 +33,55 @@ CONV_INPUT = torch.ops.convkit.conv_input.default
 CONV_WEIGHT = torch.ops.convkit.conv_weight.default
 FUSED = torch.ops.convkit.fused.default
 
-_DTYPES = (torch.float32, torch.float64)
-_threads = torch.get_num_threads
 _Key = torch._C.DispatchKey
 # Tensors of which nothing special is to be known: no subclass, no mode, no transform, no lazy negation.
 _PLAIN = (torch._C.DispatchKeySet(_Key.CPU) | torch._C.DispatchKeySet(_Key.AutogradCPU)).raw_repr()
 
 
-def _ours(x: Any, w: Any) -> bool:
-    """Whether convkit computes with these."""
-    return x.dtype in _DTYPES and w.dtype is x.dtype and 3 <= w.dim() <= 4 and x.dim() == w.dim()
-
-
 # --- on the CPU ------------------------------------------------------------------------------------------------------
+#
+# Where convkit refuses operands, PyTorch says in its own words what is wrong, or does what convkit does not: a residual
+# that is broadcast.
 
 
-def convolve(
-    x: Any,
-    w: Any,
-    bias: Any,
-    mean: Any,
-    variance: Any,
-    gamma: Any,
-    beta: Any,
-    residual: Any,
-    text: str,
-) -> Any:
-    """A convolution and its steps; PyTorch's own where convkit does not know the operands."""
+def _fused(x: Any, w: Any, bias: Any, mean: Any, variance: Any, gamma: Any, beta: Any, residual: Any, text: str) -> Any:
     recipe = recipe_of(text)
     try:
-        if _ours(x, w):
-            return _convolved(x, w, (bias,) if mean is None else (bias, mean, variance, gamma, beta), residual, recipe)
-    except (TypeError, ValueError):
-        # PyTorch says in its own words what is wrong, or does what convkit does not: a residual that is broadcast.
+        if known(x, w):
+            return convolved(x, w, (bias,) if mean is None else (bias, mean, variance, gamma, beta), residual, recipe)
+    except REFUSED:
         pass
     return recipe.after(recipe.in_torch(x, w, bias), (mean, variance, gamma, beta), residual)
-
-
-def _convolved(x: Any, w: Any, beside: tuple[Any, ...], residual: Any, recipe: Recipe) -> Any:
-    threads = _threads()
-    packing = packing_of(w, beside, recipe, threads)
-    if packing is None:
-        y = _once(x, w, beside[0], recipe, threads)
-        return recipe.after(y, beside[1:], residual) if recipe.steps else y
-    if packing.last and not is_channels_last(x):
-        x = x.contiguous(memory_format=torch.channels_last)
-    y = packing.tensor(x, packing.layer(array_of(x), None, array_of(residual) if packing.adds else None))
-    if packing.done == len(recipe.steps):
-        return y
-    return recipe.after(y, beside[1:], residual, packing.done)
-
-
-def _once(x: Any, w: Any, bias: Any, recipe: Recipe, threads: int) -> Any:
-    """A convolution with weights that are not worth packing."""
-    last = is_channels_last(x) or is_channels_last(w)
-    if last:
-        x = x.contiguous(memory_format=torch.channels_last)
-    call = _core.conv_transpose2d if recipe.transposed else _core.conv2d
-    biases = None if bias is None else array_of(bias)
-    return tensor_of(
-        call(array_of(x), array_of(w), biases, **recipe.keywords(), num_threads=threads), recipe.dims, last
-    )
 
 
 def _conv(x: Any, w: Any, bias: Any, text: str) -> Any:
     recipe = recipe_of(text)
     try:
-        if _ours(x, w):
-            return _convolved(x, w, (bias,), None, recipe)
-    except (TypeError, ValueError):
-        pass  # PyTorch says in its own words what is wrong
+        if known(x, w):
+            return convolved(x, w, (bias,), None, recipe)
+    except REFUSED:
+        pass
     return recipe.in_torch(x, w, bias)
 
 
 def _conv_input(dy: Any, w: Any, size: Any, text: str) -> Any:
     recipe = recipe_of(text)
-    if _ours(dy, w):
-        last = is_channels_last(dy) or is_channels_last(w)
-        if last:
-            dy = dy.contiguous(memory_format=torch.channels_last)
-        try:
-            dx = grad.conv2d_input(_four(size), array_of(w), array_of(dy), **recipe.keywords(), num_threads=_threads())
-            return tensor_of(dx, recipe.dims, last)
-        except (TypeError, ValueError):
-            pass
+    try:
+        if known(dy, w):
+            return input_gradient(dy, w, size, recipe)
+    except REFUSED:
+        pass
     return _torch_input(dy, w, size, recipe)
 
 
 def _conv_weight(x: Any, dy: Any, size: Any, text: str) -> Any:
     recipe = recipe_of(text)
-    if x.dtype in _DTYPES and dy.dtype is x.dtype and x.dim() == dy.dim() <= 4:
-        try:
-            dw = grad.conv2d_weight(array_of(x), _four(size), array_of(dy), **recipe.keywords(), num_threads=_threads())
-            return tensor_of(dw, recipe.dims, False)
-        except (TypeError, ValueError):
-            pass
+    try:
+        if known(x, dy):
+            return weight_gradient(x, dy, size, recipe)
+    except REFUSED:
+        pass
     return _torch_weight(x, dy, size, recipe)
-
-
-def _four(size: Any) -> tuple[int, ...]:
-    return tuple(size) if len(size) == 4 else (size[0], size[1], 1, size[2])
 
 
 def _torch_input(dy: Any, w: Any, size: Any, recipe: Recipe) -> Any:
@@ -219,7 +167,8 @@ class _Conv(torch.autograd.Function):  # type: ignore[misc]
         recipe, whole = recipe_of(ctx.text), dy
         dx = dw = db = None
         if recipe.transposed:
-            text, dy = recipe.mirrored(dy)
+            mirrored, dy = recipe.mirrored(dy)
+            text = mirrored.text
             dx = CONV(dy, w, None, text) if for_x else None
             dw = CONV_WEIGHT(dy, x, w.shape, text) if for_w else None
         else:
@@ -315,7 +264,7 @@ def _conv_weight_autograd(keys: Any, x: Any, dy: Any, size: Any, text: str) -> A
 def _fused_autograd(keys: Any, *operands: Any) -> Any:
     tensors, text = operands[:-1], operands[-1]
     if _nothing_recorded(keys, *tensors):
-        return convolve(*operands)
+        return _fused(*operands)
     return _fused_elsewhere(*operands) if _transformed() else _Fused.apply(keys, text, *tensors)
 
 
@@ -358,7 +307,7 @@ _IMAGES: dict[Any, tuple[int, ...]] = {CONV: (0,), CONV_INPUT: (0,), CONV_WEIGHT
 def _register() -> None:
     conv_like = (
         ("conv", _conv, _conv_autograd, _elsewhere, _conv_shape, 3),
-        ("fused", convolve, _fused_autograd, _fused_elsewhere, _fused_shape, 8),
+        ("fused", _fused, _fused_autograd, _fused_elsewhere, _fused_shape, 8),
         ("conv_input", _conv_input, _conv_input_autograd, None, None, 2),
         ("conv_weight", _conv_weight, _conv_weight_autograd, None, None, 2),
     )

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache, wraps
 from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-__all__ = ["ACTIVATIONS", "Recipe", "recipe_of"]
+__all__ = ["ACTIVATIONS", "Recipe", "constant", "recipe_of"]
 
 # Texts that programs make: a few for each layer of a model. More than this many are taken for an accident.
 _MOST_KEPT = 100_000
@@ -89,7 +90,7 @@ class Recipe:
         """The convolution alone."""
         return replace(self, steps=()) if self.steps else self
 
-    def mirrored(self, y: Any) -> tuple[str, Any]:
+    def mirrored(self, y: Any) -> tuple[Recipe, Any]:
         """The convolution that this transposed one is the gradient of, and what of `y` it reads.
 
         Where output_padding is a stride or more, that convolution would have more outputs than the input has pixels: it
@@ -100,8 +101,7 @@ class Recipe:
             after = padding[2 * i + 1] - extra // self.stride[i] * self.stride[i]
             padding[2 * i + 1] = max(after, 0)
             y = y.narrow(2 + i, 0, y.shape[2 + i] + after) if after < 0 else y
-        made = replace(self, transposed=False, output_padding=(), steps=(), padding=tuple(padding))
-        return made.text, y
+        return replace(self, transposed=False, output_padding=(), steps=(), padding=tuple(padding)), y
 
     # --- for convkit -------------------------------------------------------------------------------------------------
 
@@ -213,6 +213,18 @@ def _step(word: str) -> Step:
     if name not in ("norm", "scale", "add", *ACTIVATIONS):
         raise ValueError(f"there is no step {name!r}")
     return name, tuple(float(n) if n else None for n in numbers.split(",")) if numbers else ()
+
+
+def constant(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of numbers and texts, computed once for each; Dynamo asks it and does not look inside."""
+    remembered = lru_cache(maxsize=65536)(function)
+
+    @wraps(function)
+    def call(*arguments: Any) -> Any:
+        return remembered(*arguments)
+
+    call.__dict__["_dynamo_marked_constant"] = True  # torch.compiler.assume_constant_result would import all of Dynamo
+    return call
 
 
 _recipes: dict[str, Recipe] = {}
