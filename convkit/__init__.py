@@ -33,6 +33,7 @@ from convkit.functional import (
     clear_workspaces,
     conv2d,
     conv_transpose2d,
+    explain,
     nchw_to_nhwc,
     nhwc_to_nchw,
     transpose,
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from convkit.config import show_config
     from convkit.profiling import profile
     from convkit.training import TrainingConv2d
-    from convkit.tuner import NotMeasuredError, UnsupportedAlgorithmError, explain, reload, tuning
+    from convkit.tuner import NotMeasuredError, UnsupportedAlgorithmError, reload, tuning
 
 __version__: str = _core.build_info()["version"]
 
@@ -79,7 +80,6 @@ _HOMES = {
     "NotMeasuredError": "tuner",
     "TrainingConv2d": "training",
     "UnsupportedAlgorithmError": "tuner",
-    "explain": "tuner",
     "networks": "",
     "profile": "profiling",
     "reference": "",

@@ -1,4 +1,4 @@
-"""The calls users make: convolutions, convolutions that own their weights, transposes."""
+"""The calls users make: convolutions, convolutions that own their weights, transposes, and why a kernel runs."""
 
 from __future__ import annotations
 
@@ -9,13 +9,25 @@ from convkit._core import Conv2d, ConvTranspose2d, conv2d, conv_transpose2d
 from convkit.tuner.process import planning
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from numpy.typing import DTypeLike, NDArray
 
-    from convkit.typing import FloatT, Shape, SupportsDLPack
+    from convkit.tuner.choosing.explanation import Explanation
+    from convkit.typing import (
+        Accuracy,
+        Activation,
+        Algorithm,
+        FloatT,
+        Layout,
+        Op,
+        Padding,
+        Pair,
+        Shape,
+        SupportsDLPack,
+    )
 
 __all__ = [
-    "Conv2d", "ConvTranspose2d", "clear_workspaces", "conv2d", "conv_transpose2d", "nchw_to_nhwc", "nhwc_to_nchw",
-    "transpose",
+    "Conv2d", "ConvTranspose2d", "clear_workspaces", "conv2d", "conv_transpose2d", "explain", "nchw_to_nhwc",
+    "nhwc_to_nchw", "transpose",
 ]  # fmt: skip
 
 
@@ -168,3 +180,76 @@ def _choose(
 
 
 _core.set_chooser(_choose)
+
+
+def explain(
+    x: SupportsDLPack | Shape,
+    w: SupportsDLPack | Shape,
+    bias: SupportsDLPack | Shape | bool | None = None,
+    stride: Pair = 1,
+    padding: Padding = 0,
+    dilation: Pair = 1,
+    groups: int = 1,
+    *,
+    layout: Layout = "NCHW",
+    activation: Activation | None = None,
+    residual: SupportsDLPack | Shape | bool | None = None,
+    scale: float | SupportsDLPack | Shape | None = None,
+    shift: float | SupportsDLPack | Shape | None = None,
+    residual_after: bool = False,
+    out: SupportsDLPack | None = None,
+    algorithm: Algorithm | None = None,
+    num_threads: int | None = None,
+    accuracy: Accuracy | None = None,
+    workspace_limit: int | None = None,
+    dtype: DTypeLike | None = None,
+    packed: bool = False,
+    op: Op = "forward",
+) -> Explanation:
+    """Explain which kernel `conv2d` or one of its gradients would run for these arguments, and why.
+
+    Nothing is timed and nothing is run.
+
+    Parameters
+    ----------
+    x, w : array or tuple of int
+        Arrays, or shapes; then `dtype` says the element type.
+    bias : array, tuple of int or bool, optional
+        As for `conv2d`; beside shapes it is enough to say whether there is one.
+    stride, padding, dilation, groups, layout, activation : optional
+        As for `conv2d`.
+    residual : array, tuple of int or bool, optional
+        As `bias`.
+    scale, shift : float, array or tuple of int, optional
+        As for `conv2d`, or shapes.
+    residual_after, out, algorithm, num_threads, accuracy, workspace_limit : optional
+        As for `conv2d`.
+    dtype : dtype, optional
+        Element type of the shapes, float32 if it is left out.
+    packed : bool
+        True explains what `Conv2d` would run: its weights are packed beforehand.
+    op : {"forward", "input_grad", "weight_grad"}
+        The gradients of ``conv2d(x, w, ...)`` by `convkit.grad.conv2d_input` (which `conv_transpose2d` is, too, with w
+        as it takes it) and by `convkit.grad.conv2d_weight`. They take no bias, epilogue or out here.
+
+    Returns
+    -------
+    Explanation
+        Its text is a table; its `choice` may be given to `conv2d` as `algorithm`.
+    """
+    with planning:
+        from convkit.problem import of_call
+        from convkit.tuner.choosing.explanation import explain_problem
+
+    extras = {
+        "bias": bias, "activation": activation, "residual": residual, "scale": scale, "shift": shift, "out": out,
+    }  # fmt: skip
+    surplus = [name for name, value in extras.items() if value is not None]
+    if op != "forward" and surplus:
+        raise ValueError(f"{surplus[0]} must be None where op is {op!r}")
+    problem, threads = of_call(
+        x, w, bias, stride, padding, dilation, groups, layout=layout, activation=activation, residual=residual,
+        scale=scale, shift=shift, residual_after=residual_after, out=out, num_threads=num_threads, dtype=dtype,
+        packed=packed, op=op,
+    )  # fmt: skip
+    return explain_problem(problem, threads, algorithm=algorithm, accuracy=accuracy, workspace_limit=workspace_limit)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from convkit import _core
 from convkit.tuner.measuring.nested import Sample, current_sample, discount
 from convkit.tuner.measuring.rounds import Rounds
 from convkit.tuner.process import notice_once, planning
@@ -93,8 +94,6 @@ class BestOf:
         self._key = key
         self._rounds = rounds
         if threads is None:
-            from convkit import _core
-
             threads = _core.default_threads
         self._threads = threads
         self._store = store

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, Literal, NamedTuple, Protocol
 
+from convkit import _core
 from convkit.problem import Problem
 from convkit.typing import Accuracy
 
 LEVELS: tuple[Literal["strict", "standard", "fast"], ...] = ("strict", "standard", "fast")
+Integers = tuple[int, ...]
 _STANDARD_RATIO = 4.0
 # The measured error of a kernel is a sample; it overrules the declared class only where it is clearly larger.
 _SAMPLING_SLACK = 1.25
@@ -87,15 +89,11 @@ class Core(Protocol):
     """The part of `convkit._core` that choosing needs; tests inject their own."""
 
     def kernels(self) -> list[dict[str, Any]]: ...
-    def applies(self, index: int, problem: tuple[int, ...]) -> bool: ...
-    def candidates(self, index: int, problem: tuple[int, ...], threads: int) -> list[tuple[int, ...]]: ...
-    def cost(
-        self, index: int, problem: tuple[int, ...], parameters: tuple[int, ...], threads: int
-    ) -> dict[str, float]: ...
+    def applies(self, index: int, problem: Integers) -> bool: ...
+    def candidates(self, index: int, problem: Integers, threads: int) -> list[Integers]: ...
+    def cost(self, index: int, problem: Integers, parameters: Integers, threads: int) -> dict[str, float]: ...
     def workspace_limit(self) -> int: ...
-    def workspace_bytes(
-        self, index: int, problem: tuple[int, ...], parameters: tuple[int, ...], threads: int
-    ) -> int: ...
+    def workspace_bytes(self, index: int, problem: Integers, parameters: Integers, threads: int) -> int: ...
 
 
 class Inventory:
@@ -188,11 +186,6 @@ class Task:
     def default(self, kernel: Kernel) -> Candidate:
         """The kernel with its default parameters."""
         return self.parameter_sets(kernel)[0]
-
-    def candidates(self) -> Iterator[Candidate]:
-        """Every competitor with every parameter set worth measuring."""
-        for kernel in self.competitors:
-            yield from self.parameter_sets(kernel)
 
     def cost(self, candidate: Candidate) -> dict[str, float]:
         """The candidate's declared cost."""
@@ -301,6 +294,4 @@ def direct_error(problem: Problem) -> float:
 
 def core_inventory() -> Inventory:
     """The inventory of this process's `_core`."""
-    from convkit import _core
-
     return Inventory(_core)

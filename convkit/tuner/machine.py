@@ -7,6 +7,8 @@ import re
 from functools import cache
 from typing import Any, NamedTuple
 
+from convkit import _core
+
 _TOPOLOGY = "/sys/devices/system/cpu"
 
 
@@ -59,8 +61,6 @@ class Context(NamedTuple):
 @cache
 def machine_class() -> MachineClass:
     """The class of this machine with the instruction set that is active in this process."""
-    from convkit import _core
-
     cpu = _core.cpu()
     vendor = re.sub(r"\W", "", cpu["vendor"])[:40] or "unknown"
     numbers = {name: cpu[name] for name in ("family", "model", "stepping", "l1d", "l2", "l3")}
@@ -108,8 +108,6 @@ def facts() -> dict[str, Any]:
     """What may differ within a machine class and is worth knowing when a number looks odd."""
     import platform
 
-    from convkit import _core
-
     found: dict[str, Any] = {
         "brand": _core.cpu().get("brand", ""), "cpus": os.cpu_count() or 0, "kernel": platform.release(),
         "hypervisor": False,
@@ -130,7 +128,6 @@ def versions() -> dict[str, str]:
     import platform
     from importlib.metadata import PackageNotFoundError, version
 
-    from convkit import _core
     from convkit.distribution import name
 
     try:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from types import TracebackType
-from typing import Any, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 from convkit import _core
 from convkit.problem import Problem
@@ -20,6 +20,9 @@ from convkit.tuner.inventory import Constraints, parse_accuracy
 from convkit.tuner.measuring.nested import discount
 from convkit.tuner.process import Slot, narrate, planning, reload
 from convkit.typing import Accuracy, Mode
+
+if TYPE_CHECKING:
+    from convkit.tuner.measuring.online import Turn
 
 __all__ = ["MODES", "NotMeasuredError", "Settings", "chooser", "measuring", "reload", "settings", "tuning"]
 
@@ -208,7 +211,8 @@ def chooser(
     if mode == "online" and may_measure and choice.tier != "user":
         turn = _explore(case, constraints)
         if turn is not None:
-            return *turn, strict
+            candidate, settle = turn
+            return candidate.kernel.index, candidate.parameters, settle, strict
     if mode == "require" and free and not any(answer.ranking.ties(constraints) for answer in case.answers):
         raise NotMeasuredError(f"mode is require and no database knows {case.task}; run convkit tune")
     narrate(1, lambda: f"{case.task}: {choice} ({mode})")
@@ -222,9 +226,7 @@ def _explained(choice: Choice) -> str:
     return str(explain_problem(choice.problem, choice.threads))
 
 
-def _explore(
-    case: Case, constraints: Constraints
-) -> tuple[int, tuple[int, ...], Callable[[float], None] | None] | None:
+def _explore(case: Case, constraints: Constraints) -> Turn | None:
     """The next candidate of the online mode; None where the budget is spent or none is right."""
     block = _block.get()
     budget = None if block is None else block.budget
@@ -237,13 +239,13 @@ def _explore(
         return None
     candidate, settle = turn
     if settle is None or budget is None:
-        return candidate.kernel.index, candidate.parameters, settle
+        return turn
 
     def settle_and_count(seconds: float) -> None:
         budget.spent += seconds
         settle(seconds)
 
-    return candidate.kernel.index, candidate.parameters, settle_and_count
+    return candidate, settle_and_count
 
 
 def _tune_unless_known(problem: Problem, threads: int) -> None:

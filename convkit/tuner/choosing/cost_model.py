@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from convkit import _core
 from convkit.tuner.evidence.paths import paths
 from convkit.tuner.inventory import Candidate, Task
 from convkit.tuner.process import notice_once
@@ -82,8 +83,6 @@ class Constants(NamedTuple):
 
 def default_constants() -> Constants:
     """Constants of a typical server core, for machines that were never calibrated."""
-    from convkit import _core
-
     starts = {**_ISA_FMAS, "avx512": _core.cpu()["wide_units"]}
     return Constants({isa: _CLOCK * starts[isa] * _ISA_BYTES[isa] / 4 for isa in _ISA_BYTES})
 

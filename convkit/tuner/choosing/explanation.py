@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from convkit.problem import Problem, of_call
+from convkit import _core
+from convkit.problem import Problem
 from convkit.tables import aligned, bytes_text
 from convkit.tuner.choosing.ranking import Ranking, Row
 from convkit.tuner.choosing.selector import Case, Choice, Selector, selector
@@ -16,19 +17,7 @@ from convkit.tuner.inventory import Constraints
 from convkit.tuner.process import planning
 
 if TYPE_CHECKING:
-    from numpy.typing import DTypeLike
-
-    from convkit.typing import (
-        Accuracy,
-        Activation,
-        Algorithm,
-        Layout,
-        Op,
-        Padding,
-        Pair,
-        Shape,
-        SupportsDLPack,
-    )
+    from convkit.typing import Accuracy, Algorithm
 
 _COLUMNS = ("", "kernel", "parameters", "ms", "how", "ratio", "error", "workspace", "verdict")
 _TEXTS = (0, 1, 2, 4, 8)
@@ -121,75 +110,6 @@ def _record(row: Row | Choice, names: Iterable[str]) -> dict[str, Any]:
     return {name: None if value == math.inf else value for name, value in values}
 
 
-def explain(
-    x: SupportsDLPack | Shape,
-    w: SupportsDLPack | Shape,
-    bias: SupportsDLPack | Shape | bool | None = None,
-    stride: Pair = 1,
-    padding: Padding = 0,
-    dilation: Pair = 1,
-    groups: int = 1,
-    *,
-    layout: Layout = "NCHW",
-    activation: Activation | None = None,
-    residual: SupportsDLPack | Shape | bool | None = None,
-    scale: float | SupportsDLPack | Shape | None = None,
-    shift: float | SupportsDLPack | Shape | None = None,
-    residual_after: bool = False,
-    out: SupportsDLPack | None = None,
-    algorithm: Algorithm | None = None,
-    num_threads: int | None = None,
-    accuracy: Accuracy | None = None,
-    workspace_limit: int | None = None,
-    dtype: DTypeLike | None = None,
-    packed: bool = False,
-    op: Op = "forward",
-) -> Explanation:
-    """Explain which kernel `conv2d` or one of its gradients would run for these arguments, and why.
-
-    Nothing is timed and nothing is run.
-
-    Parameters
-    ----------
-    x, w : array or tuple of int
-        Arrays, or shapes; then `dtype` says the element type.
-    bias : array, tuple of int or bool, optional
-        As for `conv2d`; beside shapes it is enough to say whether there is one.
-    stride, padding, dilation, groups, layout, activation : optional
-        As for `conv2d`.
-    residual : array, tuple of int or bool, optional
-        As `bias`.
-    scale, shift : float, array or tuple of int, optional
-        As for `conv2d`, or shapes.
-    residual_after, out, algorithm, num_threads, accuracy, workspace_limit : optional
-        As for `conv2d`.
-    dtype : dtype, optional
-        Element type of the shapes, float32 if it is left out.
-    packed : bool
-        True explains what `Conv2d` would run: its weights are packed beforehand.
-    op : {"forward", "input_grad", "weight_grad"}
-        The gradients of ``conv2d(x, w, ...)`` by `convkit.grad.conv2d_input` (which `conv_transpose2d` is, too, with w
-        as it takes it) and by `convkit.grad.conv2d_weight`. They take no bias, epilogue or out here.
-
-    Returns
-    -------
-    Explanation
-        Its text is a table; its `choice` may be given to `conv2d` as `algorithm`.
-    """
-    extras = {
-        "bias": bias, "activation": activation, "residual": residual, "scale": scale, "shift": shift, "out": out,
-    }  # fmt: skip
-    surplus = [name for name, value in extras.items() if value is not None]
-    if op != "forward" and surplus:
-        raise ValueError(f"{surplus[0]} must be None where op is {op!r}")
-    problem, threads = of_call(
-        x, w, bias, stride, padding, dilation, groups, layout=layout, activation=activation, residual=residual,
-        scale=scale, shift=shift, residual_after=residual_after, out=out, num_threads=num_threads, dtype=dtype,
-        packed=packed, op=op,
-    )  # fmt: skip
-    return explain_problem(problem, threads, algorithm=algorithm, accuracy=accuracy, workspace_limit=workspace_limit)
-
-
 def explain_problem(
     problem: Problem,
     threads: int | None = None,
@@ -199,10 +119,8 @@ def explain_problem(
     algorithm: Algorithm | None = None,
     choosing: Selector | None = None,
 ) -> Explanation:
-    """Like `explain`, for a `Problem`."""
+    """Like `convkit.explain`, for a `Problem`. Nothing is timed and nothing is run."""
     if threads is None:
-        from convkit import _core
-
         threads = _core.default_threads()
     with planning:
         case = (choosing or selector()).on(problem, threads)

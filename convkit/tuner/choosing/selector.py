@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
+from itertools import islice
 from typing import NamedTuple
 
 from convkit.problem import Problem
@@ -114,13 +115,12 @@ class Case:
         """What every tier knows of the problem, in order of asking; read once and then kept."""
         with planning:
             if self._answers is None:
-                self._answers = list(self._ask()) if self.task.problem.multiply_adds else []
+                task, here, texts = self.task, self.here, self.task.problem.texts()
+                self._answers = [
+                    TierAnswer(tier.name, rank(tier.evidence(texts, here), task, here), tier.outcome())
+                    for tier in (self._selector.tiers if task.problem.multiply_adds else ())
+                ]
             return self._answers
-
-    def _ask(self) -> Iterator[TierAnswer]:
-        texts = self.task.problem.texts()
-        for tier in self._selector.tiers:
-            yield TierAnswer(tier.name, rank(tier.evidence(texts, self.here), self.task, self.here), tier.outcome())
 
     @property
     def measured(self) -> TierAnswer | None:
@@ -151,19 +151,11 @@ class Case:
         """The nearest measured problems of the same kind, nearest first; found once and then kept."""
         with planning:
             if self._neighbours is None:
-                self._neighbours = list(self._nearest()) if self.task.problem.multiply_adds else []
+                near = self._selector.neighbourhood(self.here).nearest(self.task.problem, self.task.threads)
+                others = ((away, self._selector.on(problem, threads)) for away, problem, threads in near)
+                found = (Neighbour(other.task, away, other.lessons) for away, other in others if other.lessons)
+                self._neighbours = list(islice(found, NEIGHBOURS)) if self.task.problem.multiply_adds else []
             return self._neighbours
-
-    def _nearest(self) -> Iterator[Neighbour]:
-        left = NEIGHBOURS
-        near = self._selector.neighbourhood(self.here).nearest(self.task.problem, self.task.threads)
-        for away, problem, threads in near:
-            other = self._selector.on(problem, threads)
-            if other.lessons:
-                yield Neighbour(other.task, away, other.lessons)
-                left -= 1
-            if not left:
-                return
 
     @cached_property
     def lessons(self) -> dict[str, Lesson]:

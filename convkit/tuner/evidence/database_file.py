@@ -193,7 +193,9 @@ class DatabaseFile:
             return self._connect("ro", self._read_wait)
         except sqlite3.OperationalError:
             # A writer that was killed left a journal that only a writing connection may roll back.
-            if not self.owned or not _has_journal(self.path) or not os.access(self.path, os.W_OK):
+            journal = f"{self.path}-journal"
+            left = os.path.exists(journal) and os.path.getsize(journal) > 0
+            if not (self.owned and left and os.access(self.path, os.W_OK)):
                 raise
             return self._connect("rw", self._read_wait)
 
@@ -225,13 +227,6 @@ class DatabaseFile:
             raise DatabaseError(cause, what) from error
         except (OverflowError, UnicodeError) as error:
             raise DatabaseError("damaged", f"{self.path}: {error}") from error
-
-
-def _has_journal(path: Path) -> bool:
-    try:
-        return os.stat(f"{path}-journal").st_size > 0
-    except OSError:
-        return False
 
 
 def _limit_wait(connection: sqlite3.Connection, deadline: float) -> None:

@@ -30,11 +30,6 @@ def run_canary() -> float:
     return best
 
 
-def involuntary_switches() -> int:
-    """How often the kernel has taken the CPU from this process's threads so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
-
-
 class ContentionGuard:
     """Watches a session.
 
@@ -51,7 +46,7 @@ class ContentionGuard:
     def __init__(
         self,
         canary: Callable[[], float] = run_canary,
-        switches: Callable[[], int] = involuntary_switches,
+        switches: Callable[[], int] = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw,
         thread_clock: Callable[[], float] = time.thread_time,
         process_clock: Callable[[], float] = time.process_time,
     ) -> None:

@@ -145,7 +145,7 @@ class Rounds:
             if not self._queue and not self.settled:
                 if self._running:
                     # Other threads still owe samples of this round: repeat the best known without counting it.
-                    return self._best(), -1
+                    return self._ranked()[0], -1
                 self._end_round()
             if self.winner is not None:
                 return self.winner, -1
@@ -232,9 +232,6 @@ class Rounds:
         own, other = self.arms[index].samples, self.arms[anchor].samples
         return paired(own, other, [r for r in own if r in other and (r or len(own) == 1)])
 
-    def _best(self) -> int:
-        return self._ranked()[0]
-
     def _ranked(self) -> list[int]:
         return sorted(self.alive, key=lambda index: (self.arms[index].median or math.inf, index))
 
@@ -243,7 +240,7 @@ class Rounds:
             self._cut()
         alive = self.alive
         if len(alive) <= 1 or self._round >= self._rounds:
-            self.winner = self._best() if alive else None
+            self.winner = self._ranked()[0] if alive else None
             return
         self._round += 1
         # A generator of its own would be larger than all else that is kept of a problem.

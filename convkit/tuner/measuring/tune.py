@@ -61,11 +61,6 @@ def tune_problem(
     return tuner.tune(problem, threads, budget=budget, at_most=at_most, progress=progress, seed=seed)
 
 
-def make_sampler(problem: Problem, threads: int, seed: int) -> Sampler:
-    """What times the candidates of a problem on operands made from the seed."""
-    return Sampler(Workbench(problem, threads, seed), threads)
-
-
 @dataclass(frozen=True, slots=True)
 class Tuner:
     """Runs races for a selector.
@@ -77,13 +72,15 @@ class Tuner:
     lock_wait : float
         As for `tune_problem`.
     sampler : callable
-        Stands in for `make_sampler` in tests.
+        Of problem, team size and seed what times the candidates, on operands made from the seed; injected in tests.
     """
 
     selector: Selector
     store: bool = True
     lock_wait: float = COMMAND_WAIT
-    sampler: Callable[[Problem, int, int], Sampler] = make_sampler
+    sampler: Callable[[Problem, int, int], Sampler] = lambda problem, threads, seed: Sampler(
+        Workbench(problem, threads, seed), threads
+    )
 
     def tune(
         self,

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.random  # NumPy loads it at first use, which would be while a kernel is being measured
 import numpy.typing as npt
 
+from convkit import _core
 from convkit.problem import Problem
 from convkit.tuner.inventory import Candidate, direct_error
 
@@ -110,8 +111,6 @@ class Workbench:
 
     def runner(self, candidate: Candidate) -> Runner:
         """The candidate with these operands, packed where the problem says so."""
-        from convkit import _core
-
         trial: Runner = _core.Runner(
             candidate.kernel.index, candidate.parameters, self.problem.to_core(), self.threads, self.x, self.w,
             self.bias, self.residual, self.limits[0], self.limits[1], self.activation,
@@ -125,16 +124,12 @@ class Workbench:
 
     def workspace(self, candidate: Candidate) -> int:
         """Bytes of workspace that the candidate needs."""
-        from convkit import _core
-
         return int(
             _core.workspace_bytes(candidate.kernel.index, self.problem.to_core(), candidate.parameters, self.threads)
         )
 
     def footprint(self, candidate: Candidate) -> int:
         """Bytes that the candidate holds while it is ready: its result, its packed weights and its workspace."""
-        from convkit import _core
-
         result = int(np.prod(self.result_shape)) * self.problem.itemsize
         _, packed = _core.packing(candidate.kernel.index, self.problem.to_core(), candidate.parameters)
         return result + int(packed) + self.workspace(candidate)
