@@ -9,6 +9,7 @@ from stand_ins import StandInBench, StandInCore, selector_over, tuner_over
 from test_selector import CORE, PROBLEM, memory_of, session, trial
 
 from convkit.problem import Problem
+from convkit.report.summary import stale_cases
 from convkit.tuner.choosing.explanation import explain_problem
 from convkit.tuner.choosing.selector import Selector
 from convkit.tuner.evidence.tiers import UserTier
@@ -91,10 +92,24 @@ def test_what_failed_here_is_not_predicted_to_be_faster() -> None:
     assert selector_over(CORE, memory_of(*rows)).choose(PROBLEM, 1).family == "gemm"
 
 
-@pytest.mark.parametrize("rows", [{"gemm": 1}, {"gemm": 9}, {"gemm": 1, "winograd": 1, "coarse": 1}])
+@pytest.mark.parametrize("rows", [{"gemm": 1}, {"gemm": 1, "winograd": 1, "coarse": 1}, {"gemm": 9}])
 def test_little_evidence_teaches_no_neighbour(rows: dict[str, int]) -> None:
     own = session()
     memory = memory_of(*((own, trial(own, name, 1.0, n=n)) for name, n in rows.items()))
-    selector = selector_over(CORE, memory)
+    # Of four kernels one is too few.
+    core = StandInCore(
+        **dict(zip(("gemm", "winograd", "coarse"), CORE.details[::2], strict=False)), fourth={"seconds": 1}
+    )
+    selector = selector_over(core, memory)
     assert selector.choose(PROBLEM.replace(c=16), 1).tier == "model"
     assert selector.on(PROBLEM.replace(c=16), 1).neighbours == []
+
+
+def test_what_was_only_screened_is_measured_again() -> None:
+    own = session()
+    for samples, complete in ((1, False), (9, True)):
+        rows = [(own, trial(own, name, 1.0, n=samples)) for name in ("gemm", "winograd", "coarse")]
+        case = selector_over(CORE, memory_of(*rows)).on(PROBLEM, 1)
+        assert case.complete == complete
+        assert stale_cases([case]) == ([] if complete else [case])
+        assert case.tried

@@ -78,7 +78,7 @@ class Tally:
         """A line of counts, what it was worth, and what is still in doubt."""
         parts = [f"{self.measured} measured", f"{self.reused} reused", f"{self.failed} failed"]
         if self.again:
-            parts.append(f"{self.again} of them twice, on a busy machine")
+            parts.append(f"{self.again} of them twice, on a busy machine or for want of samples")
         if self.pending:
             parts.append(f"{self.pending} not reached")
         if self.slower is not None:

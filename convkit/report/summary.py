@@ -48,11 +48,14 @@ def measured_cases(choosing: Selector | None = None, each: Each = unwatched) -> 
 
 
 def stale_cases(measured: Iterable[Case]) -> list[Case]:
-    """Those with a kernel that has no trial at its current revision on an idle machine, contended ones first."""
+    """Those that were only screened or have a kernel without a trial at its current revision on an idle machine.
+
+    Contended ones come first.
+    """
     stale = []
     for case in measured:
         ranking = next(a.ranking for a in case.answers if a.ranking.ranked or a.ranking.failed)
-        if not ranking.complete:
+        if not ranking.complete or ranking.thin:
             stale.append((not all(row.doubtful for row in ranking.ranked), str(case.task), case))
     return [case for _, _, case in sorted(stale, key=lambda item: item[:2])]
 

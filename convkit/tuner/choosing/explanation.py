@@ -142,11 +142,10 @@ def explain_problem(
 
 
 def _tier_lines(case: Case, choice: Choice) -> Iterator[tuple[str, str]]:
-    for answer in case.answers:
-        tier, ranking, outcome = answer
+    for tier, ranking, outcome in case.answers:
         epilogues = ", ".join(sorted({row.epilogue for row in ranking.ranked}))
         what = f"{len(ranking.ranked)} candidates measured with {epilogues}" if ranking.ranked else "nothing"
-        what += ", too little to go by it alone" if answer.is_thin else ""
+        what += ", too little to go by it alone" if ranking.thin else ""
         yield tier, f"{what} ({outcome}){', answered' if tier == choice.tier else ''}"
     if choice.tier in ("neighbour", "model"):
         nearby = "; ".join(f"{near.distance:.2f} doublings away {near.task}" for near in case.neighbours)

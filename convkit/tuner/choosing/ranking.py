@@ -18,6 +18,8 @@ from convkit.tuner.machine import Context
 if TYPE_CHECKING:
     from convkit.tuner.evidence.records import Session, Trial
 
+# Fewer samples than these come from screening alone.
+_FEW = 3
 # Intervals of a noisy session overlap everything; a candidate this much slower is never as good as the best.
 TIE_LIMIT = 1.03
 # What only a busy machine has shown to be faster by less than this is not known to be faster.
@@ -104,6 +106,11 @@ class Ranking(NamedTuple):
     def complete(self) -> bool:
         """Every applicable kernel has a trial at its current revision, on a machine that was not contended."""
         return not self.missing
+
+    @property
+    def thin(self) -> bool:
+        """The best candidate was measured, but hardly more than screened."""
+        return any(row.measured and row.samples < _FEW for row in self.ranked[:1])
 
     def allowed(self, constraints: Constraints) -> list[Row]:
         """The candidates that may answer a call, fastest first."""

@@ -18,8 +18,7 @@ from convkit.tuner.machine import Context, context, machine_class
 from convkit.tuner.process import Slot, planning
 
 _MOST_CASES = 256
-# Fewer samples than these come from screening alone; with them, a candidate must be this much better than its rival.
-_FEW = 3
+# On thin evidence a candidate must be this much better than its rival.
 _CLEARLY = 1.05
 
 
@@ -86,11 +85,6 @@ class TierAnswer(NamedTuple):
     ranking: Ranking
     outcome: str
 
-    @property
-    def is_thin(self) -> bool:
-        """Its best candidate was measured, but hardly more than screened."""
-        return any(row.measured and row.samples < _FEW for row in self.ranking.ranked[:1])
-
 
 class Case:
     """A problem for a team here: what is known of it, and what a call would run.
@@ -138,8 +132,8 @@ class Case:
 
     @property
     def complete(self) -> bool:
-        """The user's tier answers, and no applicable kernel is left to measure."""
-        return bool(self.own.ranked) and self.own.complete
+        """The user's tier answers, not only from screening, and no applicable kernel is left to measure."""
+        return bool(self.own.ranked) and self.own.complete and not self.own.thin
 
     @property
     def tried(self) -> bool:
@@ -161,15 +155,14 @@ class Case:
     def lessons(self) -> dict[str, Lesson]:
         """What the measurements of this problem tell its neighbours."""
         # A race that had no time for most kernels is no neighbour: who takes part would be who was tried.
-        solid = (a.ranking for a in self.answers if a.ranking.ranked and not a.is_thin and not self._is_partial(a))
+        solid = (a.ranking for a in self.answers if a.ranking.ranked and not a.ranking.thin and not self._is_partial(a))
         ranking = next(solid, None)
         return {} if ranking is None else lessons(self.task, ranking, self._selector.constants)
 
     def _is_partial(self, answer: TierAnswer) -> bool:
-        """Over a third of the kernels were never tried; what is shipped leaves out what nobody would choose."""
+        """Less than a third of the kernels were tried; what is shipped leaves out what nobody would choose."""
         known = {row.kernel for row in (*answer.ranking.ranked, *answer.ranking.failed)}
-        unknown = sum(kernel.name not in known for kernel in self.task.competitors)
-        return answer.tier != "shipped" and 3 * unknown > len(self.task.competitors)
+        return answer.tier != "shipped" and 3 * len(known) < len(self.task.competitors)
 
     def estimates(self) -> Ranking:
         """What the neighbours suggest for the kernels that they know."""
@@ -235,7 +228,7 @@ class Case:
                 last = answer.ranking.ranked
             elif thin:
                 return self._choice(*self._competition(*thin, answer, ties[0], constraints))
-            elif answer.is_thin:
+            elif answer.ranking.thin:
                 thin = answer, ties[0]
             else:
                 return self._choice(answer, ties[0])

@@ -8,6 +8,7 @@ more, or when the budget is spent.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import random
 import sys
@@ -127,8 +128,9 @@ class Race:
         start = clock()
         moving = 0.0
         if len(self._entrants) > 1 and pace.first <= TWIN * self._budget:
-            runner = self._sampler.bench.runner(pace.candidate)
-            self._twin = replace(pace, runner=runner, samples={}, undisturbed=set())
+            with contextlib.suppress(MemoryError):
+                runner = self._sampler.bench.runner(pace.candidate)
+                self._twin = replace(pace, runner=runner, samples={}, undisturbed=set())
         order: list[Entrant] = []
         for number in range(ROUNDS):
             running = [entrant for entrant in (*self._entrants, self._twin) if entrant]
