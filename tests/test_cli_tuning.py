@@ -89,7 +89,7 @@ def test_tune_with_dask(database: Path, tmp_path: Path) -> None:
     shapes = tmp_path / "shapes"
     shapes.write_text(str(PROBLEM))
     with distributed.LocalCluster(
-        n_workers=1, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=50
+        n_workers=1, threads_per_worker=1, processes=True, dashboard_address=":0", silence_logs=50
     ) as cluster:
         told = run("tune", "--shapes", str(shapes), "--threads", "1", "--per-shape", "50ms", "--dask",
                    cluster.scheduler_address)  # fmt: skip
