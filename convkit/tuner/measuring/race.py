@@ -188,8 +188,12 @@ class Race:
 
     def _finish(self, pace: Entrant, samples: int) -> None:
         if self._twin and self._twin.samples:
-            _, low, high = _figures(self._twin, pace)
-            self.noise_floor = max(high - 1, 1 - low)
+            shared = self._twin.samples.keys() & pace.samples.keys()
+            ratios = [self._twin.samples[number] / pace.samples[number] for number in shared]
+            middle = median(ratios)
+            # Twice the standard error of a median, from deviations that a few outliers do not move.
+            error = 3.7 * median(abs(ratio - middle) for ratio in ratios) / math.sqrt(len(ratios))
+            self.noise_floor = max(abs(middle - 1), error)
             for candidate, result in self.results.items():
                 self.results[candidate] = self._blurred(result)
         for entrant in list(self._entrants):
