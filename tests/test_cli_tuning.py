@@ -17,6 +17,7 @@ from test_modes import run as run_code
 from test_selector import CORE, memory_of, session, trial
 from test_selector import PROBLEM as MADE_UP
 
+from convkit import tuner
 from convkit.commands.tune import Job, Tally, _judge
 from convkit.problem import Problem
 from convkit.report.summary import missed_problems
@@ -112,7 +113,7 @@ def test_what_is_in_doubt_is_told_with_its_reason(samples: int, contended: bool,
     rows = [(own, trial(own, "gemm", 1.0, n=samples)), (own, trial(own, "winograd", 3.0, n=samples))]
     before, after = selector_over(CORE).on(MADE_UP, 1), selector_over(CORE, memory_of(*rows)).on(MADE_UP, 1)
     tally, job = Tally(), Job("made up", MADE_UP, 1)
-    _judge(tally, job, after, before.choose(), after.choose(), before.model_choice())
+    _judge(tally, job, after, before.choose(), after.choose())
     assert tally.faster == pytest.approx(3.0)
     assert tally.slower == pytest.approx(3.0)
     assert doubt in tally.noisy[job] if doubt else tally.noisy == {}
@@ -133,6 +134,33 @@ def test_gains_and_doubts_are_those_of_the_measurements() -> None:
 def test_tune_refuses_a_budget_that_is_too_short(shapes: Path) -> None:
     told = run("tune", "--shapes", str(shapes), "--threads", "1", "--budget", "90ms", code=2)
     assert "it must be at least 0.1 s, 0.05 s a problem" in " ".join(told.replace("│", " ").split())
+
+
+@pytest.mark.usefixtures("database")
+def test_what_a_busy_machine_made_tune_measure_twice_is_compared_with_the_time_before_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from convkit.commands import tune
+
+    compared: list[str] = []
+    monkeypatch.setattr(tuner, "is_complete", lambda problem, threads: False)
+    monkeypatch.setattr(tune, "_judge", lambda tally, job, case, before, choice: compared.append(before.tier))
+    tally = tune.tune_all([Job("one", PROBLEM, 1)])
+    assert (tally.measured, tally.again, len(compared)) == (1, 1, 1)
+    assert compared != ["user"]
+
+
+@pytest.mark.usefixtures("database")
+def test_candidates_that_fail_are_told_with_their_reasons(shapes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from convkit.tuner.measuring.workbench import Workbench
+
+    tolerance = Workbench.tolerance
+    monkeypatch.setattr(
+        Workbench, "tolerance", lambda self, c: -1.0 if c.kernel.family == "im2col" else tolerance(self, c)
+    )
+    told = run("tune", "--shapes", str(shapes), "--threads", "1", "--per-shape", "2s")
+    assert re.search(r"1 thread: left out f32_im2col__\w+\(\): wrong: RMS error", told)
+    assert "2 measured, 0 reused, 0 failed" in told
 
 
 @pytest.mark.usefixtures("database")

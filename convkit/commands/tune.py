@@ -277,65 +277,73 @@ def tune_all(
 
     tally = Tally()
     waiting = deque(jobs)
+    untuned: dict[Job, Choice] = {}
     busy: set[Job] = set()
     patient = budget is None and each is None and not any_answer
+    deadline = math.inf if budget is None else time.monotonic() + budget
 
-    def told(job: Job, outcome: str, **facts: object) -> None:
+    def tell(watch: Watch, job: Job, source: str, text: str, style: str, **facts: object) -> None:
+        watch.tell(Text.assemble((f"{source:8}", style), f"  {_named(job)}: {text}"))
         if json:
-            line = {"problem": str(job.problem), "label": job.label, "threads": job.threads, "outcome": outcome}
+            line = {"problem": str(job.problem), "label": job.label, "threads": job.threads, "outcome": source}
             print(dumps({**line, **facts}), flush=True)
+        watch.advance()
 
     with Watch("problems", len(jobs), shown, parts=True) as watch:
-        deadline = None if budget is None else time.monotonic() + budget
         try:
             while waiting:
                 job = waiting.popleft()
                 case = selector().on(job.problem, job.threads)
-                before = choice = case.choose()
-                source = "database"
-                if again or not (tuner.is_complete(job.problem, job.threads) or (any_answer and case.own.ranked)):
-                    share = each
-                    if deadline is not None:
-                        left = max(_SHARE, (deadline - time.monotonic()) / (len(waiting) + 1))
-                        share = left if each is None else min(each, left)
-                    predicted = case.model_choice()
+                before = untuned.setdefault(job, case.choose())
+                known = tuner.is_complete(job.problem, job.threads) or (any_answer and bool(case.own.ranked))
+                choice, source = case.choose(), "database"
+                if again or not known:
+                    left = max(_SHARE, (deadline - time.monotonic()) / (len(waiting) + 1))
+                    share = each if deadline == math.inf else min(left, each or left)
                     try:
-                        choice = tuner.tune_problem(job.problem, job.threads, budget=share, progress=watch.within)
-                        case = selector().on(job.problem, job.threads)
-                        if case.own.failed and not case.own.ranked:
-                            raise ValueError("; ".join(f"{row.kernel}: {row.verdict}" for row in case.own.failed))
+                        choice, case = _measure(job, share, watch)
                     except (ValueError, MemoryError) as error:
                         tally.failed += 1
-                        watch.tell(Text.assemble(("failed", "red"), f"    {_named(job)}: {error}"))
-                        told(job, "failed", reason=str(error))
-                        watch.advance()
+                        tell(watch, job, "failed", str(error), "red", reason=str(error))
                         continue
                     source = "measured"
-                    if job in busy:
-                        tally.again += 1
-                    else:
-                        tally.measured += 1
+                    tally.again += job in busy
+                    tally.measured += job not in busy
                     if patient and job not in busy and not tuner.is_complete(job.problem, job.threads):
                         source = "busy"
                         busy.add(job)
                         waiting.append(job)
                         watch.expect(len(jobs) + len(busy))
                     else:
-                        _judge(tally, job, case, before, choice, predicted)
+                        _judge(tally, job, case, before, choice)
                 else:
                     tally.reused += 1
-                line = f"  {_named(job)}: {choice.kernel} {time_text(choice.seconds)}"
-                watch.tell(Text.assemble((f"{source:8}", "green"), line))
-                told(job, source, kernel=choice.kernel, parameters=choice.parameters, seconds=choice.seconds)
-                watch.advance()
+                facts = {"kernel": choice.kernel, "parameters": choice.parameters, "seconds": choice.seconds}
+                tell(watch, job, source, f"{choice.kernel} {time_text(choice.seconds)}", "green", **facts)
         except KeyboardInterrupt:
             tally.pending = len(waiting) + 1
             watch.tell("stopped; what was measured is kept")
     return tally
 
 
-def _judge(tally: Tally, job: Job, case: Case, before: Choice, choice: Choice, predicted: Choice) -> None:
+def _measure(job: Job, budget: float | None, watch: Watch) -> tuple[Choice, Case]:
+    """What results, and what is known then. Raises ValueError if every candidate fails, and tells of some that do."""
+    from convkit import tuner
+    from convkit.tuner.choosing.selector import selector
+
+    choice = tuner.tune_problem(job.problem, job.threads, budget=budget, progress=watch.within)
+    case = selector().on(job.problem, job.threads)
+    reasons = [f"{row.candidate}: {row.verdict}" for row in case.own.failed]
+    if reasons and not case.own.ranked:
+        raise ValueError("; ".join(reasons))
+    for reason in reasons:
+        watch.tell(f"{_named(job)}: left out {reason}")
+    return choice, case
+
+
+def _judge(tally: Tally, job: Job, case: Case, before: Choice, choice: Choice) -> None:
     """Compare the choice with what ran before and with the cost model's, and say why it may not be the last word."""
+    predicted = case.model_choice()
     times = {row.candidate: row.ratio for row in case.own.ranked}
     if choice.candidate in times:
         if predicted.candidate in times:
