@@ -26,7 +26,7 @@ def calls(x: F32, w: F32, bias: F32, wide: F64, foreign: SupportsDLPack) -> None
     assert_type(ck.nchw_to_nhwc(wide), F64)
     ck.conv2d(foreign, w).reshape(-1)
     ck.conv2d([[1.0]], w)  # type: ignore[call-overload]
-    ck.conv2d(x, w, activation="gelu")  # type: ignore[call-overload]
+    ck.conv2d(x, w, activation="softplus")  # type: ignore[call-overload]
     ck.conv2d(x, w, layout="CHWN")  # type: ignore[call-overload]
     ck.conv2d(x, w, padding="full")  # type: ignore[arg-type]
     ck.conv_transpose2d(x, w, padding="same")  # type: ignore[arg-type]
