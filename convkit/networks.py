@@ -16,10 +16,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from convkit.problem import Problem
+from convkit.problem import Problem
 
 __all__ = ["Layer", "Network", "get", "names"]
 
@@ -106,8 +105,6 @@ class Layer:
         Problem
             What the tuner chooses a kernel for.
         """
-        from convkit.problem import Problem
-
         (top, bottom), (left, right) = self.padding
         given: dict[str, Any] = {"op": "input_grad" if self.transposed else "forward", **fields}
         return Problem(

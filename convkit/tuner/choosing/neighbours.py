@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from convkit.problem import Problem
@@ -53,8 +52,7 @@ class Neighbour(NamedTuple):
     lessons: Mapping[str, Lesson]
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
+class _Place(NamedTuple):
     """A measured problem, with one epilogue or several, among those of its kind."""
 
     sizes: tuple[float, ...]
