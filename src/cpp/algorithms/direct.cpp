@@ -174,7 +174,7 @@ void direct_cost(const ConvProblem& p, const Parameters& parameters, const Machi
   (panels_size > 0.7 * static_cast<double>(machine.l2) ? out->bytes_l3 : out->bytes_l2) += streamed;
   out->imbalance = grid_imbalance(p.layout == Layout::nchw ? blocks : ceil_div(p.n * p.oh * p.ow, 6),
                                   Panels<T>{g.outputs}.count(), threads, Panels<T>{g.outputs}.missing(1));
-  add_cold_packing<T>(p, out);
+  add_cold_packing<T>(p, static_cast<double>(panels_bytes<T>(p)), out);
 }
 
 // Pieces of the workspace that a member uses; the same code counts and carves.
@@ -294,8 +294,9 @@ struct ImageCursor {
   }
 };
 
+// Inside its caller it would keep fewer values in registers.
 template <class T>
-void compute_nhwc(const Context<T>& c, const Scratch<T>& s, int index, int size) {
+__attribute__((noinline)) void compute_nhwc(const Context<T>& c, const Scratch<T>& s, int index, int size) {
   const ConvProblem& p = c.p;
   const std::int64_t pixels = p.n * p.oh * p.ow, count = c.panels.count(), block = c.args.parameters->value[0];
   const Grid grid = make_grid(ceil_div(pixels, 6), p.groups * count, size, c.panels.missing(p.groups));

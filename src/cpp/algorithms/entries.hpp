@@ -125,9 +125,8 @@ CONVKIT_INLINE Cost lanes_on_outputs_cost(const ConvProblem& p) {
 
 // Packing on the fly is part of a cold call: each weight is read, shuffled and written once, then read as packed.
 template <class T>
-CONVKIT_INLINE void add_cold_packing(const ConvProblem& p, Cost* cost) {
+CONVKIT_INLINE void add_cold_packing(const ConvProblem& p, double bytes, Cost* cost) {
   if (p.packed) return;
-  const double bytes = static_cast<double>(panels_bytes<T>(p));
   cost->vector_ops += 4 * bytes / static_cast<double>(sizeof(T)) / Vec<T>::lanes;
   cost->bytes_l3 += 2 * bytes;
   cost->barriers += 1;
@@ -159,27 +158,36 @@ CONVKIT_INLINE const T* packed_weights(const Arguments& args, decltype(Kernel::p
   return reinterpret_cast<const T*>(fresh);
 }
 
-// Starts a team of at most `members`: each of them calls work(its area, index, size).
-template <class Carve, class Work>
-CONVKIT_INLINE void run_in_areas(char* areas, int members, const Carve& carve, const Work& work) {
+template <class Carve>
+CONVKIT_INLINE std::int64_t area_bytes(const Carve& carve) {
   Carver area{nullptr};
   carve(area);
+  return area.used;
+}
+
+// Starts a team of at most `members`: each of them calls work(its area, index, size).
+template <class Carve, class Work>
+CONVKIT_INLINE void run_in_areas(char* areas, std::int64_t bytes, int members, const Carve& carve, const Work& work) {
   auto member = [&](int index, int size) {
-    Carver own{areas + area.used * index};
+    Carver own{areas + bytes * index};
     work(carve(own), index, size);
   };
   team(members, member);
+}
+template <class Carve, class Work>
+CONVKIT_INLINE void run_in_areas(char* areas, int members, const Carve& carve, const Work& work) {
+  run_in_areas(areas, area_bytes(carve), members, carve, work);
 }
 
 // The same with work(begin(packed weights), its area, index, size).
 template <class T, class Carve, class Begin, class Work>
 CONVKIT_INLINE void run_members(const Arguments& args, int members, decltype(Kernel::pack) pack, const Carve& carve,
                                 const Begin& begin, const Work& work) {
-  Carver area{nullptr};
-  carve(area);
+  const std::int64_t bytes = area_bytes(carve);
   char* const areas = static_cast<char*>(args.workspace);
-  const auto shared = begin(packed_weights<T>(args, pack, areas + area.used * args.threads));
-  run_in_areas(areas, members, carve, [&](const auto& own, int index, int size) { work(shared, own, index, size); });
+  const auto shared = begin(packed_weights<T>(args, pack, areas + bytes * args.threads));
+  run_in_areas(areas, bytes, members, carve,
+               [&](const auto& own, int index, int size) { work(shared, own, index, size); });
 }
 
 }  // namespace convkit::CONVKIT_ISA

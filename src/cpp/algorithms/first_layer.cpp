@@ -8,7 +8,6 @@
 //         as they are. Nothing is transposed and nothing packed.
 #include "algorithms/entries.hpp"
 #include "algorithms/planar_rows.hpp"
-#include "microkernels/offset_tile.hpp"
 
 namespace convkit::CONVKIT_ISA {
 
@@ -151,7 +150,7 @@ void run_rows(const Arguments& args) {
         T* const y = static_cast<T*>(args.y) + at;
         const T* const pixels = scratch.copy + row * p.stride_h * where.pitch;
         for (std::int64_t panel = columns.begin; panel < columns.end; ++panel) {
-          const int nv = panels.vectors(panel), most = smaller<int>(parameters.value[1], OffsetShape<T>::rows(nv));
+          const int nv = panels.vectors(panel), most = smaller<int>(parameters.value[1], TileShape<T>::listed_rows(nv));
           const std::int64_t o = panel * Panels<T>::width;
           const T* const b = packed + panels.offset(panel, k);
           for_row_tiles(p.ow, most, [&](int height, std::int64_t count, std::int64_t first) CONVKIT_LAMBDA {
@@ -165,7 +164,7 @@ void run_rows(const Arguments& args) {
                                  false,
                                  finish.clamp};
             const std::int64_t step = p.stride_w * p.c;
-            offset_tiles<T>().rows[nv][height](count, k, scratch.offset, pixels + first * step, step, b, out);
+            tiles<T>().listed[nv][height](count, k, scratch.offset, pixels + first * step, step, b, out);
           });
           if (finish.after) activate_rows(y + o, p.ow, p.o, panels.valid(panel), *finish.after);
         }
@@ -206,7 +205,8 @@ void run_planes(const Arguments& args) {
   const std::int64_t channels = p.c / p.groups, outputs = p.o / p.groups, k = channels * p.kh * p.kw;
   const std::int64_t chunks = ceil_div(p.oh, parameters.value[0]), pixels = p.oh * p.ow;
   const RowSplit split = split_rows(ceil_div(p.ow, V::lanes), TileShape<T>::vectors);
-  const int most = smaller<int>(parameters.value[1], OffsetShape<T>::spread(split.rows + (split.big ? 1 : 0)));
+  const int most =
+      smaller<int>(parameters.value[1], TileShape<T>::listed_spread_rows(split.rows + (split.big ? 1 : 0)));
   // Rows of many planes are more pages than the TLB holds: a result that leaves the caches is written a few planes at a time.
   const bool planes_outermost = outputs * pixels * std::int64_t(sizeof(T)) > 2 * args.machine->l2;
   const auto work = [&](const Scratch<T>& scratch, int index, int size) {
@@ -237,7 +237,7 @@ void run_planes(const Arguments& args) {
                                static_cast<int>(valid - (nv - 1) * V::lanes),
                                false,
                                finish.clamp};
-          offset_tiles<T>().spread[nv][height](count, k, scratch.offset, w + o * k, k, b + first, out);
+          tiles<T>().listed_spread[nv][height](count, k, scratch.offset, w + o * k, k, b + first, out);
           first += nv * V::lanes;
         }
         if (finish.after) activate_rows(y, count * height, pixels, p.ow, *finish.after);
@@ -282,7 +282,7 @@ int candidates(const ConvProblem& p, const Machine& machine, int threads, Parame
     if (count < capacity) out[count++] = {{rows, tile}};
   };
   // Short sums end often: of small tiles, one's end overlaps the next one's begin.
-  const bool few = Vec<T>::registers == 32 && p.layout == Layout::nchw && p.c / p.groups * p.kh * p.kw < 64 &&
+  const bool few = many_registers<T> && p.layout == Layout::nchw && p.c / p.groups * p.kh * p.kw < 64 &&
                    ceil_div(p.ow, Vec<T>::lanes) > TileShape<T>::vectors / 2;
   const std::int32_t tile = few ? 3 : TileShape<T>::most_rows, other = few ? TileShape<T>::most_rows : 3;
   add(large, tile);
@@ -299,7 +299,7 @@ void cost(const ConvProblem& p, const Parameters& parameters, const Machine&, in
   if (p.layout == Layout::nhwc) {
     *out = lanes_on_outputs_cost<T>(p);
     out->imbalance = grid_imbalance(chunks, Panels<T>{p.o}.count(), threads);
-    add_cold_packing<T>(p, out);
+    add_cold_packing<T>(p, static_cast<double>(panels_bytes<T>(p)), out);
   } else {
     const double vectors = static_cast<double>(p.n * p.o * p.oh) * static_cast<double>(ceil_div(p.ow, Vec<T>::lanes));
     *out = {};

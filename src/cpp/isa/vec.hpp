@@ -34,6 +34,7 @@ struct VecBase {
 
 // Every specialisation adds
 //   registers                       how many the instruction set has
+//   fused                           whether a * b + c is one instruction, which needs no register for the product
 //   masks                           whether any set of lanes can be loaded and stored at full speed; if so,
 //                                   Mask, between(begin, end), load_masked(p, m[, other]), store_masked(p, v, m) and
 //                                   load_splat(p, m, other), which is broadcast(p) in the lanes of m,
@@ -53,12 +54,16 @@ struct VecBase {
 template <class T>
 struct Vec;
 
+// Whether register tiles may be twice as large as 16 registers allow.
+template <class T>
+inline constexpr bool many_registers = Vec<T>::registers >= 32;
+
 template <class V>
-CONVKIT_INLINE V smaller(V a, V b) {
+CONVKIT_INLINE constexpr V smaller(V a, V b) {
   return a < b ? a : b;
 }
 template <class V>
-CONVKIT_INLINE V larger(V a, V b) {
+CONVKIT_INLINE constexpr V larger(V a, V b) {
   return a > b ? a : b;
 }
 

@@ -15,6 +15,7 @@ struct Vec<float> : VecBase<float, 32> {
   using VecBase::load;
   using VecBase::store;
   static constexpr int registers = 16;
+  static constexpr bool fused = true;
   static constexpr bool masks = false;
   static constexpr bool halves = false;
 
@@ -95,6 +96,7 @@ struct Vec<double> : VecBase<double, 32> {
   using VecBase::load;
   using VecBase::store;
   static constexpr int registers = 16;
+  static constexpr bool fused = true;
   static constexpr bool masks = false;
   static constexpr bool halves = false;
 

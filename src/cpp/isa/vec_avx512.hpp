@@ -11,6 +11,7 @@ struct Vec<float> : VecBase<float, 64> {
   using VecBase::load;
   using VecBase::store;
   static constexpr int registers = 32;
+  static constexpr bool fused = true;
   static constexpr bool masks = true;
   static constexpr bool halves = true;
 
@@ -102,6 +103,7 @@ struct Vec<double> : VecBase<double, 64> {
   using VecBase::load;
   using VecBase::store;
   static constexpr int registers = 32;
+  static constexpr bool fused = true;
   static constexpr bool masks = true;
   static constexpr bool halves = true;
 

@@ -11,6 +11,7 @@ struct Vec<float> : VecBase<float, 16> {
   using VecBase::load;
   using VecBase::store;
   static constexpr int registers = 16;
+  static constexpr bool fused = false;
   static constexpr bool masks = false;
   static constexpr bool halves = false;
 
@@ -69,6 +70,7 @@ struct Vec<double> : VecBase<double, 16> {
   using VecBase::load;
   using VecBase::store;
   static constexpr int registers = 16;
+  static constexpr bool fused = false;
   static constexpr bool masks = false;
   static constexpr bool halves = false;
 

@@ -26,7 +26,7 @@ CONVKIT_INLINE void slide_block(const ColumnsIn<T>& source, std::int64_t outputs
   using V = Vec<T>;
   using Reg = typename V::Reg;
   constexpr int live = Window<K, S>::live, rows = Rows * S + K - S;
-  constexpr bool held = V::registers == 32 && K == 3;
+  constexpr bool held = filter_held<T, K>;
   constexpr bool rows_held = !held && Whole && live * Rows + rows + 1 <= V::registers;
   const Reg bias = V::load(source.bias);
   Reg a[live][Rows];
@@ -235,7 +235,7 @@ CONVKIT_INLINE void any_tile(const AnyIn<T>& in, const T* x, std::ptrdiff_t step
 template <class T>
 void any_columns(const AnyIn<T>& in, std::int64_t width, std::int64_t stride, std::int64_t dilation,
                  std::int64_t before, std::int64_t outputs, const SlideOut<T>& out) {
-  constexpr int wide = Vec<T>::registers == 32 ? 8 : 4;
+  constexpr int wide = many_registers<T> ? 8 : 4;
   const std::int64_t reach = (in.filter_columns - 1) * dilation;
   const auto column = [&](std::int64_t o) CONVKIT_LAMBDA { return in.x + (o * stride - before) * in.column; };
   for (std::int64_t o = 0; o < outputs;) {

@@ -208,7 +208,7 @@ CONVKIT_INLINE void slide_plane(const RowsIn<T>& in, const PixelLoads<T, K, S, N
   using V = Vec<T>;
   using Reg = typename V::Reg;
   constexpr int live = Window<K, S>::live;
-  constexpr bool held = V::registers == 32 && K == 3, paired = From == Pixels::paired;
+  constexpr bool held = filter_held<T, K>, paired = From == Pixels::paired;
   // One value a plane: of the first in the lower half, of the second in the upper.
   const auto spread = [](const T* low, const T* high) CONVKIT_LAMBDA {
     if constexpr (paired) {

@@ -1,12 +1,16 @@
-// The GEMM register tile, in the three forms that convolution needs. All keep rows x NV accumulators in registers over the
-// whole reduction, load each vector of B once a step and broadcast each element of A from memory.
+// The GEMM register tile, in the forms that convolution needs. All keep rows x NV accumulators in registers over the whole
+// reduction, load each vector of B once a step and broadcast each element of A from memory. They differ in how a step finds
+// its pixels.
 //
-//   gather   lanes on outputs. A is given by pointers: a run is `rows` pointers to k contiguous elements each, B a packed
-//            panel of weights.
-//   strided  lanes on outputs. A has constant strides, from row to row and from k to k: rows of NHWC pixels, or columns of
-//            NCHW pixels. B is one packed panel.
-//   spread   lanes on pixels. A is a matrix of weights (row stride lda), B rows of pixels at distance ldb, unpacked if
-//            need be: with a partial last vector nothing beyond it is read.
+// With lanes on outputs, A is pixels and B a packed panel of weights:
+//   gather   a run is `rows` pointers to k contiguous elements each
+//   strided  strides are constant, from row to row and from k to k: rows of NHWC pixels, or columns of NCHW pixels
+//   listed   rows are constant strides apart, k is at offset[k] from each. For few channels, where a window has too few
+//            contiguous values to pay for a pointer a tap: one list serves every output pixel, whatever the layout of the
+//            copied rows, the stride and the dilation
+// With lanes on pixels, A is a matrix of weights (row stride lda) and B rows of pixels:
+//   spread         at distance ldb, unpacked if need be: with a partial last vector nothing beyond it is read
+//   listed_spread  at offset[k], whole vectors of which must be readable
 //
 // Register budget: rows * NV accumulators + NV of B + 1 of A. AVX-512: 6 x 4 = 29 of 32; AVX2: 6 x 2 = 15 of 16; without
 // FMA the product needs one more: 4 x 2. Loads per FMA are 1/NV + 1/rows, under 0.7 in the full tile. More than 8 rows
@@ -21,22 +25,41 @@ namespace convkit::CONVKIT_ISA {
 template <class T>
 struct TileShape {
   // Vectors in a full panel of outputs.
-  static constexpr int vectors = Vec<T>::registers == 32 ? 4 : 2;
+  static constexpr int vectors = Vec<T>::registers / 8;
   static constexpr int panel = vectors * Vec<T>::lanes;
   // Most rows of a tile that is nv vectors wide.
-  static constexpr int rows(int nv) {
-    if (Vec<T>::registers == 32) return nv == 4 ? 6 : 8;
-    return nv == 1 ? 8 : Vec<T>::bytes == 16 ? 4 : 6;
-  }
   static constexpr int most_rows = 8;
+  static constexpr int rows(int nv) {
+    if (!Vec<T>::fused) return nv == 1 ? most_rows : 4;
+    return smaller((Vec<T>::registers - nv - 1) / nv, most_rows);
+  }
+  // A listed reduction is short and ends often: smaller tiles overlap the end of one with the next one's begin.
+  static constexpr int listed_spread_rows(int nv) { return smaller(rows(nv), 6); }
+  static constexpr int listed_rows(int nv) { return nv == 4 ? 4 : listed_spread_rows(nv); }
 };
+
+template <int NV, int Rows>
+struct TileSize {
+  static constexpr int nv = NV, rows = Rows;
+};
+
+// Calls set(TileSize<nv, rows>{}) for every tile, to fill a table of them.
+template <class T, int NV = TileShape<T>::vectors, int Rows = TileShape<T>::rows(NV), class Set>
+constexpr void for_tile_sizes(const Set& set) {
+  set(TileSize<NV, Rows>{});
+  if constexpr (Rows > 1) {
+    for_tile_sizes<T, NV, Rows - 1>(set);
+  } else if constexpr (NV > 1) {
+    for_tile_sizes<T, NV - 1>(set);
+  }
+}
 
 // How a tile begins and ends. `tail` is the number of lanes of the last vector that exist, 1..lanes.
 template <class T>
 struct TileOut {
   T* y;                   // first row
   std::ptrdiff_t stride;  // from row to row, elements
-  const T* bias;          // gather, strided: along the lanes; spread: one a row; or null
+  const T* bias;          // along the lanes where they are outputs, else one a row; or null
   const T* residual;      // first row, same stride as y; or null
   T lo, hi;               // clamp, applied if `clamp`
   int tail;
@@ -66,15 +89,19 @@ using StridedTile = void (*)(std::int64_t tiles, std::int64_t k, const T* a, std
 template <class T>
 using SpreadTile = void (*)(std::int64_t tiles, std::int64_t k, const T* a, std::ptrdiff_t lda, const T* b,
                             std::ptrdiff_t ldb, const TileOut<T>& out);
+template <class T>
+using ListedTile = void (*)(std::int64_t tiles, std::int64_t k, const std::ptrdiff_t* offset, const T* a,
+                            std::ptrdiff_t lda, const T* b, const TileOut<T>& out);
 
-// Indexed [nv][rows], both from 1. Spread tiles load B whole or with the mask of `tail`. The others have a form for a last
-// vector of which no more than half exists: with 256-bit units, half a register is half the work.
+// Indexed [nv][rows], both from 1. Spread tiles load B whole or with the mask of `tail`. Gathered and strided ones have a
+// form for a last vector of which no more than half exists: with 256-bit units, half a register is half the work.
 template <class T>
 struct TileTable {
   GatherTile<T> gather[5][9], gather_half[5][9];
   StridedTile<T> strided[5][9], strided_half[5][9];
   SpreadTile<T> spread[5][9];
   SpreadTile<T> spread_masked[5][9];
+  ListedTile<T> listed[5][9], listed_spread[5][9];
 };
 
 template <class T>

@@ -1,5 +1,7 @@
 #include "microkernels/outer_tile.hpp"
 
+#include "isa/product.hpp"
+
 namespace convkit::CONVKIT_ISA {
 
 namespace {
@@ -7,6 +9,7 @@ namespace {
 template <class T, int Rows, int NV>
 void outer_tile(const OuterProduct<T>& product) {
   using V = Vec<T>;
+  using P = ProductOf<T>;
   constexpr int width = NV * V::lanes;
   T* const to = product.c;
   if (product.accumulate) {
@@ -34,9 +37,9 @@ void outer_tile(const OuterProduct<T>& product) {
       for (int j = 0; j < NV; ++j) bv[j] = V::load(b + j * b_vector);
       CONVKIT_UNROLL
       for (int i = 0; i < Rows; ++i) {
-        const auto av = V::broadcast(a + i);
+        const auto av = P::broadcast(a + i);
         CONVKIT_UNROLL
-        for (int j = 0; j < NV; ++j) c[i][j] = av * bv[j] + c[i][j];
+        for (int j = 0; j < NV; ++j) c[i][j] = P::multiply_add(av, bv[j], c[i][j]);
       }
       a += a_step;
       b += b_step;
@@ -56,26 +59,13 @@ void outer_tile(const OuterProduct<T>& product) {
   }
 }
 
-template <class T, int NV, int Rows>
-constexpr void fill_rows(OuterTiles<T>& table) {
-  if constexpr (Rows > 0) {
-    table.tile[NV][Rows] = outer_tile<T, Rows, NV>;
-    fill_rows<T, NV, Rows - 1>(table);
-  }
-}
-
-template <class T, int NV>
-constexpr void fill(OuterTiles<T>& table) {
-  if constexpr (NV > 0) {
-    fill_rows<T, NV, TileShape<T>::rows(NV)>(table);
-    fill<T, NV - 1>(table);
-  }
-}
-
 template <class T>
 constexpr OuterTiles<T> make_table() {
   OuterTiles<T> table{};
-  fill<T, TileShape<T>::vectors>(table);
+  for_tile_sizes<T>([&](auto size) {
+    constexpr int nv = decltype(size)::nv, rows = decltype(size)::rows;
+    table.tile[nv][rows] = outer_tile<T, rows, nv>;
+  });
   return table;
 }
 

@@ -6,8 +6,8 @@
 // "Steps" are taken along the sliding axis: with dilation d the caller runs d interleaved problems whose steps are d
 // pixels apart. Steps outside the image contribute nothing and cost nothing.
 //
-// Register budget: with 32 registers a 3x3 filter stays in nine of them; otherwise its vectors are read from L1, once for
-// all outputs of a step where the input rows fit beside the accumulators, as memory operands where not.
+// Register budget: a filter stays in registers if it leaves half of them, as 3x3 does of 32; otherwise its vectors are read
+// from L1, once for all outputs of a step if the input rows fit beside the accumulators, as memory operands if not.
 #pragma once
 #include "isa/vec.hpp"
 
@@ -23,6 +23,9 @@ struct SlideOut {
   bool clamp;
   int valid;  // lanes to store: of every vector (slide_columns), of the last one (slide_rows)
 };
+
+template <class T, int K>
+inline constexpr bool filter_held = 2 * K * K <= Vec<T>::registers;
 
 template <int K, int S>
 struct Window {

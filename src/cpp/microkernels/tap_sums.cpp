@@ -34,7 +34,7 @@ CONVKIT_INLINE void add_pixels(const T* const (&x)[Taps], const T* dy, typename 
 template <class T, int Taps, bool Sliding>
 void add_row(const TapRow<T>& row) {
   using V = Vec<T>;
-  constexpr int pixels = V::registers == 32 ? 4 : 2;
+  constexpr int pixels = many_registers<T> ? 4 : 2;
   typename V::Reg sums[2][Taps];
   CONVKIT_UNROLL
   for (int tap = 0; tap < Taps; ++tap) sums[0][tap] = sums[1][tap] = V::zero();

@@ -1,5 +1,7 @@
 #include "microkernels/winograd_gemm.hpp"
 
+#include "isa/product.hpp"
+
 namespace convkit::CONVKIT_ISA {
 
 namespace {
@@ -10,6 +12,7 @@ using PointTile = void (*)(std::int64_t tiles, const PointProduct<T>& product, c
 template <class T, int Rows, int NV, int Ahead>
 void point_tile(std::int64_t tiles, const PointProduct<T>& product, const T* v, T* m, const T* next) {
   using V = Vec<T>;
+  using P = ProductOf<T>;
   constexpr int panel = NV * V::lanes, line = 64 / static_cast<int>(sizeof(T));
   const std::ptrdiff_t to_next_block = product.block_stride - V::lanes;
   for (; tiles > 0; --tiles, v += Rows * V::lanes, m += Rows * panel) {
@@ -32,18 +35,18 @@ void point_tile(std::int64_t tiles, const PointProduct<T>& product, const T* v, 
         do {
           typename V::Reg bv[NV];
           CONVKIT_UNROLL
-          for (int j = 0; j < NV; ++j) bv[j] = V::load(b + j * V::lanes);
+          for (int j = 0; j < NV; ++j) bv[j] = V::load(b + j * P::vector);
           CONVKIT_UNROLL
           for (int j = 0; j < Ahead; ++j) __builtin_prefetch(next + j * line, 0, 2);
           if constexpr (Ahead > 0) next += Ahead * line;
           CONVKIT_UNROLL
           for (int i = 0; i < Rows; ++i) {
-            const auto av = V::broadcast(a + i * V::lanes);
+            const auto av = P::broadcast(a + i * V::lanes);
             CONVKIT_UNROLL
-            for (int j = 0; j < NV; ++j) c[i][j] = av * bv[j] + c[i][j];
+            for (int j = 0; j < NV; ++j) c[i][j] = P::multiply_add(av, bv[j], c[i][j]);
           }
-          b += panel;
-          ++a;
+          b += NV * P::vector;
+          a += P::group;
         } while (b != b_end);
         a += to_next_block;
         product.fetch->step();
@@ -73,31 +76,19 @@ struct PointTable {
 template <class T>
 constexpr int full_lines = TileShape<T>::vectors * Vec<T>::bytes / 64;  // cache lines a step of a full panel
 
-template <class T, int NV, int Rows>
-constexpr void fill_rows(PointTable<T>& table) {
-  if constexpr (Rows > 0) {
-    table.tile[NV][Rows][0] = point_tile<T, Rows, NV, 0>;
-    if constexpr (NV == TileShape<T>::vectors) {
-      if constexpr (full_lines<T> >= 1) table.tile[NV][Rows][1] = point_tile<T, Rows, NV, 1>;
-      if constexpr (full_lines<T> >= 2) table.tile[NV][Rows][2] = point_tile<T, Rows, NV, 2>;
-      if constexpr (full_lines<T> >= 4) table.tile[NV][Rows][3] = point_tile<T, Rows, NV, 4>;
-    }
-    fill_rows<T, NV, Rows - 1>(table);
-  }
-}
-
-template <class T, int NV>
-constexpr void fill(PointTable<T>& table) {
-  if constexpr (NV > 0) {
-    fill_rows<T, NV, TileShape<T>::rows(NV)>(table);
-    fill<T, NV - 1>(table);
-  }
-}
-
 template <class T>
 constexpr PointTable<T> make_table() {
   PointTable<T> table{};
-  fill<T, TileShape<T>::vectors>(table);
+  for_tile_sizes<T>([&](auto size) {
+    constexpr int nv = decltype(size)::nv, rows = decltype(size)::rows;
+    auto& tile = table.tile[nv][rows];
+    tile[0] = point_tile<T, rows, nv, 0>;
+    if constexpr (nv == TileShape<T>::vectors) {
+      if constexpr (full_lines<T> >= 1) tile[1] = point_tile<T, rows, nv, 1>;
+      if constexpr (full_lines<T> >= 2) tile[2] = point_tile<T, rows, nv, 2>;
+      if constexpr (full_lines<T> >= 4) tile[3] = point_tile<T, rows, nv, 4>;
+    }
+  });
   return table;
 }
 

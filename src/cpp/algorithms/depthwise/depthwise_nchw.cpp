@@ -20,7 +20,7 @@ constexpr ParameterSpec schema[] = {{"vectors", 1, 4}, {nullptr, 0, 0}};
 
 template <class T>
 constexpr int most_vectors(int k) {
-  const bool many = Vec<T>::registers == 32;
+  const bool many = many_registers<T>;
   if (k == 3) return many ? 4 : 2;
   return k == 5 || many ? 2 : 1;
 }

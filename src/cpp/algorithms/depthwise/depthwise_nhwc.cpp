@@ -21,7 +21,7 @@ constexpr ParameterSpec schema[] = {{"rows", 1, 4}, {"prefetch", 0, 1}, {"tiles"
 // Most output rows at once: accumulators, and input rows or the filter, must fit the registers.
 template <class T>
 constexpr int most_rows(int k, int s) {
-  const bool many = Vec<T>::registers == 32;
+  const bool many = many_registers<T>;
   if (k == 3) return many ? 4 : 3;
   return k == 5 && s == 1 && many ? 3 : 2;
 }
@@ -38,7 +38,7 @@ struct ColumnSlides {
 
 template <class T>
 CONVKIT_INLINE bool may_tile(const ConvProblem& p) {
-  return Vec<T>::registers == 32 && slides_over(p) && p.kh == 3;
+  return many_registers<T> && slides_over(p) && p.kh == 3;
 }
 
 template <class T, int K, int S, int Rows>
@@ -46,7 +46,7 @@ constexpr void fill(ColumnSlides<T>& table) {
   if constexpr (Rows > 0) {
     table.of[K / 2 - 1][S - 1][Rows - 1][0] = slide_columns<T, K, S, Rows, false>;
     table.of[K / 2 - 1][S - 1][Rows - 1][1] = slide_columns<T, K, S, Rows, true>;
-    if constexpr (K == 3 && Vec<T>::registers == 32) {
+    if constexpr (K == 3 && many_registers<T>) {
       table.tile[S - 1][Rows - 1][0] = tile_columns<T, S, Rows, false>;
       table.tile[S - 1][Rows - 1][1] = tile_columns<T, S, Rows, true>;
     }

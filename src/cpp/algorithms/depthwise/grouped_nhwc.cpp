@@ -18,7 +18,7 @@ bool applies(const ConvProblem& p) {
 }
 
 template <class T>
-constexpr int most_rows = Vec<T>::registers == 32 ? 4 : 2;
+constexpr int most_rows = many_registers<T> ? 4 : 2;
 
 template <class T>
 using GroupSlide = void (*)(std::int64_t, const GroupsIn<T>&, std::int64_t, const SlideOut<T>&);
@@ -224,7 +224,7 @@ void cost(const ConvProblem& p, const Parameters& parameters, const Machine&, in
   const double permutes = static_cast<double>(p.c / p.groups * p.stride_h * p.stride_w);
   *out = {};
   out->fmas = vectors * Vec<T>::lanes * static_cast<double>(p.c / p.groups * 9);
-  out->efficiency = Vec<T>::bytes == 16 ? 0.4 : 0.8;
+  out->efficiency = Vec<T>::fused ? 0.8 : 0.4;
   out->vector_ops = vectors * (1 + permutes);
   out->bytes_dram = tensor_bytes(p, sizeof(T));
   out->imbalance = grid_imbalance(p.n * groups.count(), ceil_div(p.o, Vec<T>::lanes), members(p, threads));

@@ -53,7 +53,7 @@ void conv_gemm_cost(const ConvProblem& p, const Parameters& parameters, const Ma
                                               static_cast<double>(panels_bytes<T>(p));
     out->imbalance = grid_imbalance(ceil_div(p.n * pixels, parameters.value[0]), Panels<T>{p.o / p.groups}.count(),
                                     threads, Panels<T>{p.o / p.groups}.missing(1));
-    return add_cold_packing<T>(p, out);
+    return add_cold_packing<T>(p, static_cast<double>(panels_bytes<T>(p)), out);
   }
   const PixelPanels<T> panels(larger<std::int64_t>(pixels, 1));
   *out = {};

@@ -17,7 +17,7 @@ void im2col_cost(const ConvProblem& p, const Parameters&, const Machine& machine
   const double all = matrix * static_cast<double>(p.n * p.groups);
   if (p.layout == Layout::nhwc) {
     *out = lanes_on_outputs_cost<T>(p);
-    add_cold_packing<T>(p, out);
+    add_cold_packing<T>(p, static_cast<double>(panels_bytes<T>(p)), out);
   } else {
     *out = {};
     out->fmas =

@@ -46,7 +46,7 @@ void rows_cost(const ConvProblem& p, const Parameters& parameters, const Machine
   out->bytes_l2 = static_cast<double>(ceil_div(pixels, parameters.value[0])) * static_cast<double>(panels_bytes<T>(p));
   const Panels<T> panels{p.o / p.groups};
   out->imbalance = grid_imbalance(ceil_div(pixels, 6), p.groups * panels.count(), threads, panels.missing(p.groups));
-  add_cold_packing<T>(p, out);
+  add_cold_packing<T>(p, static_cast<double>(panels_bytes<T>(p)), out);
 }
 
 template <class T>
@@ -266,7 +266,7 @@ void outputs_cost(const ConvProblem& p, const Parameters&, const Machine&, int t
   out->bytes_l2 = static_cast<double>(blocks) * static_cast<double>(panels_bytes<T>(p));
   const Panels<T> panels{p.o / p.groups};
   out->imbalance = grid_imbalance(blocks, p.groups * panels.count(), threads, panels.missing(p.groups));
-  add_cold_packing<T>(p, out);
+  add_cold_packing<T>(p, static_cast<double>(panels_bytes<T>(p)), out);
   add_copy<T>(p, out);
 }
 

@@ -40,11 +40,7 @@ void apart_cost(const ConvProblem& p, const Parameters&, const Machine& machine,
   out->bytes_dram = tensor_bytes(p, sizeof(T));
   out->imbalance =
       grid_imbalance(p.n * ceil_div(p.oh, piece_rows(p)), q.groups * panels.count(), threads, panels.missing(q.groups));
-  if (!p.packed) {
-    out->vector_ops += 4 * weights / static_cast<double>(sizeof(T)) / Vec<T>::lanes;
-    out->bytes_l3 += 2 * weights;
-    out->barriers += 1;
-  }
+  add_cold_packing<T>(p, weights, out);
 }
 
 template <class T>

@@ -36,11 +36,7 @@ void col2im_cost(const ConvProblem& p, const Parameters&, const Machine& machine
   }
   out->bytes_dram = tensor_bytes(p, sizeof(T));
   out->imbalance = grid_imbalance(p.n, q.groups * panels.count(), threads);
-  if (!p.packed) {
-    out->vector_ops += 4 * weights / static_cast<double>(sizeof(T)) / Vec<T>::lanes;
-    out->bytes_l3 += 2 * weights;
-    out->barriers += 1;
-  }
+  add_cold_packing<T>(p, weights, out);
 }
 
 template <class T>

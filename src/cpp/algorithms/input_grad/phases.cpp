@@ -94,11 +94,7 @@ void phases_cost(const ConvProblem& p, const Parameters& parameters, const Machi
   const std::int64_t blocks =
       p.layout == Layout::nhwc ? ceil_div(p.n * p.h, parameters.value[0]) : p.n * ceil_div(p.h, parameters.value[0]);
   out->imbalance = grid_imbalance(blocks, q.groups * panels.count(), threads, panels.missing(q.groups));
-  if (!p.packed) {
-    out->vector_ops += 4 * weights / static_cast<double>(sizeof(T)) / Vec<T>::lanes;
-    out->bytes_l3 += 2 * weights;
-    out->barriers += 1;
-  }
+  add_cold_packing<T>(p, weights, out);
 }
 
 template <class T>

@@ -21,7 +21,7 @@ constexpr int most_vectors = 8;
 // Vectors of pixels in a tile of `channels` rows.
 template <class T>
 constexpr int tile_vectors(int channels) {
-  if (Vec<T>::registers == 32) return channels == 4 ? 6 : 8;
+  if (many_registers<T>) return channels == 4 ? 6 : 8;
   return channels == 1 ? 8 : channels == 4 ? 2 : 4;
 }
 

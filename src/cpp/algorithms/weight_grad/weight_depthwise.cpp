@@ -41,7 +41,7 @@ CONVKIT_INLINE bool reads_in_place(const ConvProblem& p) {
     return false;
   if (p.dilation_h != 1 || p.dilation_w != 1) return false;
   if (p.layout == Layout::nchw) return Vec<T>::masks && p.ow <= most_spans * Vec<T>::lanes;
-  return Vec<T>::registers == 32 && p.c % Vec<T>::lanes == 0 && p.pad_top <= 1 &&
+  return many_registers<T> && p.c % Vec<T>::lanes == 0 && p.pad_top <= 1 &&
          (p.oh - 1) * p.stride_h + 2 - p.pad_top <= p.h;
 }
 // Whoever stored pixels = 0 may have had another problem.
@@ -337,7 +337,7 @@ void depthwise_run(const Arguments& args) {
         for (std::int64_t v = rows.begin; v < rows.end; ++v) {
           zero_run((channels.end - channels.begin) * per_channel, to + v * per_vector + channels.begin * per_channel);
         }
-        if constexpr (V::registers == 32) {
+        if constexpr (many_registers<T>) {
           if (direct) {
             p.stride_w == 1 ? add_part<T, 1>(args, part, rows, to) : add_part<T, 2>(args, part, rows, to);
             continue;

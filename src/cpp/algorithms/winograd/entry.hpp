@@ -5,6 +5,29 @@
 
 namespace convkit::CONVKIT_ISA {
 
+// The functions of a kernel that does a problem as it is; which problems those are is its own to say.
+template <class T, class FY, class FX, const char* Name>
+struct WinogradEntry {
+  static const WinogradTile<T>& tile() { return winograd_tile<T, FY, FX>(); }
+
+  static int candidates(const ConvProblem& p, const Machine& machine, int threads, Parameters* out, int capacity) {
+    return winograd_candidates(p, machine, threads, tile(), out, capacity);
+  }
+  static void cost(const ConvProblem& p, const Parameters& parameters, const Machine& machine, int threads, Cost* out) {
+    winograd_cost(p, parameters, machine, threads, tile(), out);
+  }
+  static void packing(const ConvProblem& p, const Parameters&, Packing* out) {
+    describe_packing(Name, winograd_packed_elements(p, tile()) * static_cast<std::int64_t>(sizeof(T)), out);
+  }
+  static void pack(const ConvProblem& p, const Parameters&, const WeightView& w, void* out, int threads) {
+    winograd_pack(p, w, static_cast<T*>(out), threads, tile());
+  }
+  static std::int64_t workspace_bytes(const ConvProblem& p, const Parameters& parameters, const Machine&, int threads) {
+    return winograd_workspace(p, parameters, threads, tile());
+  }
+  static void run(const Arguments& args) { winograd_run(args, tile()); }
+};
+
 // The kernel whose functions are E's; `rms_ratio` as in docs/accuracy.md.
 template <class T, class E>
 constexpr Kernel winograd_kernel(const char* family, const char* name, Op op, std::int32_t revision, float rms_ratio) {

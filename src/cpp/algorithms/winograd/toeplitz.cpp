@@ -10,28 +10,10 @@ namespace convkit::CONVKIT_ISA {
 namespace {
 
 template <class T, const char* Name>
-struct Entry {
-  static const WinogradTile<T>& tile() { return winograd_tile<T, Toeplitz2, Toeplitz2>(); }
-
+struct Entry : WinogradEntry<T, Toeplitz2, Toeplitz2, Name> {
   static bool applies(const ConvProblem& p) {
     return p.kh == 3 && p.kw == 3 && p.stride_h == 1 && p.stride_w == 1 && suits<Toeplitz2>(p);
   }
-  static int candidates(const ConvProblem& p, const Machine& machine, int threads, Parameters* out, int capacity) {
-    return winograd_candidates(p, machine, threads, tile(), out, capacity);
-  }
-  static void cost(const ConvProblem& p, const Parameters& parameters, const Machine& machine, int threads, Cost* out) {
-    winograd_cost(p, parameters, machine, threads, tile(), out);
-  }
-  static void packing(const ConvProblem& p, const Parameters&, Packing* out) {
-    describe_packing(Name, winograd_packed_elements(p, tile()) * static_cast<std::int64_t>(sizeof(T)), out);
-  }
-  static void pack(const ConvProblem& p, const Parameters&, const WeightView& w, void* out, int threads) {
-    winograd_pack(p, w, static_cast<T*>(out), threads, tile());
-  }
-  static std::int64_t workspace_bytes(const ConvProblem& p, const Parameters& parameters, const Machine&, int threads) {
-    return winograd_workspace(p, parameters, threads, tile());
-  }
-  static void run(const Arguments& args) { winograd_run(args, tile()); }
 };
 
 template <class T, const char* Name>
