@@ -73,6 +73,10 @@ STEPS = [
     (("clip", (None, 1.0)),),
     (("scale", (0.2,)), ("add", ())),
     (("gelu_tanh", ()),),
+    (("gelu", ()), ("norm", (1e-5,)), ("add", ())),
+    (("norm", (1e-5,)), ("scale", (0.5,)), ("tanh", ()), ("scale", (2.0,)), ("add", ())),
+    (("scale", (3.0,)), ("add", ()), ("scale", (0.5,))),
+    (("add", ()), ("relu", ()), ("norm", (1e-5,))),
 ]
 
 
@@ -101,6 +105,20 @@ def test_fused(steps: Any) -> None:
     close(ops.FUSED(x, w, bias, *rest, made.text).detach(), wanted)
     with torch.no_grad():
         close(ops.FUSED(x, w, bias, *rest, made.text), wanted)
+
+
+@pytest.mark.parametrize("steps", STEPS, ids=lambda s: "-".join(name for name, _ in s))
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("biased", [False, True])
+def test_all_steps_are_the_kernel_s(steps: Any, transposed: bool, biased: bool) -> None:
+    made = recipe("conv_transpose2d" if transposed else "conv2d", (3, 3), padding=1, groups=2, steps=steps)
+    x, _, bias, *rest = (t.detach().float() for t in fused_operands(torch.float64))
+    w, bias = torch.nn.Parameter(torch.randn(4, 2, 3, 3)), bias if biased else None
+    wanted = made.after(made.in_torch(x, w, bias), rest[:4], rest[4]).detach()
+    with torch.no_grad():
+        close(ops.FUSED(x, w, bias, *rest, made.text), wanted)
+    (packing,) = packings._weights[id(w)].packings.values()
+    assert packing.done == len(steps)
 
 
 def test_a_residual_that_was_passed_twice() -> None:

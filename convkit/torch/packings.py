@@ -13,7 +13,7 @@ import torch
 
 from convkit import Conv2d, ConvTranspose2d
 from convkit.torch.memory import array_of, is_channels_last, tensor_of
-from convkit.torch.recipe import Recipe
+from convkit.torch.recipe import ACTIVATIONS, Recipe, Step
 from convkit.tuner.process import ForkSafeLock
 
 __all__ = ["Packing", "forget", "packed_nbytes", "packing_of", "prepared", "unpacked"]
@@ -179,37 +179,52 @@ def packing_of(w: Any, beside: tuple[Any, ...], recipe: Recipe, threads: int) ->
 
 
 def prepared(w: Any, beside: tuple[Any, ...], recipe: Recipe, threads: int) -> tuple[Any, int]:
-    """A layer with the recipe's first steps in it, and their number."""
+    """A layer with the recipe's first steps in it, and their number.
+
+    What comes before the residual and the activation goes into the weights and the bias, what comes after them is the
+    layer's scale and shift.
+    """
     bias, *norm = beside
     weights, biases = array_of(w), None if bias is None else array_of(bias)
-    steps, done = recipe.steps, 0
-    factor: Any = None
-    while done < len(steps) and steps[done][0] in ("norm", "scale"):
+    dtype, steps = weights.dtype, recipe.steps
+    keywords: dict[str, Any] = {}
+    factor, biases, done = _line(steps, 0, norm, None if biases is None else biases.astype(np.float64))
+    if factor is not None:
+        weights = _scaled(weights, factor, recipe).astype(dtype)
+    if done < len(steps) and steps[done][0] == "add":
+        done += 1
+    if done < len(steps) and steps[done][0] in ACTIVATIONS:
         name, numbers = steps[done]
+        keywords["activation"] = (name, *numbers) if numbers else name
+        done += 1
+    scale, shift, done = _line(steps, done, norm, None)
+    if done < len(steps) and steps[done][0] == "add" and ("add", ()) not in steps[:done]:
+        keywords["residual_after"] = True
+        done += 1
+    for name, value in (("scale", scale), ("shift", shift)):
+        if value is not None:
+            keywords[name] = np.asarray(value, dtype) if np.ndim(value) else float(value)
+    kind = ConvTranspose2d if recipe.transposed else Conv2d
+    biases = None if biases is None else np.asarray(biases, dtype)
+    return kind(weights, biases, **recipe.keywords(), **keywords, num_threads=threads), done
+
+
+def _line(steps: tuple[Step, ...], first: int, norm: Any, shift: Any) -> tuple[Any, Any, int]:
+    """Norms and scales from a step on, as ``factor * y + shift``; a shift that is there already counts as one of y."""
+    factor: Any = None
+    while first < len(steps) and steps[first][0] in ("norm", "scale"):
+        name, numbers = steps[first]
         if name == "norm":
             mean, variance, gamma, beta = (_doubles(t) for t in norm)
-            scale = 1.0 / np.sqrt(variance + numbers[0])
-            scale = scale if gamma is None else scale * gamma
-            biases = (0.0 if biases is None else biases) * scale - mean * scale + (0.0 if beta is None else beta)
+            one = 1.0 / np.sqrt(variance + numbers[0])
+            one = one if gamma is None else one * gamma
+            shift = (0.0 if shift is None else shift * one) - mean * one + (0.0 if beta is None else beta)
         else:
-            scale = np.float64(numbers[0])
-            biases = None if biases is None else biases * scale
-        factor = scale if factor is None else factor * scale
-        done += 1
-    if factor is not None:
-        weights = _scaled(weights, factor, recipe).astype(weights.dtype)
-        biases = None if biases is None else biases.astype(weights.dtype)
-    done += done < len(steps) and steps[done][0] == "add"
-    activation: Any = None
-    if done < len(steps) and steps[done][0] in _FUSED:
-        name, numbers = steps[done]
-        activation = (name, *numbers) if numbers else name
-        done += 1
-    kind = ConvTranspose2d if recipe.transposed else Conv2d
-    return kind(weights, biases, **recipe.keywords(), activation=activation, num_threads=threads), done
-
-
-_FUSED = ("relu", "relu6", "silu", "hardswish", "sigmoid", "tanh", "leaky_relu", "clip")
+            one = np.float64(numbers[0] or 0.0)
+            shift = None if shift is None else shift * one
+        factor = one if factor is None else factor * one
+        first += 1
+    return factor, shift, first
 
 
 def _doubles(tensor: Any) -> Any:
