@@ -39,11 +39,13 @@ def demo(
     threads: Annotated[int, typer.Option(help="Team size; 0: what a call would use.", min=0)] = 0,
     layout: Annotated[Literal["NCHW", "NHWC"], typer.Option(help="Order of the tensors.")] = "NCHW",
     budget: Annotated[str, typer.Option(help="Time for the tuning, such as 30s; empty: until all is settled.")] = "",
+    torch: Annotated[bool, typer.Option("--torch", help="A U-Net in PyTorch instead, before and after.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the layers as JSON.")] = False,
 ) -> None:
     """Send a photograph through a filter bank and through VGG-19, tuning each layer on the way.
 
-    In the end every layer is timed, convkit's choice and NumPy in turns.
+    In the end every layer is timed, convkit's choice and NumPy in turns. With --torch, a U-Net in PyTorch is timed on
+    the photograph before and after convkit.torch.optimize, and nothing is drawn.
     """
     try:
         from convkit.pictures import demo as pictures
@@ -53,6 +55,15 @@ def demo(
 
     (team,) = arguments.teams(str(threads) if threads else "")
     limit = arguments.duration(budget, "--budget") if budget else None
+    if torch:
+        if (output, layout) != (Path("convkit-demo"), "NCHW"):
+            raise CommandError(
+                "--torch draws nothing and takes the model's own layout: leave out --output and --layout"
+            )
+        from convkit.commands.torch_demo import unet_demo
+
+        unet_demo(image, team, limit, json)
+        return
     told = error_console if json else console
     output.mkdir(parents=True, exist_ok=True)
     sheet, chart = output / "filter-bank.png", output / "vgg19.png"
