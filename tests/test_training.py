@@ -309,6 +309,93 @@ def test_passes_begin_and_end() -> None:
         plan.forward([1, 2], w)
 
 
+@pytest.mark.parametrize("pipeline", training.PIPELINES)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_several_passes_may_be_open_and_end_in_any_order(pipeline: str, layout: str) -> None:
+    plan = ck.TrainingConv2d(padding=1, layout=layout, algorithm=pipeline)
+    begun = []
+    for seed, height in enumerate((8, 8, 6, 9, 8)):
+        x, w, bias = operands(layout, 2, 3, height, 7, 4, (3, 3))
+        x = x + np.float32(seed)
+        begun.append((x, w, bias, *plan.begin(x, w, bias)))
+    plan.forward(*operands(layout, 1, 3, 5, 5, 4, (3, 3)))  # has a pass of its own
+    for i in (3, 0, 4, 2, 1):
+        x, w, bias, y, step = begun[i]
+        assert step.pipeline == pipeline
+        dy = normal(*y.shape, seed=i)
+        expected = (
+            reference.conv2d_input(x.shape, w, dy, padding=1, layout=layout),
+            reference.conv2d_weight(x, w.shape, dy, padding=1, layout=layout),
+            ck.grad.conv2d_bias(dy, layout),
+        )
+        np.testing.assert_allclose(y, reference.conv2d(x, w, bias, padding=1, layout=layout), atol=1e-3)
+        for retain in (True, True, False):
+            for found, exact in zip(step.backward(dy, retain=retain), expected, strict=True):
+                np.testing.assert_allclose(found, exact, atol=1e-2)
+        with pytest.raises(RuntimeError, match="has had its backward call"):
+            step.backward(dy)
+    plan.backward(np.ones_like(plan.forward(*operands(layout, 1, 3, 5, 5, 4, (3, 3)))))
+
+
+def test_memory_is_that_of_the_passes_that_were_open_at_once() -> None:
+    x, w, _ = operands("NCHW", 2, 3, 8, 8, 4, (3, 3))
+    plan = ck.TrainingConv2d(padding=1, algorithm="columns")
+    one = x.nbytes * 9
+    for _ in range(3):
+        begun = [plan.begin(x, w) for _ in range(3)]
+        assert plan.nbytes == 3 * one
+        for y, step in begun:
+            step.backward(y)
+        assert plan.nbytes == 3 * one
+    del begun, step
+    other = ck.TrainingConv2d(padding=1, algorithm="columns")
+    for height in range(3, 9):
+        before = other.nbytes
+        other.begin(x[:, :, :height], w)  # dropped: nobody wants its gradients
+        assert other.nbytes == before
+        for _ in range(2):
+            other.forward(x[:, :, :height], w)
+            assert other.nbytes == one * height // 8
+
+
+def test_a_pass_ends_once_and_stays_open_after_an_error() -> None:
+    x, w, _ = operands("NCHW", 2, 3, 8, 8, 4, (3, 3))
+    for mode in ("replay", "online"):
+        with ck.tuning(mode=mode):
+            y, step = ck.TrainingConv2d(num_threads=1).begin(x, w)
+            with pytest.raises(TypeError, match="float64, the result of forward has float32"):
+                step.backward(y.astype(np.float64))
+            with pytest.raises(ValueError, match="the result of forward has"):
+                step.backward(y[..., 1:], retain=True)
+            dx, dw, db = step.backward(y, retain=True)
+            again = step.backward(y)
+            assert db is None
+            np.testing.assert_allclose(again[0], dx, rtol=0, atol=1e-2)  # perhaps of other kernels
+            np.testing.assert_allclose(again[1], dw, rtol=0, atol=1e-2)
+            with pytest.raises(RuntimeError, match="retain=True keeps a pass"):
+                step.backward(y)
+
+
+def test_passes_of_many_threads() -> None:
+    plan = ck.TrainingConv2d(padding=1, algorithm="columns", num_threads=1)
+    x, w, _ = operands("NCHW", 1, 3, 8, 8, 4, (3, 3))
+    begun = [(float(i), *plan.begin(x * np.float32(i), w)) for i in range(16)]
+    y = begun[1][1]
+    dw = reference.conv2d_weight(x, w.shape, y, padding=1)
+    wrong: list[float] = []
+
+    def finish(factor: float, step: Any) -> None:
+        if not np.allclose(step.backward(y)[1], dw * factor, atol=1e-2):
+            wrong.append(factor)
+
+    threads = [threading.Thread(target=finish, args=(factor, step)) for factor, _, step in begun]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
 def test_a_plan_belongs_to_one_thread_at_a_time() -> None:
     x, w, _ = operands("NCHW", 2, 3, 8, 8, 4, (3, 3))
     plan = ck.TrainingConv2d()

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from convkit.training.passes import TrainingPass
     from convkit.training.pipeline import PIPELINES, TrainingConv2d
 
-__all__ = ["PIPELINES", "TrainingConv2d"]
+__all__ = ["PIPELINES", "TrainingConv2d", "TrainingPass"]
 
 
 def __getattr__(name: str) -> Any:

@@ -36,6 +36,10 @@ class Columns:
         """Bytes that are kept."""
         return 0 if self._matrix is None else int(self._matrix.nbytes)
 
+    def holds(self, p: Problem) -> bool:
+        """Whether the memory is that of a problem of these sizes."""
+        return self._sizes == p
+
     @staticmethod
     def refusal(p: Problem, workspace_limit: int | None) -> str:
         """Why there are no columns for a problem; empty where there are."""

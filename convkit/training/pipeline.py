@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, cast, overload
 
 import numpy as np
 
 from convkit import _core
 from convkit._core import conv2d, conv2d_input, conv2d_weight
-from convkit.grad import conv2d_bias
 from convkit.problem import Problem
 from convkit.training.columns import Columns
+from convkit.training.passes import TrainingPass, as_array
 from convkit.tuner.process import ForkSafeLock, Slot, planning
 
 if TYPE_CHECKING:
@@ -29,26 +29,6 @@ PIPELINES = ("kernels", "columns")
 
 
 _MOST_PROBLEMS = 64
-
-
-@dataclass(slots=True)
-class _Pass:
-    """One forward call and what its backward call needs of it."""
-
-    plan: TrainingConv2d
-    x: Any
-    w: Any
-    bias: Any
-    problem: Problem | None  # None: the batch is empty
-    thread: int = field(default_factory=threading.get_ident)
-    output: tuple[tuple[int, ...], Any] = ((), None)  # shape and dtype
-
-    @property
-    def key(self) -> str:
-        """What passes must share for their times to be comparable."""
-        plan = self.plan
-        without = "" if plan.input_gradient else " without dx"
-        return f"{self.problem}{without} {plan.accuracy} {plan.workspace_limit}"
 
 
 class TrainingConv2d:
@@ -80,9 +60,10 @@ class TrainingConv2d:
     From `forward` to `backward` the object holds references to `x` and `w`, not copies: do not change them in between.
     Each `forward` begins a new pass and forgets one that was not finished; each pass has one `backward`.
 
-    A plan serves one thread at a time: `backward` belongs to the thread that called `forward`, and calls that overlap
-    raise a RuntimeError. Give each thread a plan of its own; what was measured is shared. `copy.deepcopy` and `pickle`
-    give a plan with the same options and no pass open.
+    `forward` and `backward` serve one thread at a time: `backward` belongs to the thread that called `forward`, and
+    calls that overlap raise a RuntimeError. Give each thread a plan of its own; what was measured is shared. Or use
+    `begin`, which returns the pass: any number of passes may be open, in any threads, and end in any order.
+    `copy.deepcopy` and `pickle` give a plan with the same options and no pass open.
 
     Examples
     --------
@@ -141,14 +122,15 @@ class TrainingConv2d:
 
     def _begin_anew(self) -> None:
         self._busy = ForkSafeLock()
-        self._pending: tuple[_Pass, Pipeline | None] | None = None
+        self._pending: TrainingPass | None = None
         self._problems: dict[tuple[int, ...], Problem] = {}
-        self._columns = Columns(self._geometry["layout"])
+        self._columns: weakref.WeakSet[Columns] = weakref.WeakSet()
+        self._free: list[Columns] = []  # of passes that have ended
         self._last = ""
 
     def __getstate__(self) -> dict[str, Any]:
         """What was asked for; a copy has no pass open, keeps no memory and has measured nothing."""
-        passing = ("_busy", "_pending", "_problems", "_columns", "_last")
+        passing = ("_busy", "_pending", "_problems", "_columns", "_free", "_last")
         return {name: value for name, value in self.__dict__.items() if name not in passing}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -162,8 +144,13 @@ class TrainingConv2d:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that the plan keeps between calls, beside references to the operands."""
-        return self._columns.nbytes
+        """Bytes that the plan and its open passes keep between calls, beside references to the operands."""
+        return sum(columns.nbytes for columns in list(self._columns))
+
+    @property
+    def layout(self) -> Layout:
+        """Order of the dimensions of the operands."""
+        return cast("Layout", self._geometry["layout"])
 
     @overload
     def forward(
@@ -192,14 +179,10 @@ class TrainingConv2d:
             If the plan is running in another thread.
         """
         with _Alone(self._busy):
-            self._pending = None
-            arrays = _array(x), _array(w), bias
-            current = _Pass(self, *arrays, self._problem(*arrays))
-            name, pipeline = self._choose(current)
-            y: NDArray[Any] = pipeline(current) if pipeline is not None else _STAGES[name][0](current)
-            self._last = name if pipeline is None else pipeline.alternative
-            current.output = y.shape, y.dtype
-            self._pending = current, pipeline
+            forgotten, self._pending = self._pending, None
+            if forgotten is not None:
+                self._take_back(forgotten)
+            y, self._pending = self.begin(x, w, bias)
             return y
 
     def backward(self, grad_output: SupportsDLPack) -> tuple[NDArray[Any] | None, NDArray[Any], NDArray[Any] | None]:
@@ -229,20 +212,59 @@ class TrainingConv2d:
         with _Alone(self._busy):
             if self._pending is None:
                 raise RuntimeError("backward needs a forward call before it, one for each backward call")
-            current, pipeline = self._pending
-            if current.thread != threading.get_ident():
+            if self._pending.thread != threading.get_ident():
                 raise RuntimeError(
-                    "backward must run in the thread of its forward call; use one TrainingConv2d for each thread"
+                    "backward must run in the thread of its forward call; use one TrainingConv2d for each thread, or "
+                    "begin, whose passes end in any thread"
                 )
-            dy = _array(grad_output)
-            shape, dtype = current.output
-            if dy.dtype != dtype:
-                raise TypeError(f"grad_output has dtype {dy.dtype}, the result of forward has {dtype}")
-            if dy.shape != shape:
-                raise ValueError(f"grad_output has shape {dy.shape}, the result of forward has {shape}")
-            dx, dw = pipeline(current, dy) if pipeline is not None else _STAGES[self._last][1](current, dy)
+            gradients = self._pending.backward(grad_output)
             self._pending = None
-            return dx, dw, None if current.bias is None else conv2d_bias(dy, self._geometry["layout"])
+            return gradients
+
+    @overload
+    def begin(
+        self, x: NDArray[FloatT], w: NDArray[FloatT], bias: NDArray[FloatT] | None = None
+    ) -> tuple[NDArray[FloatT], TrainingPass]: ...
+    @overload
+    def begin(
+        self, x: SupportsDLPack, w: SupportsDLPack, bias: SupportsDLPack | None = None
+    ) -> tuple[NDArray[Any], TrainingPass]: ...
+    def begin(
+        self, x: SupportsDLPack, w: SupportsDLPack, bias: SupportsDLPack | None = None
+    ) -> tuple[NDArray[Any], TrainingPass]:
+        """Convolve, and return with the result the pass that has its `backward`: for programs with several passes open.
+
+        Parameters
+        ----------
+        x, w, bias : array
+            As in `convkit.conv2d`.
+
+        Returns
+        -------
+        y : ndarray
+            What ``convkit.conv2d(x, w, bias, ...)`` returns.
+        TrainingPass
+            Its `backward` gives the gradients.
+
+        Raises
+        ------
+        TypeError, ValueError, UnsupportedAlgorithmError
+            As `convkit.conv2d`.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import convkit as ck
+        >>> w, plan = np.ones((4, 3, 3, 3)), ck.TrainingConv2d(padding=1)
+        >>> passes = [plan.begin(np.full((1, 3, 8, 8), float(i)), w) for i in range(2)]
+        >>> [step.backward(np.ones_like(y))[1][0, 0, 1, 1] for y, step in passes]
+        [np.float64(0.0), np.float64(64.0)]
+        """
+        arrays = as_array(x), as_array(w), bias
+        current = TrainingPass(self, *arrays, self._problem(*arrays))
+        y = current.forward(*self._choose(current))
+        self._last = current.pipeline
+        return y, current
 
     def __repr__(self) -> str:
         options = {**self._geometry, "algorithm": self.algorithm, **self._limits, "input_gradient": self.input_gradient}
@@ -262,7 +284,7 @@ class TrainingConv2d:
             problem = self._problems[fields] = Problem.from_core(fields)
         return problem
 
-    def _choose(self, current: _Pass) -> tuple[str, Pipeline | None]:
+    def _choose(self, current: TrainingPass) -> tuple[str, Pipeline | None]:
         """The pipeline to run, by name or, where its time counts, as a pass of a selector."""
         problem = current.problem
         if problem is None:
@@ -290,7 +312,31 @@ class TrainingConv2d:
 
     # --- the stages --------------------------------------------------------------------------------------------------
 
-    def _input_gradient(self, current: _Pass, dy: Any, **geometry: Any) -> Any:
+    def _stages(self, name: str) -> tuple[Callable[..., Any], Callable[..., Any]]:
+        """The two stages of a pipeline: from a pass to its result, from a pass and `dy` to the gradients."""
+        return _STAGES[name]
+
+    def _take_back(self, ended: TrainingPass) -> None:
+        """Keep the memory of a pass that has ended for one to come."""
+        columns, ended.columns = ended.columns, None
+        if columns is not None:
+            self._free.append(columns)
+
+    def _take_columns(self, problem: Problem) -> Columns:
+        """Free ones, best of the same sizes, or new ones: there are never more than passes were open at once."""
+        free = self._free
+        try:
+            same = next((columns for columns in tuple(free) if columns.holds(problem)), None)
+            if same is not None:
+                free.remove(same)
+                return same
+            return free.pop()
+        except (ValueError, IndexError):  # there are none, or another thread was faster
+            columns = Columns(self.layout)
+            self._columns.add(columns)
+            return columns
+
+    def _input_gradient(self, current: TrainingPass, dy: Any, **geometry: Any) -> Any:
         if not self.input_gradient:
             return None
         return conv2d_input(
@@ -302,24 +348,26 @@ class TrainingConv2d:
             **self._limits,
         )
 
-    def _kernels_forward(self, current: _Pass) -> Any:
+    def _kernels_forward(self, current: TrainingPass) -> Any:
         return conv2d(
             current.x, current.w, current.bias, **self._geometry, algorithm=self._algorithms[0], **self._limits
         )
 
-    def _kernels_backward(self, current: _Pass, dy: Any) -> tuple[Any, Any]:
+    def _kernels_backward(self, current: TrainingPass, dy: Any) -> tuple[Any, Any]:
         dw = conv2d_weight(
             current.x, current.w.shape, dy, **self._geometry, algorithm=self._algorithms[2], **self._limits
         )
         return self._input_gradient(current, dy), dw
 
-    def _columns_forward(self, current: _Pass) -> Any:
+    def _columns_forward(self, current: TrainingPass) -> Any:
         assert current.problem is not None
-        return self._columns.forward(current.x, current.w, current.bias, current.problem, self._limits)
+        current.columns = self._take_columns(current.problem)
+        return current.columns.forward(current.x, current.w, current.bias, current.problem, self._limits)
 
-    def _columns_backward(self, current: _Pass, dy: Any) -> tuple[Any, Any]:
+    def _columns_backward(self, current: TrainingPass, dy: Any) -> tuple[Any, Any]:
         assert current.problem is not None
-        dw = self._columns.weight_gradient(dy, current.problem, self._limits)
+        assert current.columns is not None
+        dw = current.columns.weight_gradient(dy, current.problem, self._limits)
         return self._input_gradient(current, dy), dw
 
 
@@ -352,7 +400,7 @@ def _selector(num_threads: int | None) -> BestOf:
         return selectors[num_threads]
 
 
-def _settle(best: BestOf, current: _Pass) -> None:
+def _settle(best: BestOf, current: TrainingPass) -> None:
     """Run passes on the arguments of this call until one pipeline has won, or the block's budget is spent."""
     from convkit.tuner.modes import measuring
 
@@ -366,11 +414,6 @@ def _settle(best: BestOf, current: _Pass) -> None:
             if dy is None:
                 dy = np.random.default_rng(0).standard_normal(y.shape).astype(y.dtype)
             pipeline(current, dy)
-
-
-def _array(value: Any) -> Any:
-    """An array as such, another object through DLPack; what is neither is refused by the call that gets it."""
-    return np.from_dlpack(value) if not isinstance(value, np.ndarray) and hasattr(value, "__dlpack__") else value
 
 
 class _Alone:
