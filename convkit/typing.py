@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
-    "Accuracy", "Activation", "Algorithm", "Array", "Dtype", "FloatT", "Layout", "Mode", "NamedKernel", "Op", "Padding",
-    "Pair", "Shape", "Sides", "SupportsDLPack",
+    "Accuracy", "Activation", "Algorithm", "Array", "Dtype", "FloatT", "Layout", "Memory", "Mode", "NamedKernel", "Op",
+    "Padding", "Pair", "Shape", "Sides", "SupportsDLPack",
 ]  # fmt: skip
 
 FloatT = TypeVar("FloatT", np.float32, np.float64)
@@ -49,6 +49,9 @@ Activation: TypeAlias = (
 
 Accuracy: TypeAlias = Literal["strict", "standard", "fast"] | float
 """A level, or a bound of the expected RMS error relative to the RMS of the result."""
+
+Memory: TypeAlias = Literal["fast", "low"]
+"""Whether a layer keeps what it has packed."""
 
 Mode: TypeAlias = Literal["replay", "online", "tune", "require", "off"]
 """How much a call may learn."""

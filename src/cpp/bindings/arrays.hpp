@@ -52,6 +52,7 @@ class ArrayArgument {
 struct Operands {
   ArrayArgument x, w, bias, residual, out;
   ArrayArgument scale, shift;  // where they are arrays
+  ArrayArgument weight_scale;  // of w, in each call
 };
 
 inline int element_bytes(Dtype dtype) { return dtype == Dtype::f32 ? 4 : 8; }

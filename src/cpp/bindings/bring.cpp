@@ -66,7 +66,8 @@ const void* Bring::fill(double number, std::byte* arena, Dtype dtype) const {
   return to;
 }
 
-WeightView Bring::reserve_weights(const ArrayArgument& w, bool any_strides, std::int64_t groups, std::int64_t& arena) {
+WeightView Bring::reserve_weights(const ArrayArgument& w, bool any_strides, std::int64_t groups, bool apart,
+                                  std::int64_t& arena) {
   const int element = element_bytes(w.dtype());
   bool whole_elements = true;
   for (int i = 0; i < 4; ++i) {
@@ -75,7 +76,7 @@ WeightView Bring::reserve_weights(const ArrayArgument& w, bool any_strides, std:
     if (w.shape()[i] > 1 && w.strides()[i] % element != 0) whole_elements = false;
   }
   dense_strides(tensor.sizes, Layout::nchw, element, dense);
-  copied = w.misaligned() || !whole_elements || (!any_strides && !is_dense(tensor, Layout::nchw, element));
+  copied = apart || w.misaligned() || !whole_elements || (!any_strides && !is_dense(tensor, Layout::nchw, element));
   // A stride that is never taken may be any number: the dense one keeps it a multiple of the element.
   std::int64_t strides[4];
   for (int i = 0; i < 4; ++i) {

@@ -24,8 +24,10 @@ struct Bring {
   void reserve_channels(const ArrayArgument& values, std::int64_t& arena);
   // The same where a number stands for all: fill() writes it.
   void reserve_number(std::int64_t channels, Dtype dtype, std::int64_t& arena);
-  // Returns the strides that the kernel reads the weights by. `any_strides`: whether it takes them as they are.
-  WeightView reserve_weights(const ArrayArgument& w, bool any_strides, std::int64_t groups, std::int64_t& arena);
+  // Returns the strides that the kernel reads the weights by. `any_strides`: whether it takes them as they are; `apart`: they
+  // may not stay where they are.
+  WeightView reserve_weights(const ArrayArgument& w, bool any_strides, std::int64_t groups, bool apart,
+                             std::int64_t& arena);
 
   // The operand where the kernel can read it.
   const char* in(const char* data, std::byte* arena, int element, int threads) const {

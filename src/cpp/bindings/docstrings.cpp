@@ -291,7 +291,7 @@ Examples
 )";
 
 const char layer_doc[] =
-    R"(Conv2d(w, bias=None, stride=1, padding=0, dilation=1, groups=1, *, layout='NCHW', activation=None, scale=None, shift=None, residual_after=False, algorithm=None, num_threads=None, accuracy=None, workspace_limit=None)
+    R"(Conv2d(w, bias=None, stride=1, padding=0, dilation=1, groups=1, *, layout='NCHW', activation=None, weight_scale=None, scale=None, shift=None, residual_after=False, copy=True, memory='fast', algorithm=None, num_threads=None, accuracy=None, workspace_limit=None)
 --
 
 A convolution with weights of its own, packed once for the kernel that uses them.
@@ -308,8 +308,17 @@ bias : array, optional
     O values.
 stride, padding, dilation, groups, layout, activation : optional
     As in `conv2d`.
+weight_scale : float or array, optional
+    Multiplies the filters, by one number or by one for each output: what is left of
+    a batch norm that follows, once its shift is in the bias.
 scale, shift, residual_after : optional
     As in `conv2d`. The layer keeps factors of its own, one for each channel.
+copy : bool, optional
+    False keeps a reference to `w` instead of a copy. Do not change it: packings are
+    made of it now and then. `update` tells the layer of other weights.
+memory : {"fast", "low"}, optional
+    ``"low"`` keeps no packing: every call packs, or transforms, the filters on its
+    way, and kernels are chosen as for `conv2d`.
 algorithm, num_threads, accuracy, workspace_limit : optional
     As in `conv2d`, where it is also told what Winograd kernels do to NaN, infinities
     and exact zeros.
@@ -317,9 +326,10 @@ algorithm, num_threads, accuracy, workspace_limit : optional
 Attributes
 ----------
 weight, bias : array
-    The layer's own copies, read-only; `bias` may be None.
+    The layer's own copies, scaled, read-only; `bias` may be None. With
+    ``copy=False`` `weight` is what was given.
 nbytes : int
-    Bytes of the weights, the bias, the factors and all packings made so far.
+    Bytes that the layer holds: weights that are its own, bias, factors and packings.
 packed_nbytes : int
     Bytes of the packings alone.
 
@@ -344,7 +354,7 @@ Examples
 )";
 
 const char transposed_layer_doc[] =
-    R"(ConvTranspose2d(w, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1, *, layout='NCHW', activation=None, scale=None, shift=None, residual_after=False, algorithm=None, num_threads=None, accuracy=None, workspace_limit=None)
+    R"(ConvTranspose2d(w, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1, *, layout='NCHW', activation=None, weight_scale=None, scale=None, shift=None, residual_after=False, copy=True, memory='fast', algorithm=None, num_threads=None, accuracy=None, workspace_limit=None)
 --
 
 A transposed convolution with weights of its own, packed once for the kernel that uses them.
@@ -359,15 +369,18 @@ bias : array, optional
     O values.
 stride, padding, output_padding, groups, dilation, layout, activation : optional
     As in `conv_transpose2d`.
-scale, shift, residual_after, algorithm, num_threads, accuracy, workspace_limit : optional
+weight_scale, scale, shift, residual_after, copy, memory : optional
     As in `Conv2d`.
+algorithm, num_threads, accuracy, workspace_limit : optional
+    As in `conv2d`.
 
 Attributes
 ----------
 weight, bias : array
-    The layer's own copies, read-only; `bias` may be None.
+    The layer's own copies, scaled, read-only; `bias` may be None. With
+    ``copy=False`` `weight` is what was given.
 nbytes : int
-    Bytes of the weights, the bias, the factors and all packings made so far.
+    Bytes that the layer holds: weights that are its own, bias, factors and packings.
 packed_nbytes : int
     Bytes of the packings alone.
 
@@ -385,7 +398,7 @@ Examples
 (1, 4, 10, 10)
 )";
 
-const char layer_update_doc[] = R"(update($self, w, bias=None, *, scale=None, shift=None)
+const char layer_update_doc[] = R"(update($self, w, bias=None, *, weight_scale=None, scale=None, shift=None)
 --
 
 Replace the weights, keeping the kernels chosen so far.
@@ -398,6 +411,8 @@ w : array
     Filters of the present shape and dtype.
 bias : array, optional
     O values; given exactly when the layer has a bias.
+weight_scale : float or array, optional
+    Of these weights; that of the old ones is forgotten.
 scale, shift : float or array, optional
     New factors, where the layer has them. What is left out stays.
 

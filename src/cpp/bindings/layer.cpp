@@ -8,6 +8,7 @@
 
 #include "calls.hpp"
 #include "chooser.hpp"
+#include "gil.hpp"
 #include "layer_weights.hpp"
 #include "run.hpp"
 
@@ -21,39 +22,43 @@ struct LayerType {
   const char* const* names;
   int argument_count, positional;
   OptionPositions positions;
-  int output_padding;  // position, or -1
-  int scale, shift;
+  int output_padding;                            // position, or -1
+  int weight_scale, scale, shift, copy, memory;  // positions
   PyTypeObject* type;
   const ArgumentNames* argument_names;
 };
 
 constexpr const char* convolution_names[] = {
-    "w",     "bias",  "stride",         "padding",   "dilation",    "groups",   "layout",         "activation",
-    "scale", "shift", "residual_after", "algorithm", "num_threads", "accuracy", "workspace_limit"};
+    "w",      "bias",       "stride",       "padding",     "dilation", "groups",
+    "layout", "activation", "weight_scale", "scale",       "shift",    "residual_after",
+    "copy",   "memory",     "algorithm",    "num_threads", "accuracy", "workspace_limit"};
 constexpr const char* transposed_names[] = {
-    "w",          "bias",  "stride", "padding",        "output_padding", "groups",      "dilation", "layout",
-    "activation", "scale", "shift",  "residual_after", "algorithm",      "num_threads", "accuracy", "workspace_limit"};
-constexpr int most_arguments = 16;
+    "w",      "bias",       "stride",       "padding",  "output_padding", "groups",         "dilation",
+    "layout", "activation", "weight_scale", "scale",    "shift",          "residual_after", "copy",
+    "memory", "algorithm",  "num_threads",  "accuracy", "workspace_limit"};
+constexpr int most_arguments = 19;
 
 PyTypeObject convolution_object{}, transposed_object{};
-LayerType convolution_type{"Conv2d", convolution_names,   15,     6, {2, 3, 4, 5, 6, 7, 10, 11, 12, 13, 14}, -1, 8,
-                           9,        &convolution_object, nullptr};
-LayerType transposed_type{"ConvTranspose2d",  transposed_names, 16, 7, {2, 3, 6, 5, 7, 8, 11, 12, 13, 14, 15}, 4, 9, 10,
-                          &transposed_object, nullptr};
+LayerType convolution_type{
+    "Conv2d", convolution_names,   18,     6, {2, 3, 4, 5, 6, 7, 11, 14, 15, 16, 17}, -1, 8, 9, 10, 12,
+    13,       &convolution_object, nullptr};
+LayerType transposed_type{
+    "ConvTranspose2d",  transposed_names, 19, 7, {2, 3, 6, 5, 7, 8, 12, 15, 16, 17, 18}, 4, 9, 10, 11, 13, 14,
+    &transposed_object, nullptr};
 
 const LayerType& type_of(PyTypeObject* type) {
   return PyType_IsSubtype(type, &transposed_object) ? transposed_type : convolution_type;
 }
 
 constexpr const char* call_names[] = {"x", "out", "residual"};
-constexpr const char* update_names[] = {"w", "bias", "scale", "shift"};
+constexpr const char* update_names[] = {"w", "bias", "weight_scale", "scale", "shift"};
 
 const ArgumentNames& call_argument_names() {
   static const ArgumentNames instance("__call__", call_names, 3, 3, 1);
   return instance;
 }
 const ArgumentNames& update_argument_names() {
-  static const ArgumentNames instance("update", update_names, 4, 2, 1);
+  static const ArgumentNames instance("update", update_names, 5, 2, 1);
   return instance;
 }
 
@@ -62,12 +67,15 @@ struct LayerPlan {
   PlanPointer plan;
   std::shared_ptr<LayerWeights> weights;
   std::shared_ptr<const Packed> packed;
+  OwnWeights own;
 };
 using LayerPlanPointer = std::shared_ptr<const LayerPlan>;
 
 struct Layer {
   explicit Layer() : plans(64) {}
   Options options;
+  bool borrows = false;             // weights are not copied
+  bool packs = true;                // false: every call packs on the way
   Reference given[most_arguments];  // the constructor's arguments, null where left out; w and bias stay null
   std::shared_ptr<LayerWeights> weights;
   PlanCache<LayerPlanPointer> plans;
@@ -136,6 +144,18 @@ Reference values_of(PyObject* object, const char* name, const ArrayArgument& w, 
   return frozen_values(factor, array, w.dtype(), size);
 }
 
+// Whether packings are kept.
+bool parse_memory(PyObject* object) {
+  if (PyUnicode_Check(object)) {
+    if (PyUnicode_CompareWithASCIIString(object, "fast") == 0) return true;
+    if (PyUnicode_CompareWithASCIIString(object, "low") == 0) return false;
+  }
+  const Reference text(checked(retaking_gil([&] { return PyObject_Repr(object); })));
+  const char* utf8 = PyUnicode_AsUTF8(text.get());
+  if (!utf8) throw PythonError{};
+  raise(PyExc_ValueError, std::string("memory must be 'fast' or 'low', not ") + utf8);
+}
+
 ArrayArgument optional_array(PyObject* object, const char* name) {
   return object && object != Py_None ? ArrayArgument(object, name) : ArrayArgument();
 }
@@ -168,16 +188,17 @@ PyObject* layer_new(PyTypeObject* type, PyObject* arguments, PyObject* keywords)
     // Names and values as a vectorcall has them.
     const Py_ssize_t given = PyTuple_GET_SIZE(arguments), named = keywords ? PyDict_GET_SIZE(keywords) : 0;
     const Reference keyword_names(checked(PyTuple_New(named)));
-    std::vector<PyObject*> values(static_cast<std::size_t>(given + named));
+    std::vector<PyObject*> arguments_of_call(static_cast<std::size_t>(given + named));
     const Reference own_keywords(keywords ? checked(PyDict_Copy(keywords)) : nullptr);  // keeps what is parsed alive
-    for (Py_ssize_t i = 0; i < given; ++i) values[static_cast<std::size_t>(i)] = PyTuple_GET_ITEM(arguments, i);
+    for (Py_ssize_t i = 0; i < given; ++i)
+      arguments_of_call[static_cast<std::size_t>(i)] = PyTuple_GET_ITEM(arguments, i);
     PyObject *name, *value;
     for (Py_ssize_t position = 0, i = 0; named && PyDict_Next(own_keywords.get(), &position, &name, &value); ++i) {
       PyTuple_SET_ITEM(keyword_names.get(), i, Py_NewRef(name));
-      values[static_cast<std::size_t>(given + i)] = value;
+      arguments_of_call[static_cast<std::size_t>(given + i)] = value;
     }
     PyObject* bound[ArgumentNames::most];
-    kind.argument_names->bind(values.data(), given, keyword_names.get(), bound);
+    kind.argument_names->bind(arguments_of_call.data(), given, keyword_names.get(), bound);
 
     auto layer = std::make_unique<Layer>();
     const ArrayArgument w(bound[at_w], "w");
@@ -199,12 +220,14 @@ PyObject* layer_new(PyTypeObject* type, PyObject* arguments, PyObject* keywords)
     for (int i = 0; i < 2; ++i) {
       if (opaques[i]->kind != Opaque::none) layer->given[places[i]] = Reference::borrow(opaques[i]->value);
     }
-    Reference scale = values_of(bound[kind.scale], "scale", w, layer->options);
-    Reference shift = values_of(bound[kind.shift], "shift", w, layer->options);
-    if (scale) layer->options.scale.kind = Factor::array;
-    if (shift) layer->options.shift.kind = Factor::array;
-    layer->weights =
-        std::make_shared<LayerWeights>(frozen_copy(w), frozen_copy(bias), std::move(scale), std::move(shift));
+    if (PyObject* value = bound[kind.copy]) layer->borrows = !parse_flag(value, "copy");
+    if (PyObject* value = bound[kind.memory]) layer->packs = parse_memory(value);
+    ChannelValues values{frozen_copy(bias), values_of(bound[kind.weight_scale], "weight_scale", w, layer->options),
+                         values_of(bound[kind.scale], "scale", w, layer->options),
+                         values_of(bound[kind.shift], "shift", w, layer->options)};
+    if (values.scale) layer->options.scale.kind = Factor::array;
+    if (values.shift) layer->options.shift.kind = Factor::array;
+    layer->weights = std::make_shared<LayerWeights>(w, std::move(values), layer->options, layer->borrows);
 
     auto* self = reinterpret_cast<LayerObject*>(checked(type->tp_alloc(type, 0)));
     self->vectorcall = layer_vectorcall;
@@ -229,6 +252,10 @@ LayerPlanPointer find_plan(Layer& layer, const std::shared_ptr<LayerWeights>& we
   key.add(operands.residual);
   key.add(operands.out);
   if (layer.options.residual_after) key.add(adds_late_in_place(operands, layer.options));
+  if (layer.borrows) {
+    key.add(operands.w);
+    key.add(static_cast<bool>(operands.weight_scale));
+  }
   if (layer.generation != plan_generation()) {
     layer.plans.clear();
     layer.generation = plan_generation();
@@ -240,9 +267,12 @@ LayerPlanPointer find_plan(Layer& layer, const std::shared_ptr<LayerWeights>& we
     plan = (*found)->plan;  // the weights were updated since
   } else {
     ++counters().plan_misses;
-    plan = make_plan(operands, layer.options, threads, true);
+    plan = make_plan(operands, layer.options, threads, layer.packs);
   }
-  auto made = std::make_shared<LayerPlan>(LayerPlan{plan, weights, weights->packed_for(*plan)});
+  auto packed = weights->packed_for(*plan);
+  OwnWeights own{nullptr, nullptr, weights->finite()};
+  if (packed) (plan->packing.id[0] ? own.packed : own.dense) = packed->block.data();
+  auto made = std::make_shared<LayerPlan>(LayerPlan{plan, weights, std::move(packed), own});
   // The chooser ran Python code: what it did to plans or weights meanwhile wins over what was found for the old ones.
   if (!plan->settle && layer.generation == plan_generation() && weights == layer.weights) {
     layer.plans.insert(key, made);
@@ -266,6 +296,9 @@ PyObject* layer_vectorcall(PyObject* self, PyObject* const* arguments, std::size
     operands.x = ArrayArgument(values[0], "x");
     operands.w = ArrayArgument(weights->w(), "w");
     if (weights->bias()) operands.bias = ArrayArgument(weights->bias(), "bias");
+    if (weights->weight_scale() && !layer.packs) {
+      operands.weight_scale = ArrayArgument(weights->weight_scale(), "weight_scale");
+    }
     if (weights->scale()) operands.scale = ArrayArgument(weights->scale(), "scale");
     if (weights->shift()) operands.shift = ArrayArgument(weights->shift(), "shift");
     operands.out = optional_array(values[1], "out");
@@ -273,8 +306,7 @@ PyObject* layer_vectorcall(PyObject* self, PyObject* const* arguments, std::size
     ++counters().calls;
     check_out_operands(operands, true);
     const LayerPlanPointer entry = find_plan(layer, weights, operands, resolve_threads(layer.options));
-    const OwnWeights own{entry->packed ? entry->packed->block.data() : nullptr, weights->finite()};
-    return run_plan(*entry->plan, operands, layer.options, &own, values[1]);
+    return run_plan(*entry->plan, operands, layer.options, &entry->own, values[1]);
   });
 }
 
@@ -303,13 +335,13 @@ PyObject* layer_update(PyObject* self, PyObject* const* arguments, Py_ssize_t gi
       if (!own) raise(PyExc_ValueError, self_name + " was made without a " + name);
       return values_of(given_values, name, w, layer.options);
     };
-    Reference scale = updated(values[2], "scale", layer.weights->scale());
-    Reference shift = updated(values[3], "shift", layer.weights->shift());
-    layer.weights =
-        std::make_shared<LayerWeights>(frozen_copy(w), frozen_copy(bias), std::move(scale), std::move(shift));
+    ChannelValues channel_values{frozen_copy(bias), values_of(values[2], "weight_scale", w, layer.options),
+                                 updated(values[3], "scale", layer.weights->scale()),
+                                 updated(values[4], "shift", layer.weights->shift())};
+    layer.weights = std::make_shared<LayerWeights>(w, std::move(channel_values), layer.options, layer.borrows);
     // The plans stay; the packings of the old weights go now and not at each plan's next call.
     layer.plans.each(
-        [](LayerPlanPointer& entry) { entry = std::make_shared<LayerPlan>(LayerPlan{entry->plan, {}, {}}); });
+        [](LayerPlanPointer& entry) { entry = std::make_shared<LayerPlan>(LayerPlan{entry->plan, {}, {}, {}}); });
     Py_RETURN_NONE;
   });
 }
@@ -329,7 +361,7 @@ PyObject* layer_repr(PyObject* self) {
       PyObject* value = layer.given[i].get();
       if (!value || value == Py_None) continue;
       text += std::string(", ") + kind.names[i];
-      if (i == kind.scale || i == kind.shift) continue;
+      if (i == kind.weight_scale || i == kind.scale || i == kind.shift) continue;
       const Reference value_text(checked(PyObject_Repr(value)));
       const char* utf8 = PyUnicode_AsUTF8(value_text.get());
       if (!utf8) throw PythonError{};
@@ -349,8 +381,9 @@ PyObject* layer_getnewargs(PyObject* self, PyObject*) {
     const Reference keywords(checked(PyDict_New()));
     for (int i = at_options; i < kind.argument_count; ++i) {
       PyObject* value = layer.given[i].get();
-      if (value && i == kind.scale) value = layer.weights->scale();
-      if (value && i == kind.shift) value = layer.weights->shift();
+      if (i == kind.weight_scale) value = layer.weights->weight_scale();  // null where w is scaled already
+      if (i == kind.scale) value = layer.weights->scale();
+      if (i == kind.shift) value = layer.weights->shift();
       if (value && PyDict_SetItemString(keywords.get(), kind.names[i], value) < 0) throw PythonError{};
     }
     PyObject* bias = layer.weights->bias();
@@ -382,10 +415,10 @@ PyMethodDef methods[] = {
 };
 
 PyGetSetDef properties[] = {
-    {"weight", layer_weight, nullptr, "The layer's own weights, OIHW, read-only.", nullptr},
+    {"weight", layer_weight, nullptr, "The layer's own weights, OIHW, read-only; or what it has borrowed.", nullptr},
     {"bias", layer_bias, nullptr, "The layer's own bias, read-only, or None.", nullptr},
-    {"nbytes", layer_nbytes, nullptr, "Bytes of the weights, the bias, the factors and all packings made so far.",
-     nullptr},
+    {"nbytes", layer_nbytes, nullptr,
+     "Bytes that the layer holds: weights that are its own, bias, factors and all packings made so far.", nullptr},
     {"packed_nbytes", layer_packed_nbytes, nullptr, "Bytes of the packings made so far.", nullptr},
     {nullptr, nullptr, nullptr, nullptr, nullptr},
 };

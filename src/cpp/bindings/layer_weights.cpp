@@ -6,9 +6,11 @@
 #include <cstring>
 
 #include "../cpu/subnormals.hpp"
+#include "filter_scale.hpp"
 #include "gil.hpp"
 #include "infinite_weights.hpp"
 #include "outputs.hpp"
+#include "strided_copy.hpp"
 
 namespace convkit::bindings {
 namespace {
@@ -55,6 +57,21 @@ class Making {
 
 Making& making() { return Making::instance(); }
 
+void* data_of(PyObject* array) { return PyArray_DATA(reinterpret_cast<PyArrayObject*>(array)); }
+
+// Whether kernels that take weights of any strides can read these.
+bool has_whole_strides(const ArrayArgument& w) {
+  for (int i = 0; i < w.ndim(); ++i) {
+    if (w.shape()[i] > 1 && w.strides()[i] % element_bytes(w.dtype()) != 0) return false;
+  }
+  return !w.misaligned();
+}
+
+WeightView dense_weights(const ConvProblem& p, const void* data) {
+  const std::int64_t taps = p.kh * p.kw, filter = p.c / p.groups * taps;
+  return {data, filter, taps, p.kw, 1, p.o / p.groups * filter};
+}
+
 }  // namespace
 
 Reference frozen_copy(const ArrayArgument& array) {
@@ -83,12 +100,28 @@ Reference frozen_values(const Factor& factor, const ArrayArgument& array, Dtype 
   return values;
 }
 
-LayerWeights::LayerWeights(Reference w, Reference bias, Reference scale, Reference shift)
-    : w_(std::move(w)),
-      bias_(std::move(bias)),
-      scale_(std::move(scale)),
-      shift_(std::move(shift)),
-      finite_(all_finite(ArrayArgument(w_.get(), "w"))) {}
+LayerWeights::LayerWeights(const ArrayArgument& w, ChannelValues values, const Options& options, bool borrow)
+    : values_(std::move(values)) {
+  filters_.op = options.op;
+  filters_.dtype = w.dtype();
+  filters_.groups = options.groups;
+  filters_.o = w.shape()[0];
+  filters_.c = w.shape()[1] * options.groups;
+  filters_.kh = w.shape()[2];
+  filters_.kw = w.shape()[3];
+  borrow = borrow && has_whole_strides(w);
+  Reference copy;
+  if (!borrow || weight_scale()) {
+    copy = frozen_copy(w);
+    if (weight_scale()) scale_filters(filters_, data_of(weight_scale()), data_of(copy.get()), 1);
+  }
+  finite_ = copy ? all_finite(ArrayArgument(copy.get(), "w")) : all_finite(w);
+  // Where the padding may have to be multiplied by what is not finite, that has to be there.
+  borrowed_ = borrow && (finite_ || !weight_scale());
+  w_ = borrowed_ ? Reference::borrow(reinterpret_cast<PyObject*>(w.get())) : std::move(copy);
+  if (!borrowed_) values_.weight_scale = Reference();
+  dense_ = PyArray_IS_C_CONTIGUOUS(reinterpret_cast<PyArrayObject*>(w_.get()));
+}
 
 std::shared_ptr<Packed> LayerWeights::find(const Packing& description) {
   for (auto made = packings_.begin(); made != packings_.end(); ++made) {
@@ -102,8 +135,12 @@ std::shared_ptr<Packed> LayerWeights::find(const Packing& description) {
 }
 
 std::shared_ptr<const Packed> LayerWeights::packed_for(const Plan& plan) {
-  if (!plan.kernel || plan.packing.id[0] == 0) return nullptr;
-  if (const auto found = find(plan.packing)) {
+  if (!plan.kernel || !plan.problem.packed) return nullptr;
+  const bool reads_dense = plan.packing.id[0] == 0;
+  if (reads_dense && dense_ && !weight_scale()) return nullptr;
+  const std::int64_t dense_bytes = PyArray_NBYTES(reinterpret_cast<PyArrayObject*>(w_.get()));
+  const Packing description = reads_dense ? Packing{"", dense_bytes} : plan.packing;
+  if (const auto found = find(description)) {
     if (!found->ready) {
       const ReleasedGil released;
       making().wait_for(*found);
@@ -111,19 +148,42 @@ std::shared_ptr<const Packed> LayerWeights::packed_for(const Plan& plan) {
     return found;
   }
   auto packed = std::make_shared<Packed>();
-  packed->description = plan.packing;
-  packed->block = Block(plan.packing.bytes);
+  packed->description = description;
+  packed->block = Block(description.bytes);
   packed->made_in = making().forks;
+  Block scaled;  // only while it is packed
+  if (weight_scale() && !reads_dense) scaled = Block(dense_bytes);
   packings_.push_back(packed);
-  WeightView view = plan.weights;
-  view.data = PyArray_DATA(reinterpret_cast<PyArrayObject*>(w_.get()));
   {
-    const ReleasedGil released(plan.packing.bytes >= least_bytes_without_gil);
+    const ReleasedGil released(description.bytes >= least_bytes_without_gil);
     const FlushedSubnormals flushed(true);  // transforms do; where accuracy is strict, packing only moves
-    plan.kernel->pack(plan.problem, plan.parameters, view, packed->block.data(), plan.threads);
+    if (reads_dense) {
+      copy_dense(packed->block.data(), plan.threads);
+    } else {
+      WeightView view = plan.weights;
+      view.data = data_of(w_.get());
+      if (scaled.data()) {
+        copy_dense(scaled.data(), plan.threads);
+        view = dense_weights(filters_, scaled.data());
+      }
+      plan.kernel->pack(plan.problem, plan.parameters, view, packed->block.data(), plan.threads);
+    }
     making().finish(*packed);
   }
   return packed;
+}
+
+void LayerWeights::copy_dense(std::byte* to, int threads) const {
+  auto* const w = reinterpret_cast<PyArrayObject*>(w_.get());
+  StridedCopy c{};
+  c.element = element_bytes(filters_.dtype);
+  c.from = PyArray_BYTES(w);
+  c.to = reinterpret_cast<char*>(to);
+  std::copy_n(PyArray_DIMS(w), 4, c.sizes);
+  std::copy_n(PyArray_STRIDES(w), 4, c.from_strides);
+  dense_strides(c.sizes, Layout::nchw, c.element, c.to_strides);
+  copy(c, threads);
+  if (weight_scale()) scale_filters(filters_, data_of(weight_scale()), to, threads);
 }
 
 void LayerWeights::prune() {
@@ -136,7 +196,8 @@ std::int64_t LayerWeights::weight_bytes() const {
   const auto bytes = [](const Reference& array) {
     return array ? static_cast<std::int64_t>(PyArray_NBYTES(reinterpret_cast<PyArrayObject*>(array.get()))) : 0;
   };
-  return bytes(w_) + bytes(bias_) + bytes(scale_) + bytes(shift_);
+  return (borrowed_ ? 0 : bytes(w_)) + bytes(values_.bias) + bytes(values_.weight_scale) + bytes(values_.scale) +
+         bytes(values_.shift);
 }
 
 std::int64_t LayerWeights::packed_bytes() const {

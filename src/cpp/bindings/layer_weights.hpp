@@ -18,36 +18,48 @@ struct Packed {
   std::atomic<bool> ready{false};
 };
 
+// What a layer holds for each channel of its result: dense, read-only, nobody else's; or null.
+struct ChannelValues {
+  Reference bias, weight_scale, scale, shift;
+};
+
 class LayerWeights {
  public:
-  // All are dense and nobody else's; all but w may be null.
-  LayerWeights(Reference w, Reference bias, Reference scale, Reference shift);
+  // Copies w, scaled, or, to `borrow`, keeps a reference, if kernels can read it at all; what is borrowed is scaled when it is
+  // packed.
+  LayerWeights(const ArrayArgument& w, ChannelValues values, const Options& options, bool borrow);
 
   PyObject* w() const { return w_.get(); }
-  PyObject* bias() const { return bias_.get(); }
-  PyObject* scale() const { return scale_.get(); }
-  PyObject* shift() const { return shift_.get(); }
+  // Null if w is as the layer uses it.
+  PyObject* weight_scale() const { return values_.weight_scale.get(); }
+  PyObject* bias() const { return values_.bias.get(); }
+  PyObject* scale() const { return values_.scale.get(); }
+  PyObject* shift() const { return values_.shift.get(); }
   bool finite() const { return finite_; }  // no weight is infinite or NaN
-  // The packing that the plan's kernel reads, made if need be; null where it reads the weights as they are. May give up
-  // the GIL.
+  // The packing that the plan's kernel reads, made if need be; null where it reads the weights as they are. A kernel without
+  // a packing reads a dense copy, if they are not dense, or not scaled. May give up the GIL.
   std::shared_ptr<const Packed> packed_for(const Plan& plan);
   // Drops packings that no plan holds: those of kernels that lost.
   void prune();
-  std::int64_t weight_bytes() const;
+  std::int64_t weight_bytes() const;  // of what is not borrowed
   std::int64_t packed_bytes() const;
 
  private:
   // The packing of this description that is made, or being made in this process; null if there is none.
   std::shared_ptr<Packed> find(const Packing& description);
+  // Writes w to `to`: dense, scaled.
+  void copy_dense(std::byte* to, int threads) const;
 
-  Reference w_, bias_, scale_, shift_;
-  bool finite_;
+  Reference w_;
+  ChannelValues values_;
+  ConvProblem filters_{};  // what a problem says of them
+  bool borrowed_, dense_, finite_;
   std::vector<std::shared_ptr<Packed>> packings_;
 };
 
 // A dense, aligned, read-only copy; null of nothing.
 Reference frozen_copy(const ArrayArgument& array);
-// The values of a layer's factor, a number repeated; null if there is none.
+// The values of a layer's factor, a number repeated for each channel; null if there is none.
 Reference frozen_values(const Factor& factor, const ArrayArgument& array, Dtype dtype, npy_intp channels);
 
 }  // namespace convkit::bindings

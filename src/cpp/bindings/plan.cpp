@@ -52,7 +52,12 @@ void bring_operands(const Operands& o, const Options& options, Plan& plan) {
   if (gradient) {
     plan.w.reserve_tensor(o.w, options.layout, p.layout, arena);
   } else {
-    plan.weights = plan.w.reserve_weights(o.w, plan.packing.id[0] != 0, p.groups, arena);
+    // A layer's kernel reads a packing, or weights that the layer has made dense for it.
+    const bool any_strides = plan.packing.id[0] != 0;
+    std::int64_t copies = 0;
+    plan.weights = plan.w.reserve_weights(o.w, any_strides, p.groups, static_cast<bool>(o.weight_scale),
+                                          p.packed ? copies : arena);
+    if (p.packed) plan.w.copied = false;
   }
   if (o.bias) plan.bias.reserve_channels(o.bias, arena);
   reserve_factor(options.scale, o.scale, p, plan.scale, arena);

@@ -4,6 +4,7 @@
 
 #include "../cpu/subnormals.hpp"
 #include "../workspace.hpp"
+#include "filter_scale.hpp"
 #include "gil.hpp"
 #include "infinite_weights.hpp"
 #include "outputs.hpp"
@@ -67,8 +68,11 @@ PyObject* run_plan(const Plan& plan, const Operands& operands, const Options& op
     const bool gradient = plan.problem.op == Op::weight_grad;
     a.dy = gradient ? second : nullptr;
     a.w = plan.weights;
-    a.w.data = gradient ? nullptr : second;
+    a.w.data = gradient ? nullptr : own && own->dense ? own->dense : second;
     a.packed = own ? own->packed : nullptr;
+    if (operands.weight_scale) {
+      scale_filters(plan.problem, operands.weight_scale.data(), arena + plan.w.offset, threads);
+    }
     a.epilogue.bias = operands.bias ? plan.bias.in(operands.bias.data(), arena, element, threads) : nullptr;
     a.epilogue.residual =
         operands.residual ? plan.residual.in(operands.residual.data(), arena, element, threads) : nullptr;

@@ -7,7 +7,8 @@ namespace convkit::bindings {
 
 // What a layer knows of its weights.
 struct OwnWeights {
-  const void* packed;  // null if the kernel reads them as they are
+  const void* packed;  // null if the kernel reads them as they are, or packs them on the way
+  const void* dense;   // what it reads then, if it is not the operand
   bool finite;
 };
 
