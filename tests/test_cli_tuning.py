@@ -105,12 +105,20 @@ def test_tune_says_what_it_was_worth(shapes: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("samples", "contended", "doubt"),
-    [(9, False, None), (2, False, "a first look only"), (9, True, "the machine was busy")],
+    ("samples", "contended", "kernels", "doubt"),
+    [
+        (9, False, 3, None),
+        (2, False, 3, "a first look only"),
+        (9, True, 3, "the machine was busy"),
+        (9, False, 2, "no time for 1 of 3 kernels"),
+    ],
 )
-def test_what_is_in_doubt_is_told_with_its_reason(samples: int, contended: bool, doubt: str | None) -> None:
+def test_what_is_in_doubt_is_told_with_its_reason(
+    samples: int, contended: bool, kernels: int, doubt: str | None
+) -> None:
     own = session(1, contended=contended)
-    rows = [(own, trial(own, "gemm", 1.0, n=samples)), (own, trial(own, "winograd", 3.0, n=samples))]
+    ratios = (("gemm", 1.0), ("winograd", 3.0), ("coarse", 5.0))
+    rows = [(own, trial(own, name, ratio, n=samples)) for name, ratio in ratios[:kernels]]
     before, after = selector_over(CORE).on(MADE_UP, 1), selector_over(CORE, memory_of(*rows)).on(MADE_UP, 1)
     tally, job = Tally(), Job("made up", MADE_UP, 1)
     _judge(tally, job, after, before.choose(), after.choose())

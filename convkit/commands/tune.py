@@ -356,6 +356,8 @@ def _judge(tally: Tally, job: Job, case: Case, before: Choice, choice: Choice) -
         tally.noisy[job] = "there was time for a first look only"
     elif chosen.doubtful:
         tally.noisy[job] = "the machine was busy with something else"
+    elif case.own.untried:
+        tally.noisy[job] = f"no time for {len(case.own.untried)} of {len(case.task.competitors)} kernels"
 
 
 def _named(job: Job) -> str:
