@@ -133,7 +133,7 @@ class Race:
                 self._twin = replace(pace, runner=runner, samples={}, undisturbed=set())
         order: list[Entrant] = []
         for number in range(ROUNDS):
-            running = [entrant for entrant in (*self._entrants, self._twin) if entrant]
+            running = [*self._entrants, *([self._twin] if self._twin and number < ENOUGH else [])]
             # There and back again: what drifts meanwhile hits the two of a pair alike.
             order = order[::-1] if number % 2 else self._random.sample(running, len(running))
             for entrant in (entrant for entrant in order if entrant in running):
