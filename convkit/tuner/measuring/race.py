@@ -187,8 +187,8 @@ class Race:
                 self._leave(entrant, pace, "complete")
 
     def _finish(self, pace: Entrant, samples: int) -> None:
-        if self._twin and self._twin.samples:
-            shared = self._twin.samples.keys() & pace.samples.keys()
+        shared = self._twin.samples.keys() & pace.samples.keys() if self._twin else ()
+        if self._twin and shared:
             ratios = [self._twin.samples[number] / pace.samples[number] for number in shared]
             middle = median(ratios)
             # Twice the standard error of a median, from deviations that a few outliers do not move.
