@@ -72,8 +72,11 @@ def test_an_answer_from_screening_alone_competes_with_predictions() -> None:
     # It may win: the model expects 1 ms.
     quick = memory_of((own, trial(own, "gemm", 0.9, n=1)))
     assert selector_over(CORE, quick).choose(PROBLEM, 1).family == "gemm"
-    told = str(explain_problem(PROBLEM, 1, choosing=selector_over(CORE, screened)))
-    assert "1 candidates measured with none, too little to go by it alone" in told
+    explanation = explain_problem(PROBLEM, 1, choosing=selector_over(CORE, screened))
+    assert "1 candidates measured with none, too little to go by it alone" in str(explanation)
+    verdicts = {(row.kernel, row.measured): row.verdict for row in explanation.rows}
+    assert verdicts["f32_gemm__avx2", True] == "1 samples prove little"
+    assert verdicts["f32_winograd__avx2", False] == "chosen"
 
 
 def test_little_evidence_decides_only_what_is_clear() -> None:

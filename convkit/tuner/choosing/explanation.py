@@ -133,6 +133,8 @@ def explain_problem(
         ties = {row.candidate for row in ranking.ties(constraints)}
         rows = [_judged(row, choice, constraints, _loss(row, row.candidate in ties, choice)) for row in ranking.ranked]
         rows += ranking.failed
+        little = [a.ranking for a in case.answers if a.ranking.thin and a.ranking is not ranking]
+        rows += [row._replace(verdict=f"{row.samples} samples prove little") for few in little for row in few.ranked]
         for row in predicted.ranked:
             if known:  # predictions are no scale for what is known better
                 row = row._replace(ratio=math.inf, low=math.inf, high=math.inf)

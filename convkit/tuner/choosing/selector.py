@@ -190,9 +190,8 @@ class Case:
                 kernels = None if algorithm is None else self._named(algorithm)
                 bounds = constraints if algorithm is None else constraints._replace(accuracy="fast")
                 choice = self._first(self._tiers(kernels), bounds, kernels)
-                self._choices[key] = self._as_before(
-                    self._selector.decided(choice, constraints, self.here, algorithm), choice
-                )
+                decided = self._selector.decided((constraints, self.here, algorithm), choice)
+                self._choices[key] = self._as_before(decided, choice)
             return self._choices[key]
 
     def _as_before(self, decided: Choice | Candidate, choice: Choice) -> Choice:
@@ -344,11 +343,9 @@ class Selector:
         case = self.on(problem, threads)
         return case.choose(case.task.constraints(accuracy, workspace_limit), algorithm)
 
-    def decided(
-        self, choice: Choice, constraints: Constraints, here: Context, algorithm: str | None
-    ) -> Choice | Candidate:
+    def decided(self, call: tuple[Constraints, Context, str | None], choice: Choice) -> Choice | Candidate:
         """What a call got first in this process: the choice if that was measured, its candidate if not."""
-        problem, *limits = constraints
+        (problem, *limits), here, algorithm = call
         asked = (*problem, here.threads, here.affinity, *limits, algorithm, self._measured[problem.bare()])
         digest = hash(asked) << 64 ^ hash(asked[::-1])
         # One object for all problems that chose it.
