@@ -133,8 +133,7 @@ CONVKIT_INLINE void add_cold_packing(const ConvProblem& p, double bytes, Cost* c
 }
 
 // Team that is worth waking: one member for every `grain` multiply-adds.
-CONVKIT_INLINE int worthwhile_threads(const ConvProblem& p, int threads) {
-  const double grain = 1e6;
+CONVKIT_INLINE int worthwhile_threads(const ConvProblem& p, int threads, double grain = 1e6) {
   const double wanted = multiply_adds(p) / grain + 1.0;
   return wanted < threads ? static_cast<int>(wanted) : threads;
 }

@@ -48,6 +48,10 @@ class ArrayArgument {
   Reference owned_;
 };
 
+inline ArrayArgument optional_array(PyObject* object, const char* name) {
+  return object && object != Py_None ? ArrayArgument(object, name) : ArrayArgument();
+}
+
 // The arrays of one call; w may be a layer's own.
 struct Operands {
   ArrayArgument x, w, bias, residual, out;

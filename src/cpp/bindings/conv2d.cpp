@@ -39,35 +39,20 @@ const ArgumentNames& argument_names() {
   return instance;
 }
 
-struct Call {
-  Operands operands;
-  Options options;
-  PyObject* out_object;
-
+struct Call : ParsedCall {
   Call(PyObject* const* arguments, Py_ssize_t given, PyObject* keyword_names) {
     PyObject* values[ArgumentNames::most];
     argument_names().bind(arguments, given, keyword_names, values);
     operands.x = ArrayArgument(values[at_x], "x");
     operands.w = ArrayArgument(values[at_w], "w");
-    const auto optional = [&](int position) {
-      return values[position] && values[position] != Py_None ? ArrayArgument(values[position], names[position])
-                                                             : ArrayArgument();
-    };
-    operands.bias = optional(at_bias);
-    operands.residual = optional(at_residual);
-    operands.out = optional(at_out);
+    operands.bias = optional_array(values[at_bias], "bias");
+    operands.residual = optional_array(values[at_residual], "residual");
+    operands.out = optional_array(values[at_out], "out");
     out_object = values[at_out];
     parse_options(values, positions, options);
     parse_factors(values[at_scale], values[at_shift], options, operands);
   }
 };
-
-PyObject* conv2d(PyObject*, PyObject* const* arguments, Py_ssize_t given, PyObject* keyword_names) {
-  return guarded([&] {
-    const Call call(arguments, given, keyword_names);
-    return run_call(call.operands, call.options, call.out_object);
-  });
-}
 
 PyObject* problem_of(PyObject*, PyObject* const* arguments, Py_ssize_t given, PyObject* keyword_names) {
   return guarded([&] {
@@ -78,7 +63,7 @@ PyObject* problem_of(PyObject*, PyObject* const* arguments, Py_ssize_t given, Py
 }
 
 PyMethodDef methods[] = {
-    {"conv2d", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(conv2d)), METH_FASTCALL | METH_KEYWORDS,
+    {"conv2d", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(run_parsed<Call>)), METH_FASTCALL | METH_KEYWORDS,
      conv2d_doc},
     {"problem_of", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(problem_of)), METH_FASTCALL | METH_KEYWORDS,
      "The problem tuple and the thread count that conv2d would ask the chooser for, given the same arguments."},

@@ -191,13 +191,44 @@ Description describe_weight_gradient(const Operands& o, const Options& options) 
   return call;
 }
 
+void check_channels(const Operands& o, const Names& names, const Options& options, const ConvProblem& p,
+                    std::int64_t given) {
+  if (const std::int64_t takes = options.op == Op::forward ? p.c : p.o; takes != given) {
+    mismatch(o, names,
+             "with groups=" + std::to_string(p.groups) + " " + names.w + " takes " + std::to_string(takes) +
+                 " input channels, " + names.x + " has " + std::to_string(given) +
+                 (options.layout == Layout::nchw ? " (layout 'NCHW')" : " (layout 'NHWC')"));
+  }
+  if (p.o % p.groups != 0) {
+    mismatch(o, names,
+             "the " + std::to_string(p.o) + (options.transposed ? " input" : " output") + " channels of " + names.w +
+                 " are not divisible by groups=" + std::to_string(p.groups));
+  }
+}
+
+// Size of a transposed convolution's result. `rows` and `columns` of x become what a convolution of the result has.
+void fill_transposed(const Operands& o, const Names& names, const Options& options, ConvProblem& p, std::int64_t& rows,
+                     std::int64_t& columns) {
+  std::int64_t below, right;
+  p.h = transposed_length(rows, p.kh, p.stride_h, p.dilation_h, options.extent[0], p.pad_top + p.pad_bottom, below);
+  p.w = transposed_length(columns, p.kw, p.stride_w, p.dilation_w, options.extent[1], p.pad_left + p.pad_right, right);
+  if (p.h < 1 || p.w < 1 || p.h >= size_limit || p.w >= size_limit) {
+    mismatch(o, names,
+             "with stride (" + std::to_string(p.stride_h) + ", " + std::to_string(p.stride_w) +
+                 ") and this padding the result would be " + std::to_string(p.h) + " x " + std::to_string(p.w) +
+                 " pixels; at least 1 and less than 2**31 along an axis are possible");
+  }
+  rows += below;
+  columns += right;
+}
+
 }  // namespace
 
 Description describe(const Operands& o, const Options& options, bool packed) {
   if (options.op == Op::weight_grad) return describe_weight_gradient(o, options);
   const Names names(options);
   check_dtypes(o, names);
-  const bool forward = options.op == Op::forward, nchw = options.layout == Layout::nchw;
+  const bool forward = options.op == Op::forward;
   check_image_shape(o.x, names.x, options.layout);
   if (o.w.ndim() != 4) {
     raise(PyExc_ValueError, names.w + " has shape " + shape_text(o.w) + ", expected " +
@@ -225,17 +256,7 @@ Description describe(const Operands& o, const Options& options, bool packed) {
   p.residual = o.residual ? 1 : 0;
   p.packed = packed ? 1 : 0;
   p.c = w[1] * p.groups;
-  if (const std::int64_t takes = forward ? p.c : p.o; takes != x.sizes[1]) {
-    mismatch(o, names,
-             "with groups=" + std::to_string(p.groups) + " " + names.w + " takes " + std::to_string(takes) +
-                 " input channels, " + names.x + " has " + std::to_string(x.sizes[1]) +
-                 (nchw ? " (layout 'NCHW')" : " (layout 'NHWC')"));
-  }
-  if (p.o % p.groups != 0) {
-    mismatch(o, names,
-             "the " + std::to_string(p.o) + (options.transposed ? " input" : " output") + " channels of " + names.w +
-                 " are not divisible by groups=" + std::to_string(p.groups));
-  }
+  check_channels(o, names, options, p, x.sizes[1]);
   if (forward) {
     p.h = x.sizes[2];
     p.w = x.sizes[3];
@@ -246,18 +267,7 @@ Description describe(const Operands& o, const Options& options, bool packed) {
   fill_pads(options, p);
   std::int64_t rows = x.sizes[2], columns = x.sizes[3];  // of a gradient's first operand, as the kernel reads it
   if (options.transposed) {
-    std::int64_t below, right;
-    p.h = transposed_length(rows, p.kh, p.stride_h, p.dilation_h, options.extent[0], p.pad_top + p.pad_bottom, below);
-    p.w =
-        transposed_length(columns, p.kw, p.stride_w, p.dilation_w, options.extent[1], p.pad_left + p.pad_right, right);
-    if (p.h < 1 || p.w < 1 || p.h >= size_limit || p.w >= size_limit) {
-      mismatch(o, names,
-               "with stride (" + std::to_string(p.stride_h) + ", " + std::to_string(p.stride_w) +
-                   ") and this padding the result would be " + std::to_string(p.h) + " x " + std::to_string(p.w) +
-                   " pixels; at least 1 and less than 2**31 along an axis are possible");
-    }
-    rows += below;
-    columns += right;
+    fill_transposed(o, names, options, p, rows, columns);
     const std::int64_t extended[4] = {x.sizes[0], x.sizes[1], rows, columns};
     check_bytes(o, names, extended, element);
   }

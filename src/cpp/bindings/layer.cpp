@@ -156,10 +156,6 @@ bool parse_memory(PyObject* object) {
   raise(PyExc_ValueError, std::string("memory must be 'fast' or 'low', not ") + utf8);
 }
 
-ArrayArgument optional_array(PyObject* object, const char* name) {
-  return object && object != Py_None ? ArrayArgument(object, name) : ArrayArgument();
-}
-
 // torch.nn.Conv2d(in_channels, out_channels, kernel_size) is what many will type first.
 void explain_torch(const char* name, PyObject* arguments, PyObject* keywords) {
   const bool number_first = PyTuple_GET_SIZE(arguments) > 0 && PyLong_Check(PyTuple_GET_ITEM(arguments, 0));

@@ -57,4 +57,19 @@ inline PyObject* run_call(const Operands& operands, const Options& options, PyOb
   return run_plan(*plan, operands, options, nullptr, out_object);
 }
 
+// What a call's own parser, which derives from this, makes of its arguments.
+struct ParsedCall {
+  Operands operands;
+  Options options;
+  PyObject* out_object;
+};
+
+template <class Call>
+PyObject* run_parsed(PyObject*, PyObject* const* arguments, Py_ssize_t given, PyObject* keyword_names) {
+  return guarded([&] {
+    const Call call(arguments, given, keyword_names);
+    return run_call(call.operands, call.options, call.out_object);
+  });
+}
+
 }  // namespace convkit::bindings

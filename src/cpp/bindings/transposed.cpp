@@ -5,10 +5,6 @@
 namespace convkit::bindings {
 namespace {
 
-ArrayArgument optional_array(PyObject* object, const char* name) {
-  return object && object != Py_None ? ArrayArgument(object, name) : ArrayArgument();
-}
-
 // --- conv2d_input ------------------------------------------------------------------------------------------------------
 
 namespace input {
@@ -67,11 +63,7 @@ void parse_input_size(PyObject* object, const Operands& operands, Options& optio
   }
 }
 
-struct Call {
-  Operands operands;
-  Options options;
-  PyObject* out_object;
-
+struct Call : ParsedCall {
   Call(PyObject* const* arguments, Py_ssize_t given, PyObject* keyword_names) {
     PyObject* values[ArgumentNames::most];
     argument_names().bind(arguments, given, keyword_names, values);
@@ -84,13 +76,6 @@ struct Call {
     parse_input_size(values[at_input_size], operands, options);
   }
 };
-
-PyObject* run(PyObject*, PyObject* const* arguments, Py_ssize_t given, PyObject* keyword_names) {
-  return guarded([&] {
-    const Call call(arguments, given, keyword_names);
-    return run_call(call.operands, call.options, call.out_object);
-  });
-}
 
 }  // namespace input
 
@@ -133,11 +118,7 @@ const ArgumentNames& argument_names() {
   return instance;
 }
 
-struct Call {
-  Operands operands;
-  Options options;
-  PyObject* out_object;
-
+struct Call : ParsedCall {
   Call(PyObject* const* arguments, Py_ssize_t given, PyObject* keyword_names) {
     PyObject* values[ArgumentNames::most];
     argument_names().bind(arguments, given, keyword_names, values);
@@ -155,19 +136,12 @@ struct Call {
   }
 };
 
-PyObject* run(PyObject*, PyObject* const* arguments, Py_ssize_t given, PyObject* keyword_names) {
-  return guarded([&] {
-    const Call call(arguments, given, keyword_names);
-    return run_call(call.operands, call.options, call.out_object);
-  });
-}
-
 }  // namespace transposed
 
 PyMethodDef methods[] = {
-    {"conv2d_input", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(input::run)), METH_FASTCALL | METH_KEYWORDS,
-     conv2d_input_doc},
-    {"conv_transpose2d", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(transposed::run)),
+    {"conv2d_input", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(run_parsed<input::Call>)),
+     METH_FASTCALL | METH_KEYWORDS, conv2d_input_doc},
+    {"conv_transpose2d", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(run_parsed<transposed::Call>)),
      METH_FASTCALL | METH_KEYWORDS, conv_transpose2d_doc},
     {nullptr, nullptr, 0, nullptr},
 };

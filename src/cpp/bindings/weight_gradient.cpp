@@ -56,25 +56,22 @@ void parse_weight_size(PyObject* object, const Operands& operands, Options& opti
   }
 }
 
-PyObject* conv2d_weight(PyObject*, PyObject* const* arguments, Py_ssize_t given, PyObject* keyword_names) {
-  return guarded([&] {
+struct Call : ParsedCall {
+  Call(PyObject* const* arguments, Py_ssize_t given, PyObject* keyword_names) {
     PyObject* values[ArgumentNames::most];
     argument_names().bind(arguments, given, keyword_names, values);
-    Operands operands;
     operands.x = ArrayArgument(values[at_input], "input");
     operands.w = ArrayArgument(values[at_grad_output], "grad_output");
-    PyObject* const out = values[at_out];
-    if (out && out != Py_None) operands.out = ArrayArgument(out, "out");
-    Options options;
+    operands.out = optional_array(values[at_out], "out");
+    out_object = values[at_out];
     options.op = Op::weight_grad;
     parse_options(values, positions, options);
     parse_weight_size(values[at_weight_size], operands, options);
-    return run_call(operands, options, out);
-  });
-}
+  }
+};
 
 PyMethodDef methods[] = {
-    {"conv2d_weight", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(conv2d_weight)),
+    {"conv2d_weight", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(run_parsed<Call>)),
      METH_FASTCALL | METH_KEYWORDS, conv2d_weight_doc},
     {nullptr, nullptr, 0, nullptr},
 };

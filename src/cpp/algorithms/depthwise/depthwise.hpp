@@ -1,6 +1,7 @@
 // What depthwise convolution shares between the layouts: which windows slide, and how output rows fall into groups.
 #pragma once
 #include "algorithms/entries.hpp"
+#include "microkernels/sliding.hpp"
 
 namespace convkit::CONVKIT_ISA {
 
@@ -67,12 +68,28 @@ struct Rows {
   }
 };
 
-// A member is worth waking for this many multiply-adds.
-constexpr double grain = 2e5;
+CONVKIT_INLINE int team_size(const ConvProblem& p, int threads) { return worthwhile_threads(p, threads, 2e5); }
 
-CONVKIT_INLINE int team_size(const ConvProblem& p, int threads) {
-  const double wanted = multiply_adds(p) / grain + 1.0;
-  return wanted < threads ? static_cast<int>(wanted) : threads;
+// NHWC: a group of rows, phase by phase of a dilated window. `in` and `out` begin at column 0; slide(in, outputs, out) does
+// one phase.
+template <class T, class In, class Slide>
+CONVKIT_INLINE void slide_phases(const ConvProblem& p, In in, SlideOut<T> out, const Slide& slide) {
+  const std::int64_t dilation = p.stride_w == 1 ? p.dilation_w : 1;
+  const T* const x = in.x;
+  T* const y = out.y;
+  const T* const residual = out.residual;
+  const std::ptrdiff_t pixel = out.column, column = in.column;
+  out.column = dilation * pixel;
+  in.column = dilation * column;
+  for (std::int64_t phase = 0; phase < dilation && phase < p.ow; ++phase) {
+    in.before = phase < p.pad_left ? ceil_div(p.pad_left - phase, dilation) : 0;
+    const std::int64_t j = phase + in.before * dilation - p.pad_left;
+    in.existing = j < p.w ? (p.w - 1 - j) / dilation + 1 : 0;
+    in.x = x + j * column;
+    out.y = y + phase * pixel;
+    out.residual = residual ? residual + phase * pixel : nullptr;
+    slide(in, ceil_div(p.ow - phase, dilation), out);
+  }
 }
 
 }  // namespace convkit::CONVKIT_ISA

@@ -205,29 +205,11 @@ void run_columns(const ConvProblem& p, const Rows& rows, std::int64_t blocks, bo
   const bool whole = rows.begin == 0 && rows.end == input_rows(p, rows.rows);
   const auto slide = tiles ? slides<T>.tile[p.stride_h - 1][rows.rows - 1][whole]
                            : slides<T>.of[p.kh / 2 - 1][p.stride_h - 1][rows.rows - 1][whole];
-  const std::int64_t dilation = p.stride_w == 1 ? p.dilation_w : 1;
-  T* const y = out.y;
-  const T* const residual = out.residual;
-  const std::ptrdiff_t pixel = out.column;
-  out.column = dilation * pixel;
-  for (std::int64_t phase = 0; phase < dilation && phase < p.ow; ++phase) {
-    const std::int64_t before = phase < p.pad_left ? ceil_div(p.pad_left - phase, dilation) : 0;
-    const std::int64_t j = phase + before * dilation - p.pad_left;
-    const ColumnsIn<T> in{x + j * column,
-                          row,
-                          dilation * column,
-                          static_cast<int>(rows.begin),
-                          static_cast<int>(rows.end),
-                          before,
-                          j < p.w ? (p.w - 1 - j) / dilation + 1 : 0,
-                          w,
-                          bias,
-                          bias_step,
-                          ahead};
-    out.y = y + phase * pixel;
-    out.residual = residual ? residual + phase * pixel : nullptr;
-    slide(blocks, in, ceil_div(p.ow - phase, dilation), out);
-  }
+  const ColumnsIn<T> in{x,    row,       column, static_cast<int>(rows.begin), static_cast<int>(rows.end), 0, 0, w,
+                        bias, bias_step, ahead};
+  slide_phases(p, in, out, [&](const ColumnsIn<T>& from, std::int64_t outputs, const SlideOut<T>& to) {
+    slide(blocks, from, outputs, to);
+  });
 }
 
 template <class T>

@@ -106,33 +106,15 @@ std::int64_t workspace_bytes(const ConvProblem& p, const Parameters& parameters,
 
 // --- run --------------------------------------------------------------------------------------------------------------
 
-// A member is worth waking for this many multiply-adds.
-CONVKIT_INLINE int members(const ConvProblem& p, int threads) {
-  const double wanted = multiply_adds(p) / 5e5 + 1.0;
-  return wanted < threads ? static_cast<int>(wanted) : threads;
-}
-
-// One group of rows and `blocks` vectors of outputs; steps of a dilated window are taken phase by phase.
+// One group of rows and `blocks` vectors of outputs.
 template <class T>
-void run_columns(const ConvProblem& p, const Rows& rows, std::int64_t blocks, GroupsIn<T> in, SlideOut<T> out) {
+void run_columns(const ConvProblem& p, const Rows& rows, std::int64_t blocks, const GroupsIn<T>& in,
+                 const SlideOut<T>& out) {
   const bool whole = rows.begin == 0 && rows.end == input_rows(p, rows.rows);
   const auto slide = slides<T>.of[p.stride_h - 1][rows.rows - 1][whole];
-  const std::int64_t dilation = p.stride_w == 1 ? p.dilation_w : 1;
-  const T* const x = in.x;
-  T* const y = out.y;
-  const T* const residual = out.residual;
-  const std::ptrdiff_t pixel = out.column, column = in.column;
-  out.column = dilation * pixel;
-  in.column = dilation * column;
-  for (std::int64_t phase = 0; phase < dilation && phase < p.ow; ++phase) {
-    in.before = phase < p.pad_left ? ceil_div(p.pad_left - phase, dilation) : 0;
-    const std::int64_t j = phase + in.before * dilation - p.pad_left;
-    in.existing = j < p.w ? (p.w - 1 - j) / dilation + 1 : 0;
-    in.x = x + j * column;
-    out.y = y + phase * pixel;
-    out.residual = residual ? residual + phase * pixel : nullptr;
-    slide(blocks, in, ceil_div(p.ow - phase, dilation), out);
-  }
+  slide_phases(p, in, out, [&](const GroupsIn<T>& from, std::int64_t outputs, const SlideOut<T>& to) {
+    slide(blocks, from, outputs, to);
+  });
 }
 
 template <class T>
@@ -204,8 +186,8 @@ void run(const Arguments& args) {
     }
   };
   run_members<T>(
-      args, members(p, args.threads), pack<T>, [&](auto& cut) { return carve<T>(p, *args.parameters, cut); },
-      [](const T* packed) { return packed; }, work);
+      args, worthwhile_threads(p, args.threads, 5e5), pack<T>,
+      [&](auto& cut) { return carve<T>(p, *args.parameters, cut); }, [](const T* packed) { return packed; }, work);
 }
 
 // --- inventory --------------------------------------------------------------------------------------------------------
@@ -227,7 +209,8 @@ void cost(const ConvProblem& p, const Parameters& parameters, const Machine&, in
   out->efficiency = Vec<T>::fused ? 0.8 : 0.4;
   out->vector_ops = vectors * (1 + permutes);
   out->bytes_dram = tensor_bytes(p, sizeof(T));
-  out->imbalance = grid_imbalance(p.n * groups.count(), ceil_div(p.o, Vec<T>::lanes), members(p, threads));
+  out->imbalance =
+      grid_imbalance(p.n * groups.count(), ceil_div(p.o, Vec<T>::lanes), worthwhile_threads(p, threads, 5e5));
 }
 
 template <class T>
