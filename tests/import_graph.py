@@ -21,7 +21,7 @@ ROOMS: tuple[tuple[str, ...], ...] = (
     ("convkit.commands",),
     ("convkit.pictures",),
     ("convkit.contest",),
-    ("convkit.torch",),
+    ("convkit.torch", "convkit.onnx"),
     ("convkit",),
     ("convkit.config",),
     ("convkit.training",),

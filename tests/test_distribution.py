@@ -34,6 +34,7 @@ MESSAGES: dict[str, tuple[str, str, str]] = {
         "peers",
     ),
     "torch": ("torch", "import convkit.torch", "torch"),
+    "onnx": ("onnx", "import convkit.onnx", "onnx"),
     "fleet": (
         "distributed",
         "from convkit.fleet import tune_with_dask; tune_with_dask('', [])",

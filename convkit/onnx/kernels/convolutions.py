@@ -1,0 +1,259 @@
+"""Convolutions by convkit: filters that are constants are packed once, results lie in channels-last memory."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+import convkit as ck
+from convkit.onnx.call import Call, Compute, implements
+from convkit.onnx.kernels.elementwise import activation
+from convkit.onnx.kernels.memory import is_float
+
+__all__ = ["sides"]
+
+
+def sides(call: Call, spatial: Sequence[int], kernel: Sequence[int], strides: Sequence[int]) -> list[tuple[int, int]]:
+    """Padding before and after each spatial dimension, ``auto_pad`` worked out."""
+    n = len(kernel)
+    auto = call.get("auto_pad", "NOTSET")
+    if auto in ("SAME_UPPER", "SAME_LOWER"):
+        dilations = call.get("dilations") or [1] * n
+        found = []
+        for size, k, s, d in zip(spatial, kernel, strides, dilations, strict=True):
+            total = max((-(-size // s) - 1) * s + (k - 1) * d + 1 - size, 0)
+            small, large = total // 2, total - total // 2
+            found.append((small, large) if auto == "SAME_UPPER" else (large, small))
+        return found
+    pads = (call.get("pads") if auto == "NOTSET" else None) or [0] * 2 * n
+    return list(zip(pads[:n], pads[n:], strict=True))
+
+
+@implements("Conv", "FusedConv")
+def conv(call: Call) -> Compute | None:
+    """Conv of one or two dimensions, with the epilogue that rules gave it (see `rules.epilogue`)."""
+    return _Convolution(call)
+
+
+class _Layer:
+    """A layer of convkit for the last weights, bias and padding that were seen: constants are packed once."""
+
+    def __init__(self, make: Callable[..., Any]) -> None:
+        self._make = make
+        self._lock = threading.Lock()
+        self._kept: tuple[tuple[Any, ...], Any] | None = None
+
+    def __call__(self, w: Any, b: Any, scale: Any, shift: Any, **geometry: Any) -> Any:
+        key = (w, b, scale, shift, *geometry.values())
+        kept = self._kept
+        if kept is None or not all(
+            a is b or (i > 3 and a == b) for i, (a, b) in enumerate(zip(key, kept[0], strict=True))
+        ):
+            with self._lock:
+                self._kept = kept = (key, self._make(w, b, scale=scale, shift=shift, **geometry))
+        return kept[1]
+
+
+class _Convolution:
+    """``scale * activation(conv(x) + bias [+ residual]) + shift [+ residual]``, all but x and w optional."""
+
+    def __init__(self, call: Call) -> None:
+        self.call = call
+        self.groups = call.get("group", 1)
+        self.after = bool(call.get("residual_after", 0))
+        name, numbers = call.get("activation", ""), call.get("activation_numbers", ())
+        self.activation = (name, *numbers) if numbers else name or None
+        self.act = activation(name, tuple(numbers)) if name else None
+        self.packs = 1 in call.constants
+        self._layer = _Layer(ck.Conv2d)
+        self._signal: tuple[Any, Any] | None = None
+
+    def __call__(
+        self, x: Any, w: Any, b: Any = None, residual: Any = None, scale: Any = None, shift: Any = None
+    ) -> Any:
+        rank = w.ndim
+        if rank not in (3, 4) or not is_float(x, w, *(a for a in (b, scale, shift) if a is not None)):
+            return (
+                NotImplemented if self.call.op == "Conv" else self._in_steps(_by_taps, x, w, b, residual, scale, shift)
+            )
+        if x.ndim != rank:
+            raise ValueError(f"input of rank {x.ndim}, weights of rank {rank}")
+        n = rank - 2
+        strides = tuple(self.call.get("strides") or [1] * n)
+        dilations = tuple(self.call.get("dilations") or [1] * n)
+        padding = sides(self.call, x.shape[2:], w.shape[2:], strides)
+        if n == 1:
+            x, w = x[:, :, None], w[:, :, None] if not self.packs else self._lifted(w)
+            strides, dilations, padding = (1, *strides), (1, *dilations), [(0, 0), *padding]
+        geometry = {
+            "stride": strides, "padding": tuple(padding), "dilation": dilations, "groups": self.groups,
+            "num_threads": self.call.threads,
+        }  # fmt: skip
+        size = [
+            (x.shape[2 + i] + sum(padding[i]) - (w.shape[2 + i] - 1) * dilations[i] - 1) // strides[i] + 1
+            for i in range(2)
+        ]
+        expected = (x.shape[0], w.shape[0], *(size if n == 2 else size[1:]))
+        if residual is not None and (residual.shape != expected or residual.dtype != x.dtype):
+            # An addition with broadcasting, or of another type: shapes were not known when the rules ran.
+            plain = self._run(x, w, b, None, None, None, {**geometry, "activation": None, "residual_after": False})
+            return self._finish(plain if n == 2 else plain[:, :, 0], residual, scale, shift)
+        if residual is not None and n == 1:
+            residual = residual[:, :, None]
+        y = self._run(
+            x, w, b, residual, scale, shift, {**geometry, "activation": self.activation, "residual_after": self.after}
+        )
+        return y if n == 2 else y[:, :, 0]
+
+    def _lifted(self, w: Any) -> Any:
+        """Filters of a signal as filters of images, always the same array for the same filters."""
+        if self._signal is None or self._signal[0] is not w:
+            self._signal = (w, w[:, :, None])
+        return self._signal[1]
+
+    def _run(self, x: Any, w: Any, b: Any, residual: Any, scale: Any, shift: Any, options: dict[str, Any]) -> Any:
+        x = x.transpose(0, 2, 3, 1)
+        residual = None if residual is None else residual.transpose(0, 2, 3, 1)
+        if self.packs:
+            y = self._layer(w, b, scale, shift, layout="NHWC", **options)(x, None, residual)
+        else:
+            y = ck.conv2d(x, w, b, layout="NHWC", residual=residual, scale=scale, shift=shift, **options)
+        return y.transpose(0, 3, 1, 2)
+
+    def _finish(self, y: Any, residual: Any, scale: Any, shift: Any) -> Any:
+        """The epilogue in NumPy."""
+        column = (-1, *(1,) * (y.ndim - 2))
+        if residual is not None and not self.after:
+            y = y + residual
+        if self.act is not None:
+            y = self.act(y)
+        if scale is not None:
+            y = y * scale.reshape(column)
+        if shift is not None:
+            y = y + shift.reshape(column)
+        return y + residual if residual is not None and self.after else y
+
+    def _in_steps(self, run: Compute, x: Any, w: Any, b: Any, residual: Any, scale: Any, shift: Any) -> Any:
+        return self._finish(run(self.call, x, w, b), residual, scale, shift)
+
+
+def _by_taps(call: Call, x: Any, w: Any, b: Any) -> Any:
+    """A convolution of any type and rank as one product for each tap: for what convkit has no kernels for."""
+    n = w.ndim - 2
+    strides, dilations = call.get("strides") or [1] * n, call.get("dilations") or [1] * n
+    padding = sides(call, x.shape[2:], w.shape[2:], strides)
+    x = np.pad(x, [(0, 0), (0, 0), *padding])
+    groups = call.get("group", 1)
+    size = [(x.shape[2 + i] - (w.shape[2 + i] - 1) * dilations[i] - 1) // strides[i] + 1 for i in range(n)]
+    y = np.zeros((x.shape[0], groups, w.shape[0] // groups, *size), x.dtype)
+    grouped = w.reshape(groups, w.shape[0] // groups, *w.shape[1:])
+    for tap in np.ndindex(*w.shape[2:]):
+        window = tuple(
+            slice(t * d, t * d + s * (o - 1) + 1, s) for t, d, s, o in zip(tap, dilations, strides, size, strict=True)
+        )
+        taken = x[(slice(None), slice(None), *window)].reshape(x.shape[0], groups, -1, *size)
+        y += np.einsum("goc,ngc...->ngo...", grouped[(..., *tap)], taken)
+    y = y.reshape(x.shape[0], w.shape[0], *size)
+    return y if b is None else y + b.reshape(-1, *(1,) * n)
+
+
+@implements("ConvTranspose")
+def conv_transpose(call: Call) -> Compute | None:
+    """ConvTranspose of one or two dimensions."""
+    layer = _Layer(ck.ConvTranspose2d)
+    groups = call.get("group", 1)
+
+    def compute(x: Any, w: Any, b: Any = None) -> Any:
+        n = w.ndim - 2
+        if n not in (1, 2) or not is_float(x, w, *(() if b is None else (b,))):
+            return NotImplemented
+        strides = call.get("strides") or [1] * n
+        dilations = call.get("dilations") or [1] * n
+        extra = list(call.get("output_padding") or [0] * n)
+        reach = [(k - 1) * d + 1 for k, d in zip(w.shape[2:], dilations, strict=True)]
+        auto, wanted = call.get("auto_pad", "NOTSET"), call.get("output_shape")
+        if wanted is not None or auto in ("SAME_UPPER", "SAME_LOWER"):
+            padding = []
+            for i in range(n):
+                target = list(wanted)[-n:][i] if wanted is not None else x.shape[2 + i] * strides[i]
+                total = strides[i] * (x.shape[2 + i] - 1) + extra[i] + reach[i] - target
+                small, large = total // 2, total - total // 2
+                padding.append((small, large) if auto == "SAME_UPPER" else (large, small))
+        else:
+            padding = sides(call, x.shape[2:], w.shape[2:], strides)
+        # convkit pads by 0 up to the filter's reach less one, and makes less than a stride of output more.
+        crop = [(max(p - r + 1, 0), max(q - r + 1, 0)) for (p, q), r in zip(padding, reach, strict=True)]
+        if any(p < 0 or q < 0 for p, q in padding) or any(map(any, crop)):
+            return NotImplemented
+        if any(e >= max(s, d) or e >= s for e, s, d in zip(extra, strides, dilations, strict=True)):
+            return NotImplemented
+        lift = n == 1
+        if lift:
+            x, w = x[:, :, None], w[:, :, None]
+            strides, dilations, padding, extra = [1, *strides], [1, *dilations], [(0, 0), *padding], [0, *extra]
+        options = {
+            "stride": tuple(strides), "padding": tuple(padding), "output_padding": tuple(extra), "groups": groups,
+            "dilation": tuple(dilations), "layout": "NHWC", "num_threads": call.threads,
+        }  # fmt: skip
+        x = x.transpose(0, 2, 3, 1)
+        if 1 in call.constants and not lift:
+            y = layer(w, b, None, None, **options)(x)
+        else:
+            y = ck.conv_transpose2d(x, w, b, **options)
+        y = y.transpose(0, 3, 1, 2)
+        return y[:, :, 0] if lift else y
+
+    return compute
+
+
+@implements("ConvInteger")
+def conv_integer(call: Call) -> Compute | None:
+    """ConvInteger through convolutions of float64, whose sums of 8-bit products are exact."""
+
+    def compute(x: Any, w: Any, x_zero: Any = None, w_zero: Any = None) -> Any:
+        x, w = (_centred(x, x_zero, 1), _centred(w, w_zero, 0))
+        return np.rint(_exact(call, x, w)).astype(np.int32)
+
+    return compute
+
+
+@implements("QLinearConv")
+def qlinear_conv(call: Call) -> Compute | None:
+    """QLinearConv: exact sums, then one rounding half to even, as the operator asks."""
+
+    def compute(
+        x: Any, x_scale: Any, x_zero: Any, w: Any, w_scale: Any, w_zero: Any, y_scale: Any, y_zero: Any, b: Any = None
+    ) -> Any:
+        sums = _exact(call, _centred(x, x_zero, 1), _centred(w, w_zero, 0))
+        column = (-1, *(1,) * (w.ndim - 2))
+        if b is not None:
+            sums = sums + b.reshape(column)
+        factor = (x_scale.astype(np.float64) * w_scale / y_scale).reshape(-1)
+        bounds = np.iinfo(y_zero.dtype)
+        y = np.rint(sums * (factor.reshape(column) if factor.size > 1 else factor[0])) + y_zero.astype(np.float64)
+        return np.clip(y, bounds.min, bounds.max).astype(y_zero.dtype)
+
+    return compute
+
+
+def _centred(q: Any, zero: Any, axis: int) -> Any:
+    values = q.astype(np.float64)
+    if zero is None:
+        return values
+    zero = np.asarray(zero, np.float64)
+    if zero.size > 1:
+        zero = zero.reshape([-1 if i == axis else 1 for i in range(q.ndim)])
+    return values - zero
+
+
+def _exact(call: Call, x: Any, w: Any) -> Any:
+    if w.ndim != 4:
+        return _by_taps(call, x, w, None)
+    strides = call.get("strides") or [1, 1]
+    return ck.conv2d(
+        x, w, None, tuple(strides), tuple(sides(call, x.shape[2:], w.shape[2:], strides)),
+        tuple(call.get("dilations") or [1, 1]), call.get("group", 1), num_threads=call.threads, accuracy="strict",
+    )  # fmt: skip

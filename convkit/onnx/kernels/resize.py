@@ -1,0 +1,110 @@
+"""Resize and Upsample, nearest and linear: each dimension by itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from convkit.onnx.call import Call, Compute, implements
+from convkit.onnx.kernels.memory import is_float
+
+__all__: list[str] = []
+
+
+@implements("Resize", "Upsample")
+def resize(call: Call) -> Compute | None:
+    """Resize by nearest neighbours or linearly; cubic, antialiased and cropped ones are the reference's."""
+    mode = call.get("mode", "nearest")
+    old = call.op == "Upsample" or call.version < 11
+    coordinates = "asymmetric" if old else call.get("coordinate_transformation_mode", "half_pixel")
+    rounding = "floor" if old else call.get("nearest_mode", "round_prefer_floor")
+    if (
+        mode not in ("nearest", "linear", "bilinear")
+        or call.get("antialias", 0)
+        or call.get("exclude_outside", 0)
+        or call.get("axes")
+        or call.get("keep_aspect_ratio_policy", "stretch") != "stretch"
+        or coordinates not in ("half_pixel", "pytorch_half_pixel", "asymmetric", "align_corners")
+    ):
+        return None
+
+    def compute(x: Any, *rest: Any) -> Any:
+        if not is_float(x):
+            return NotImplemented
+        scales, sizes = _wanted(call, old, rest)
+        if sizes is None:
+            sizes = [int(np.floor(size * scale)) for size, scale in zip(x.shape, scales, strict=True)]
+        else:
+            sizes = [int(size) for size in sizes]
+            scales = [new / size for new, size in zip(sizes, x.shape, strict=True)]
+        for axis in range(x.ndim):
+            if sizes[axis] == x.shape[axis] and scales[axis] == 1:
+                continue
+            at = _positions(sizes[axis], x.shape[axis], float(scales[axis]), coordinates)
+            x = _nearest(x, axis, at, rounding) if mode == "nearest" else _linear(x, axis, at)
+        return x
+
+    return compute
+
+
+def _wanted(call: Call, old: bool, rest: tuple[Any, ...]) -> tuple[Any, Any]:
+    """Scales and sizes, one of them None: attributes or inputs, wherever this operator set has them."""
+    if old:
+        return (rest[0] if rest else call.attributes["scales"]), None
+    scales = rest[1] if len(rest) > 1 else None
+    sizes = rest[2] if len(rest) > 2 else None
+    return (None, sizes) if sizes is not None and sizes.size else (scales, None)
+
+
+def _positions(new: int, size: int, scale: float, coordinates: str) -> Any:
+    """Where each output pixel lies in the input; in float32 as ONNX Runtime counts, whose floor we want."""
+    i, one = np.arange(new, dtype=np.float32), np.float32(1)
+    if coordinates == "align_corners":
+        return i * np.float32(size - 1) / np.float32(new - 1) if new > 1 else i
+    if coordinates == "asymmetric":
+        return i / np.float32(scale)
+    if coordinates == "pytorch_half_pixel" and new == 1:
+        return np.zeros(1, np.float32)
+    return (i + one / 2) / np.float32(scale) - one / 2
+
+
+def _nearest(x: Any, axis: int, at: Any, rounding: str) -> Any:
+    size = x.shape[axis]
+    if rounding == "floor":
+        at = np.floor(at)
+    elif rounding == "ceil":
+        at = np.ceil(at)
+    else:
+        at = np.ceil(at - 0.5) if rounding == "round_prefer_floor" else np.floor(at + 0.5)
+    index = np.clip(at, 0, size - 1).astype(np.intp)
+    factor = len(index) // size if size else 0
+    if factor * size == len(index) and np.array_equal(index, np.repeat(np.arange(size), factor)):
+        return _repeated(x, axis, factor)
+    return _taken(x, index, axis)
+
+
+def _repeated(x: Any, axis: int, factor: int) -> Any:
+    order = np.argsort([-abs(stride) for stride in x.strides], kind="stable")
+    rows = x.transpose(order)
+    return np.repeat(rows, factor, axis=int(np.flatnonzero(order == axis)[0])).transpose(np.argsort(order))
+
+
+def _taken(x: Any, index: Any, axis: int) -> Any:
+    """`np.take` that keeps the order of dimensions in memory."""
+    order = np.argsort([-abs(stride) for stride in x.strides], kind="stable")
+    taken = np.take(x.transpose(order), index, axis=int(np.flatnonzero(order == axis)[0]))
+    return taken.transpose(np.argsort(order))
+
+
+def _linear(x: Any, axis: int, at: Any) -> Any:
+    size = x.shape[axis]
+    at = np.clip(at, 0, size - 1)
+    low = np.floor(at).astype(np.intp)
+    weight = (at - low).astype(x.dtype).reshape(-1, *(1,) * (x.ndim - 1 - axis))
+    y = _taken(x, np.minimum(low + 1, size - 1), axis)
+    below = _taken(x, low, axis)
+    y -= below
+    y *= weight
+    y += below
+    return y

@@ -1,0 +1,108 @@
+"""What programs ask of ONNX Runtime beside a session's calls: the same names, so that an import is all that changes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any
+
+__all__ = [
+    "ExecutionMode", "GraphOptimizationLevel", "ModelMetadata", "NodeArg", "RunOptions", "SessionOptions",
+    "get_available_providers", "get_device",
+]  # fmt: skip
+
+PROVIDER = "CPUExecutionProvider"
+
+
+class GraphOptimizationLevel(IntEnum):
+    """How much a session changes the graph before it runs: nothing, or all rules."""
+
+    ORT_DISABLE_ALL = 0
+    ORT_ENABLE_BASIC = 1
+    ORT_ENABLE_EXTENDED = 2
+    ORT_ENABLE_ALL = 99
+
+
+class ExecutionMode(IntEnum):
+    """Accepted for programs that set it: nodes always run one after another."""
+
+    ORT_SEQUENTIAL = 0
+    ORT_PARALLEL = 1
+
+
+@dataclass
+class SessionOptions:
+    """Settings of a session, under ONNX Runtime's names; what is not listed below may be set and decides nothing.
+
+    Attributes
+    ----------
+    graph_optimization_level : GraphOptimizationLevel
+        ``ORT_DISABLE_ALL`` runs every node as the file has it; all others run the rules.
+    intra_op_num_threads : int
+        Threads of each convolution; 0: convkit's default.
+    """
+
+    graph_optimization_level: GraphOptimizationLevel = GraphOptimizationLevel.ORT_ENABLE_ALL
+    intra_op_num_threads: int = 0
+    inter_op_num_threads: int = 0
+    execution_mode: ExecutionMode = ExecutionMode.ORT_SEQUENTIAL
+    enable_cpu_mem_arena: bool = True
+    enable_mem_pattern: bool = True
+    log_severity_level: int = 2
+    _entries: dict[str, str] = field(default_factory=dict, repr=False)
+
+    def add_session_config_entry(self, key: str, value: str) -> None:
+        """Keep a setting by name; none of ONNX Runtime's decides anything here."""
+        self._entries[key] = value
+
+    def get_session_config_entry(self, key: str) -> str:
+        """A setting that was added."""
+        if key not in self._entries:
+            raise KeyError(f"no session config entry {key!r}")
+        return self._entries[key]
+
+
+class RunOptions:
+    """Accepted for programs that pass one to `run`; nothing in it decides anything."""
+
+    def __init__(self) -> None:
+        self.log_severity_level = 2
+        self.logid = ""
+
+
+@dataclass(frozen=True)
+class NodeArg:
+    """An input or output: name, type as ONNX Runtime writes it, shape with names or None for what varies."""
+
+    name: str
+    type: str
+    shape: list[int | str | None]
+
+
+@dataclass(frozen=True)
+class ModelMetadata:
+    """What the file says of itself."""
+
+    producer_name: str = ""
+    graph_name: str = ""
+    domain: str = ""
+    description: str = ""
+    version: int = 0
+    custom_metadata_map: dict[str, str] = field(default_factory=dict)
+
+
+def get_available_providers() -> list[str]:
+    """Where models run: on the CPU."""
+    return [PROVIDER]
+
+
+def get_device() -> str:
+    """The device: CPU."""
+    return "CPU"
+
+
+def accepted_providers(providers: Any) -> None:
+    """Refuse a list of providers that leaves out the CPU, as ONNX Runtime does without that device."""
+    names = [entry if isinstance(entry, str) else entry[0] for entry in providers or [PROVIDER]]
+    if PROVIDER not in names:
+        raise ValueError(f"providers must name {PROVIDER}, the only one here, not {names}")

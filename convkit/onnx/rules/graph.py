@@ -1,0 +1,84 @@
+"""What rules ask of a graph, and how they change it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+__all__ = ["constant", "new_constant", "number", "numbers_and_value", "only_user", "per_channel", "replace"]
+
+
+def constant(value: Any) -> Any:
+    """The array of a value that no feed can change, else None."""
+    if value is None or value.is_graph_input() or value.const_value is None:
+        return None
+    return value.const_value.numpy()
+
+
+def number(value: Any) -> float | None:
+    """The number of a constant with one element."""
+    array = constant(value)
+    return float(array.reshape(-1)[0]) if array is not None and array.size == 1 and array.dtype.kind == "f" else None
+
+
+def only_user(value: Any) -> Any:
+    """The one node that reads a value, if nobody else sees it."""
+    uses = value.uses()
+    return uses[0].node if len(uses) == 1 and not value.is_graph_output() else None
+
+
+def numbers_and_value(node: Any, op: str) -> tuple[Any, float] | None:
+    """The other operand and the number of an operation with a number; in either order where it does not matter."""
+    if node is None or node.op_type != op or len(node.inputs) != 2:
+        return None
+    first, second = node.inputs
+    for value, other in ((first, second), (second, first))[: 2 if op in ("Add", "Mul") else 1]:
+        found = number(other)
+        if found is not None and value is not None and (constant(other).ndim <= 1 or _flat(other)):
+            return value, found
+    return None
+
+
+def _flat(value: Any) -> bool:
+    """Whether a constant of one element cannot raise the rank of an image."""
+    return bool(constant(value).ndim <= 4)
+
+
+def per_channel(array: Any, channels: int, rank: int) -> Any:
+    """A constant operand as (channels,), if it is the same at every pixel."""
+    if array.ndim > rank:
+        return None
+    shape = (1,) * (rank - array.ndim) + array.shape
+    if any(size != 1 for i, size in enumerate(shape) if i != 1) or shape[1] not in (1, channels):
+        return None
+    return np.broadcast_to(array.reshape(-1), (channels,)).copy()
+
+
+def new_constant(model: Any, array: Any, near: str) -> Any:
+    """A new initializer."""
+    graph, name, i = model.graph, f"{near}/folded", 0
+    while name in graph.initializers:
+        i += 1
+        name = f"{near}/folded_{i}"
+    value = ir.Value(name=name, const_value=ir.tensor(np.ascontiguousarray(array), name=name))
+    graph.register_initializer(value)
+    return value
+
+
+def replace(
+    model: Any, old: Sequence[Any], op: str, inputs: Sequence[Any], attributes: Mapping[str, Any], domain: str = ""
+) -> Any:
+    """Put one node where the last of `old` stands, in place of all of them; its output takes over that node's."""
+    last = old[-1]
+    values = [
+        value if isinstance(value, ir.Attr) else ir.convenience.convert_attribute(key, value)
+        for key, value in attributes.items()
+    ]
+    node = ir.Node(domain, op, list(inputs), values, name=last.name)
+    new, gone = node.outputs[0], last.outputs[0]
+    new.name, new.shape, new.type = gone.name, gone.shape, gone.type
+    ir.convenience.replace_nodes_and_values(model.graph, last, list(reversed(old)), [node], [gone], [new])
+    return node

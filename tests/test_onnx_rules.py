@@ -1,0 +1,183 @@
+"""What rules make of a graph: before and after, and the same results as the graph that they began with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+onnx = pytest.importorskip("onnx", reason="onnx is not installed")
+pytest.importorskip("onnx_ir", reason="onnx-ir is not installed")
+
+from onnx_calls import close, model, node, ops, plain, uniform  # noqa: E402
+
+import convkit.onnx as door  # noqa: E402
+
+W = uniform(8, 8, 3, 3) / 8
+B = uniform(8, seed=1)
+CONV = node("Conv", "x w b", "c", pads=[1, 1, 1, 1])
+NORM = {
+    "gamma": uniform(8, seed=2),
+    "beta": uniform(8, seed=3),
+    "mean": uniform(8, seed=4),
+    "var": uniform(8, seed=5) ** 2,
+}
+SIX = {"three": np.float32(3), "zero": np.float32(0), "six": np.float32(6), "sixth": np.float32(1 / 6)}
+
+
+def check(nodes: list[Any], constants: dict[str, Any], expected: list[str], **keywords: Any) -> Any:
+    """The rules leave the operators that are expected, and nobody can tell from the results."""
+    proto = model(nodes, constants, **keywords)
+    session, before = door.InferenceSession(proto), door.InferenceSession(proto, plain())
+    assert ops(before) == [n.op_type for n in nodes]
+    assert ops(session) == expected
+    x = 4 * uniform(2, 8, 9, 11, seed=9)
+    wanted = before.run(None, {"x": x})
+    for _ in range(2):  # the plan for any shape, and that for this one
+        close(session.run(None, {"x": x}), wanted)
+    return session
+
+
+def test_constants_are_computed_once() -> None:
+    nodes = [
+        node("Constant", "", "a", value=onnx.numpy_helper.from_array(uniform(8, 1, 1))),
+        node("Exp", "a", "e"),
+        node("Mul", "x e", "y"),
+    ]
+    check(nodes, {}, ["Mul"])
+
+
+def test_large_results_of_few_numbers_are_not_kept() -> None:
+    nodes = [node("ConstantOfShape", "n", "a"), node("ReduceSum", "a", "s", keepdims=0), node("Add", "x s", "y")]
+    check(nodes, {"n": np.array([3000, 3000])}, ["ConstantOfShape", "ReduceSum", "Add"])
+    check(nodes, {"n": np.array([3, 3])}, ["Add"])
+
+
+def test_what_does_nothing_is_removed() -> None:
+    check([node("Identity", "x", "a"), node("Dropout", "a", "b"), node("Relu", "b", "y")], {}, ["Relu"])
+    # A dropped mask that somebody reads, and an output of the graph, stay.
+    check([node("Relu", "x", "a"), node("Identity", "a", "y")], {}, ["Relu", "Identity"])
+    nodes = [node("Dropout", "x", "a mask"), node("Cast", "mask", "m", to=1), node("Add", "a m", "y")]
+    check(nodes, {}, ["Dropout", "Cast", "Add"])
+
+
+@pytest.mark.parametrize("opset", [9, 14, 17])
+def test_batch_norm_goes_into_a_convolution(opset: int) -> None:
+    norm = node("BatchNormalization", "c gamma beta mean var", "y", epsilon=1e-3)
+    check([CONV, norm], {"w": W, "b": B, **NORM}, ["Conv"], opset=opset)
+    check([node("Conv", "x w", "c"), norm], {"w": W, **NORM}, ["Conv"], opset=opset)
+    check([node("ConvTranspose", "x w", "c"), norm], {"w": W, **NORM}, ["ConvTranspose"], opset=opset)
+    # Somebody else reads the convolution's result.
+    nodes = [CONV, node("BatchNormalization", "c gamma beta mean var", "n"), node("Mul", "c n", "y")]
+    check(nodes, {"w": W, "b": B, **NORM}, ["Conv", "BatchNormalization", "Mul"], opset=opset)
+
+
+def test_zeros_around_go_into_a_convolution() -> None:
+    pads = np.array([0, 0, 1, 2, 0, 0, 0, 3])
+    conv = node("Conv", "p w b", "y", pads=[1, 0, 1, 0])
+    for inputs in ("x pads", "x pads zero"):
+        check([node("Pad", inputs, "p"), conv], {"w": W, "b": B, "pads": pads, "zero": np.float32(0)}, ["Conv"])
+    constants = {"w": W, "b": B, "pads": pads, "one": np.float32(1)}
+    check([node("Pad", "x pads one", "p"), conv], constants, ["Pad", "Conv"])
+    check([node("Pad", "x pads", "p", mode="edge"), conv], constants, ["Pad", "Conv"])
+    check(
+        [node("Pad", "x pads", "p"), conv], {**constants, "pads": np.array([0, 1, 0, 0, 0, -1, 0, 0])}, ["Pad", "Conv"]
+    )
+
+
+CHAINS = {
+    "silu": [node("Sigmoid", "c", "s"), node("Mul", "c s", "y")],
+    "silu, other order": [node("Sigmoid", "c", "s"), node("Mul", "s c", "y")],
+    "hard_swish, divided last": [
+        node("Add", "three c", "s"), node("Clip", "s zero six", "k"), node("Mul", "c k", "m"),
+        node("Div", "m six", "y"),
+    ],
+    "hard_swish, divided first": [
+        node("Add", "c three", "s"), node("Clip", "s zero six", "k"), node("Mul", "k sixth", "d"),
+        node("Mul", "d c", "y"),
+    ],
+    "hard_swish, by the gate": [node("HardSigmoid", "c", "h", alpha=1 / 6), node("Mul", "c h", "y")],
+    "gelu": [
+        node("Div", "c root", "d"), node("Erf", "d", "e"), node("Add", "e one", "a"), node("Mul", "c a", "m"),
+        node("Mul", "m half", "y"),
+    ],
+    "gelu, halved first": [
+        node("Mul", "c half", "h"), node("Div", "c root", "d"), node("Erf", "d", "e"), node("Add", "e one", "a"),
+        node("Mul", "h a", "y"),
+    ],
+}  # fmt: skip
+NUMBERS = {**SIX, "root": np.float32(np.sqrt(2)), "one": np.float32(1), "half": np.float32(0.5)}
+
+
+@pytest.mark.parametrize("chain", CHAINS)
+def test_activations_written_as_chains(chain: str) -> None:
+    nodes = CHAINS[chain]
+    check([CONV, *nodes], {"w": W, "b": B, **NUMBERS}, ["FusedConv"])
+    alone = {"s": "Silu", "h": "HardSwish", "g": "Gelu"}[chain[0]]
+    check([node("Neg", "x", "c"), *nodes], NUMBERS, ["Neg", alone])
+
+
+def test_a_chain_that_somebody_looks_into_stays() -> None:
+    nodes = [node("Neg", "x", "c"), *CHAINS["silu"]]
+    check(nodes, {}, ["Neg", "Sigmoid", "Mul"], outputs="y s")
+
+
+EPILOGUES = {
+    "relu": [node("Relu", "c", "y")],
+    "clip": [node("Clip", "c zero six", "y")],
+    "leaky_relu": [node("LeakyRelu", "c", "y", alpha=0.2)],
+    "hard_swish": [node("HardSwish", "c", "y")],
+    "sigmoid": [node("Sigmoid", "c", "y")],
+    "tanh": [node("Tanh", "c", "y")],
+    "residual": [node("Add", "x c", "y")],
+    "residual, relu": [node("Add", "c x", "a"), node("Relu", "a", "y")],
+    "relu, residual": [node("Relu", "c", "a"), node("Add", "a x", "y")],
+    "multiplied, relu": [node("Mul", "c channel", "a"), node("Relu", "a", "y")],
+    "divided, subtracted": [node("Div", "c six", "a"), node("Sub", "a channel", "y")],
+    "relu, scale, shift": [node("Relu", "c", "a"), node("Mul", "a channel", "m"), node("Add", "m three", "y")],
+    "relu, shift, scale, residual": [
+        node("Relu", "c", "a"), node("Add", "channel a", "m"), node("Mul", "m three", "n"), node("Add", "n x", "y"),
+    ],
+    "residual, scale": [node("Add", "c x", "a"), node("Mul", "a channel", "y")],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", EPILOGUES)
+@pytest.mark.parametrize("groups", [1, 8])
+def test_epilogues(name: str, groups: int) -> None:
+    conv = node("Conv", "x w b", "c", pads=[1, 1, 1, 1], group=groups)
+    constants = {"w": W if groups == 1 else W[:, :1], "b": B, "channel": uniform(8, 1, 1, seed=7), **SIX}
+    check([conv, *EPILOGUES[name]], constants, ["FusedConv"])
+    check([node("Conv", "x w", "c", pads=[1, 1, 1, 1], group=groups), *EPILOGUES[name]], constants, ["FusedConv"])
+
+
+def test_what_is_no_epilogue_stays() -> None:
+    constants = {"w": W, "b": B, "row": uniform(11), "channel": uniform(8, 1, 1, seed=7), "zero": np.float32(0)}
+    check([CONV, node("Add", "c row", "y")], constants, ["Conv", "Add"])
+    check([CONV, node("Relu", "c", "a"), node("Tanh", "a", "y")], constants, ["FusedConv", "Tanh"])
+    check([CONV, node("Sub", "channel c", "y")], constants, ["Conv", "Sub"])
+    check([CONV, node("Div", "c zero", "y")], constants, ["Conv", "Div"])
+    check([CONV, node("Relu", "c", "y")], constants, ["Conv", "Relu"], outputs="y c")
+    nodes = [CONV, node("Relu", "c", "a"), node("Add", "a x", "r"), node("Relu", "r", "y")]
+    check(nodes, constants, ["FusedConv", "Relu"])
+
+
+@pytest.mark.parametrize("act", [[], ["Relu"]])
+def test_an_addition_that_turns_out_to_be_broadcast(act: list[str]) -> None:
+    """Shapes are not known when rules run: a mean over pixels is no residual of the convolution's shape."""
+    nodes = [CONV, node("GlobalAveragePool", "x", "g"), *(node(op, "c", "a") for op in act)]
+    nodes += [node("Add", ("a" if act else "c") + " g", "y")]
+    check(nodes, {"w": W, "b": B}, ["GlobalAveragePool", "FusedConv"])
+
+
+def test_signals_have_epilogues_too() -> None:
+    proto = model(
+        [node("Conv", "x w b", "c", pads=[1, 1]), node("Relu", "c", "a"), node("Add", "a x", "y")],
+        {"w": W[..., 0], "b": B},
+        shape=(2, 8, 50),
+    )
+    session, before = door.InferenceSession(proto), door.InferenceSession(proto, plain())
+    assert ops(session) == ["FusedConv"]
+    x = uniform(2, 8, 50)
+    close(session.run(None, {"x": x}), before.run(None, {"x": x}))
