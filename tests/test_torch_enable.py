@@ -12,7 +12,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
 import torch.nn.functional as F  # noqa: E402, N812
-from torch_calls import OPS, close  # noqa: E402
+from torch_calls import OPS, close, no_races  # noqa: E402, F401
 
 from convkit.torch import disable, enable, enabled, enabling, networks  # noqa: E402
 

@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
 import torch.nn.functional as F  # noqa: E402, N812
 from torch import nn  # noqa: E402
-from torch_calls import close  # noqa: E402
+from torch_calls import close, no_races  # noqa: E402, F401
 
 import convkit.torch  # noqa: E402
 from convkit.torch import modules, networks, ops  # noqa: E402

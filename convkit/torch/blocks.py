@@ -19,6 +19,7 @@ from torch.utils import _pytree as pytree
 
 from convkit.torch.chains import Chain, Dialect, could_follow, find_chains
 from convkit.torch.fused_modules import NORMS, fused, is_unwatched, spelled
+from convkit.torch.memory import is_channels_last
 from convkit.torch.modules import SWAPPED
 from convkit.torch.packings import unpacked
 
@@ -77,16 +78,22 @@ class Block:
     ----------
     chains : tuple of str
         What is fused, in words.
+    convolutions : tuple of str
+        Whose: the names of the modules within.
     why : str
         Why the author's forward is in force; empty where it is not.
     open : bool
         Whether the result is that of a chain that may go on in the module around.
     inlined : tuple of str
         Modules within that are read as if their code were the block's own.
+    last : bool
+        Whether images are channels last within, in inference; who calls the block sees nothing of it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, last: bool = False) -> None:
+        self.last = last
         self.chains: tuple[str, ...] = ()
+        self.convolutions: tuple[str, ...] = ()
         self.why = ""
         self.open = False
         self.inlined: tuple[str, ...] = ()
@@ -97,10 +104,16 @@ class Block:
 
     def __reduce__(self) -> Any:
         """As it was before it read anything: code is written anew where it is loaded."""
-        return Block, ()
+        return Block, (self.last,)
 
     def __deepcopy__(self, memo: Any) -> Block:
-        return Block()
+        return Block(self.last)
+
+    def turned(self, module: Any, given: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        """What a module is given, channels last; None if that is not wanted or so already."""
+        if not self.last or module.training or not any(map(_is_turnable, given)):
+            return None
+        return tuple(v.contiguous(memory_format=torch.channels_last) if _is_turnable(v) else v for v in given)
 
     def takes(self, module: Any, given: tuple[Any, ...], named: dict[str, Any]) -> bool:
         """Whether a call is to be computed the new way."""
@@ -171,6 +184,7 @@ class Block:
         self.open = any(chain.last is output.args[0] and len(chain.last.users) == 1 for chain in chains)
         chains = [chain for chain in chains if chain.steps or chain.pad is not None]
         self.chains = tuple(map(_told, chains))
+        self.convolutions = tuple(chain.convolution.target for chain in chains)
         if not chains:
             return
         for chain in chains:
@@ -299,6 +313,25 @@ def _told(chain: Chain) -> str:
     return "+".join([*words, "conv", *(name for name, _ in chain.steps)])
 
 
+def _is_turnable(value: Any) -> bool:
+    """Whether a value is a batch of images that are not channels last."""
+    return (
+        isinstance(value, torch.Tensor)
+        and value.dim() == 4
+        and value.is_floating_point()
+        and not is_channels_last(value)
+        and value.shape[1] > 1
+    )
+
+
+def _turned_back(value: Any) -> Any:
+    if isinstance(value, torch.Tensor) and is_channels_last(value):
+        return value.reshape(-1).reshape(
+            value.shape
+        )  # gives strides of size-1 dimensions, too, which `contiguous` leaves
+    return value
+
+
 def _are_real(given: tuple[Any, ...]) -> bool:
     return torch._C._len_torch_dispatch_stack() == 0 and all(
         type(value) in (torch.Tensor, nn.Parameter) and value.device.type == "cpu" and value.numel() for value in given
@@ -333,15 +366,27 @@ def block_of(module: Any) -> Block | None:
     return found
 
 
-def rewrite(module: Any) -> Block | None:
-    """Make a module a block, if there is something to fuse in it, or its last chain may go on around it."""
+def rewrite(module: Any, always: bool = False) -> Block | None:
+    """Make a module a block, if there is something to fuse in it, or its last chain may go on around it.
+
+    Parameters
+    ----------
+    module : Module
+    always : bool
+        Also if there is nothing.
+
+    Returns
+    -------
+    Block or None
+        None if the module cannot be one.
+    """
     held = block_of(module)
     if held is not None or not _can_be_block(module):
         return held
     block = Block()
     block.read(module)
-    if not block.chains and not block.open:
-        return block
+    if not block.chains and not block.open and not always:
+        return None
     author = type(module)
     if author not in _classes:
         _classes[author] = _class_of(author)
@@ -352,7 +397,7 @@ def rewrite(module: Any) -> Block | None:
 
 def _can_be_block(module: Any) -> bool:
     author = type(module)
-    if author.__module__.startswith("torch.") and not isinstance(module, nn.Sequential):
+    if author in _OURS or (author.__module__.startswith("torch.") and not isinstance(module, nn.Sequential)):
         return False
     if isinstance(module, torch.jit.ScriptModule | fx.GraphModule) or "forward" in vars(module):
         return False
@@ -370,9 +415,13 @@ def _class_of(author: type) -> type:
     @functools.wraps(author.forward)  # type: ignore[attr-defined]
     def forward(self: Any, *given: Any, **named: Any) -> Any:
         block = self.__dict__["_convkit_block"]
+        turned = block.turned(self, given)
+        given = given if turned is None else turned
         if block.takes(self, given, named):
-            return block.compute(self, given, functools.partial(author.forward, self))  # type: ignore[attr-defined]
-        return author.forward(self, *given, **named)  # type: ignore[attr-defined]
+            y = block.compute(self, given, functools.partial(author.forward, self))  # type: ignore[attr-defined]
+        else:
+            y = author.forward(self, *given, **named)  # type: ignore[attr-defined]
+        return y if turned is None else pytree.tree_map(_turned_back, y)
 
     def __reduce_ex__(self: Any, protocol: Any) -> Any:  # noqa: N807
         return _restored, (author,), self.__getstate__()

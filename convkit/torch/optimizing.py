@@ -13,6 +13,7 @@ from torch.nn.modules.lazy import LazyModuleMixin
 
 from convkit.torch import packings
 from convkit.torch.blocks import block_of, rewrite
+from convkit.torch.measuring import pick_formats, slower_layers
 from convkit.torch.modules import SWAPPED
 from convkit.tuner.inventory import parse_accuracy
 
@@ -46,7 +47,8 @@ def optimize(
     ----------
     model : torch.nn.Module
     sample_input : Tensor, tuple or dict, optional
-        What the model is called with. It is run once, so that everything is packed and checked afterwards.
+        What the model is called with. It is run some times: blocks are checked, the memory format inside is chosen by
+        time, and convolutions that take longer than PyTorch's are given back.
     inplace : bool
         Change the model itself instead of a copy.
     filter_fn : callable, optional
@@ -92,11 +94,22 @@ def optimize(
     for module in reversed(list(model.modules())):  # children first
         if any(type(inner) in SWAPPED.values() for inner in module.modules()):
             rewrite(module)
+    regions: list[str] = []
     if sample_input is not None:
-        _run(model, sample_input)  # compares
-        _run(model, sample_input)  # packs
+
+        def run() -> None:
+            _run(model, sample_input)
+
+        run()  # compares
+        regions = pick_formats(model, run)
+        for module in slower_layers(model, run):
+            _give_back(module)
+            swapped -= 1
+            left["slower than PyTorch's on the sample"] += 1
+        packings.forget(model.parameters())
+        run()  # packs what is used
     if verbose:
-        print(_report(model, swapped, left))
+        print(_report(model, swapped, left, regions))
     return model
 
 
@@ -136,6 +149,12 @@ def _swap(model: Any, filter_fn: Filter | None, options: Any, left: Counter[str]
     return swapped
 
 
+def _give_back(module: Any) -> None:
+    """Make a convolution PyTorch's again."""
+    module.__class__ = next(theirs for theirs, own in SWAPPED.items() if own is type(module))
+    module.__dict__.pop("_convkit_options", None)
+
+
 def _refusal(module: Any) -> str:
     """Why a convolution stays PyTorch's; empty if it need not."""
     if isinstance(module, nn.Conv3d | nn.ConvTranspose3d):
@@ -170,7 +189,7 @@ def _run(model: Any, sample_input: Any) -> Any:
             module.training = training
 
 
-def _report(model: Any, swapped: int, left: Counter[str]) -> str:
+def _report(model: Any, swapped: int, left: Counter[str], regions: list[str]) -> str:
     blocks = {module: block for module in model.modules() if (block := block_of(module)) is not None and block.chains}
     within = {module.get_submodule(name) for module, block in blocks.items() if not block.why for name in block.inlined}
     used = [block for module, block in blocks.items() if not block.why and module not in within]
@@ -185,6 +204,8 @@ def _report(model: Any, swapped: int, left: Counter[str]) -> str:
         block = blocks.get(module)
         if block is not None and block.why:
             lines.append(f"  as written: {name or type(module).__name__}, {block.why}")
+    if regions:
+        lines.append(f"  channels last inside: {', '.join(name or 'the whole model' for name in regions)}")
     packed = packings.packed_nbytes(model.parameters())
     if packed:
         own = sum(p.nbytes for p in model.parameters())

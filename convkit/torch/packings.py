@@ -153,6 +153,8 @@ def packing_of(w: Any, beside: tuple[Any, ...], recipe: Recipe, threads: int) ->
     recipe : Recipe
     threads : int
     """
+    if ("memory", "low") in recipe.options:
+        return None
     weight = _weights.get(id(w))
     if weight is not None and weight.reference() is w and weight.origin.is_as_it_was(w):
         packing = weight.packings.get((recipe.text, threads))

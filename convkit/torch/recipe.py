@@ -115,7 +115,7 @@ class Recipe:
         return (p[0], p[1]), (p[2], p[3])
 
     def keywords(self) -> dict[str, Any]:
-        """Geometry and options as convkit's calls take them."""
+        """Geometry and accuracy as convkit's calls take them."""
         found: dict[str, Any] = {
             "stride": self.pairs(self.stride, 1),
             "padding": self.sides(),
@@ -125,7 +125,8 @@ class Recipe:
         if self.transposed:
             found["output_padding"] = self.pairs(self.output_padding or (0,) * self.dims, 0)
         for name, value in self.options:
-            found[name] = value if value.isalpha() else float(value)
+            if name == "accuracy":
+                found[name] = value if value.isalpha() else float(value)
         return found
 
     # --- for PyTorch -------------------------------------------------------------------------------------------------
