@@ -14,7 +14,7 @@ from torch import nn  # noqa: E402
 from torch_calls import close  # noqa: E402
 
 import convkit.torch  # noqa: E402
-from convkit.torch import measuring, modules, networks, optimizing  # noqa: E402
+from convkit.torch import measuring, modules, networks, optimizing, packings  # noqa: E402
 from convkit.torch.blocks import block_of  # noqa: E402
 from convkit.torch.memory import is_channels_last  # noqa: E402
 
@@ -133,3 +133,21 @@ def test_a_sample_may_be_a_tuple_or_a_dictionary() -> None:
         assert made.training
         close(made.eval()(x).detach(), model(x).detach())
     assert optimizing._run(model, {"x": x}).shape == x.shape
+
+
+def test_low_memory_keeps_nothing_packed() -> None:
+    model, x = networks.make("resnet18", narrow=True)
+    held = {}
+    for memory in ("fast", "low"):
+        made = convkit.torch.optimize(model, x, memory=memory, verbose=False)
+        with torch.no_grad():
+            close(made(x), model(x))
+        assert sum(len(block.chains) for m in made.modules() if (block := block_of(m)) is not None) == 8
+        weights = [m.weight for m in made.modules() if isinstance(m, tuple(modules.SWAPPED.values()))]
+        layers = [p.layer for w in weights for p in packings._weights[id(w)].packings.values()]
+        assert len(layers) == len(weights) == 8
+        own = [layer.nbytes - layer.packed_nbytes for layer in layers]
+        assert all(n < w.nbytes for n, w in zip(own, weights, strict=True))  # weights are borrowed
+        held[memory] = sum(layer.packed_nbytes for layer in layers)
+    assert held["fast"] > 0
+    assert held["low"] == 0

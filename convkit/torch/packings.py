@@ -153,8 +153,6 @@ def packing_of(w: Any, beside: tuple[Any, ...], recipe: Recipe, threads: int) ->
     recipe : Recipe
     threads : int
     """
-    if ("memory", "low") in recipe.options:
-        return None
     weight = _weights.get(id(w))
     if weight is not None and weight.reference() is w and weight.origin.is_as_it_was(w):
         packing = weight.packings.get((recipe.text, threads))
@@ -187,12 +185,12 @@ def prepared(w: Any, beside: tuple[Any, ...], recipe: Recipe, threads: int) -> t
     layer's scale and shift.
     """
     bias, *norm = beside
-    weights, biases = array_of(w), None if bias is None else array_of(bias)
+    weights = array_of(w.detach())  # which the layer borrows, without keeping the tensor alive
     dtype, steps = weights.dtype, recipe.steps
-    keywords: dict[str, Any] = {}
-    factor, biases, done = _line(steps, 0, norm, None if biases is None else biases.astype(np.float64))
+    keywords: dict[str, Any] = recipe.kept()
+    factor, biases, done = _line(steps, 0, norm, _doubles(bias))
     if factor is not None:
-        weights = _scaled(weights, factor, recipe).astype(dtype)
+        keywords["weight_scale"] = _number_or_array(factor, dtype)
     if done < len(steps) and steps[done][0] == "add":
         done += 1
     if done < len(steps) and steps[done][0] in ACTIVATIONS:
@@ -205,7 +203,7 @@ def prepared(w: Any, beside: tuple[Any, ...], recipe: Recipe, threads: int) -> t
         done += 1
     for name, value in (("scale", scale), ("shift", shift)):
         if value is not None:
-            keywords[name] = np.asarray(value, dtype) if np.ndim(value) else float(value)
+            keywords[name] = _number_or_array(value, dtype)
     kind = ConvTranspose2d if recipe.transposed else Conv2d
     biases = None if biases is None else np.asarray(biases, dtype)
     return kind(weights, biases, **recipe.keywords(), **keywords, num_threads=threads), done
@@ -233,15 +231,8 @@ def _doubles(tensor: Any) -> Any:
     return None if tensor is None else array_of(tensor).astype(np.float64)
 
 
-def _scaled(weights: Any, factor: Any, recipe: Recipe) -> Any:
-    """Weights times a factor for each output."""
-    if np.ndim(factor) == 0:
-        return weights * factor
-    if not recipe.transposed:
-        return weights * factor[:, None, None, None]
-    c, o = weights.shape[:2]  # of the input, and of one group of the output
-    groups = factor.reshape(recipe.groups, 1, o, 1, 1)
-    return (weights.reshape(recipe.groups, c // recipe.groups, o, *weights.shape[2:]) * groups).reshape(weights.shape)
+def _number_or_array(value: Any, dtype: Any) -> Any:
+    return np.asarray(value, dtype) if np.ndim(value) else float(value)
 
 
 def forget(tensors: Any = None) -> None:
@@ -254,10 +245,10 @@ def forget(tensors: Any = None) -> None:
 
 
 def packed_nbytes(tensors: Any) -> int:
-    """Bytes that the packed layers of some weights hold, copies of the weights included."""
+    """Bytes that the layers of some weights hold beside the weights."""
     total = 0
     for tensor in tensors:
         weight = _weights.get(id(tensor))
         if weight is not None:
-            total += sum(p.layer.nbytes + p.layer.packed_nbytes for p in list(weight.packings.values()))
+            total += sum(p.layer.nbytes for p in list(weight.packings.values()))
     return total

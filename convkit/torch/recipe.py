@@ -129,6 +129,10 @@ class Recipe:
                 found[name] = value if value.isalpha() else float(value)
         return found
 
+    def kept(self) -> dict[str, Any]:
+        """What a layer keeps, as convkit's layers take it: weights are the tensor's own, packings by the option."""
+        return {"copy": False, "memory": dict(self.options).get("memory", "fast")}
+
     # --- for PyTorch -------------------------------------------------------------------------------------------------
 
     def symmetric(self) -> tuple[int, ...] | None:
