@@ -216,7 +216,7 @@ def here() -> dict[str, Any]:
     versions = {"torch": torch.__version__}
     for package in ("onnxruntime", "openvino"):
         if package in sys.modules:
-            versions[package] = sys.modules[package].__version__
+            versions[package] = sys.modules[package].__version__.partition("-")[0]
     brand = str(ck._core.cpu().get("brand", "")).strip()
     return {"cpu": brand, "when": time.strftime("%Y-%m-%d"), "versions": versions, "cpus": ck._core.available_cpus()}
 

@@ -102,19 +102,24 @@ def test_layers_that_are_slower_are_given_back(
     close(made(x), model(x))
 
 
-def test_races_compare_in_turns() -> None:
-    calls: list[int] = []
+def test_races_compare_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    clock = 0.0
 
-    def call(i: int, loops: int) -> Any:
+    def call(name: str, seconds: float) -> Any:
         def run() -> None:
-            calls.append(i)
-            sum(range(loops))
+            nonlocal clock
+            calls.append(name)
+            clock += seconds
 
         return run
 
-    ratio = measuring.in_turns(call(0, 100), call(1, 1_000_000))
-    assert ratio > 1.5
-    assert calls[:4] == [0, 1, 1, 0]
+    monkeypatch.setattr(measuring.time, "perf_counter", lambda: clock)
+    assert measuring.in_turns(call("a", 1.0), call("b", 2.0)) == pytest.approx(2.0)
+    assert calls == ["a", "b", "b", "a", "a", "b"]  # once for all that comes first, then until it is clear
+    calls.clear()
+    assert measuring.in_turns(call("a", 1e-3), call("b", 0.9e-3)) == pytest.approx(0.9)
+    assert len(calls) == 12
 
 
 def test_a_sample_may_be_a_tuple_or_a_dictionary() -> None:
