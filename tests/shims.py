@@ -27,10 +27,15 @@ def compiled(folder: Path, source: str, name: str = "shim.so", *options: str) ->
     return library
 
 
+def without_sanitizer(reason: str) -> None:
+    """Skip the test where a sanitizer watches, for a reason."""
+    if "san.so" in os.environ.get("LD_PRELOAD", ""):
+        pytest.skip(f"under a sanitizer {reason}")
+
+
 def preloaded(library: str) -> dict[str, str]:
     """The environment of a process that loads this library before all others. Skips the test under a sanitizer."""
-    if "san.so" in os.environ.get("LD_PRELOAD", ""):
-        pytest.skip("a sanitizer is preloaded")
+    without_sanitizer("nothing else can be loaded first")
     return {"LD_PRELOAD": library}
 
 

@@ -197,7 +197,7 @@ def test_more_cpus_than_a_cpu_set_holds(tmp_path: Path) -> None:
         }
         """,
     )
-    out = run("from convkit import _core; print(_core.available_cpus())", LD_PRELOAD=library)
+    out = run("from convkit import _core; print(_core.available_cpus())", **preloaded(library))
     quota = math.ceil(min(_core.group_limits()["cpus"], 5000))
     assert int(out) == quota
 
