@@ -96,6 +96,13 @@ def test_traces(case: tuple[Any, Any, Any]) -> None:
         convkit.torch.optimize(traced)
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_scripting_is_refused() -> None:
+    for model in (nn.Conv2d(3, 4, 3), nn.Sequential(nn.ConvTranspose1d(3, 4, 3), nn.ReLU())):
+        with pytest.raises(TypeError, match=r"use torch\.jit\.trace or torch\.export"):
+            torch.jit.script(convkit.torch.optimize(model.eval(), verbose=False))
+
+
 @torch.no_grad()
 def test_exports(case: tuple[Any, Any, Any], tmp_path: Path) -> None:
     model, made, x = case

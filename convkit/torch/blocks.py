@@ -20,7 +20,7 @@ from torch.utils import _pytree as pytree
 from convkit.torch.chains import Chain, Dialect, could_follow, find_chains
 from convkit.torch.fused_modules import NORMS, fused, is_unwatched, spelled
 from convkit.torch.memory import is_channels_last
-from convkit.torch.modules import SWAPPED
+from convkit.torch.modules import SWAPPED, no_script
 from convkit.torch.packings import unpacked
 
 __all__ = ["Block", "block_of", "rewrite"]
@@ -435,6 +435,7 @@ def _class_of(author: type) -> type:
             "__doc__": author.__doc__,
             "forward": forward,
             "__reduce_ex__": __reduce_ex__,
+            "__prepare_scriptable__": no_script,
         },
     )
 

@@ -15,7 +15,7 @@ from torch import nn
 from convkit.torch.ops import CONV
 from convkit.torch.recipe import Recipe, constant
 
-__all__ = ["SWAPPED", "Conv1d", "Conv2d", "ConvTranspose1d", "ConvTranspose2d", "convolution", "text_of"]
+__all__ = ["SWAPPED", "Conv1d", "Conv2d", "ConvTranspose1d", "ConvTranspose2d", "convolution", "no_script", "text_of"]
 
 Options = tuple[tuple[str, str], ...]
 
@@ -78,7 +78,17 @@ def convolution(x: Any, w: Any, bias: Any, text: str) -> Any:
 torch.fx.wrap("convolution")
 
 
+def no_script(module: Any) -> Any:
+    """What `torch.jit.script` asks before it compiles a module."""
+    raise TypeError(
+        "torch.jit.script cannot compile an optimized model, whose convolutions choose their way when they are called: "
+        "use torch.jit.trace or torch.export, or script the model that was not optimized"
+    )
+
+
 class _Convolution:
+    __prepare_scriptable__ = no_script
+
     def _conv_forward(self: Any, input: Any, weight: Any, bias: Any) -> Any:
         if self.padding_mode != "zeros":
             input = F.pad(input, self._reversed_padding_repeated_twice, mode=self.padding_mode)
@@ -86,6 +96,8 @@ class _Convolution:
 
 
 class _Transposed:
+    __prepare_scriptable__ = no_script
+
     def forward(self: Any, input: Any, output_size: Any = None) -> Any:
         if output_size is None:
             return convolution(input, self.weight, self.bias, text_of(self))
