@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from convkit.commands import bench, calibrate, db, demo, explain, info, report, tune
+from convkit.commands import bench, calibrate, db, demo, explain, info, report, run, tune
 from convkit.commands.failing import Commands
 
 __all__ = ["app"]
@@ -44,4 +44,5 @@ app.command()(explain.explain)
 app.command()(bench.bench)
 app.command()(calibrate.calibrate)
 app.command()(report.report)
+app.command()(run.run)
 app.add_typer(db.app, name="db")

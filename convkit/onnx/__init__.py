@@ -13,6 +13,7 @@ except ModuleNotFoundError as _error:
     raise ImportError(f"convkit.onnx needs onnx and onnx-ir: {install_line('onnx')}") from None
 
 from convkit.onnx.errors import ModelError
+from convkit.onnx.evaluating import ops
 from convkit.onnx.options import (
     ExecutionMode,
     GraphOptimizationLevel,
@@ -23,6 +24,7 @@ from convkit.onnx.options import (
     get_available_providers,
     get_device,
 )
+from convkit.onnx.profile import Profile
 from convkit.onnx.session import InferenceSession
 
 __all__ = [
@@ -32,8 +34,10 @@ __all__ = [
     "ModelError",
     "ModelMetadata",
     "NodeArg",
+    "Profile",
     "RunOptions",
     "SessionOptions",
     "get_available_providers",
     "get_device",
+    "ops",
 ]

@@ -12,7 +12,7 @@ from onnx.reference import ReferenceEvaluator
 
 from convkit.onnx.errors import ModelError
 
-__all__ = ["DOMAIN", "OWN", "Call", "Compute", "implementation", "implements"]
+__all__ = ["DOMAIN", "OWN", "Call", "Compute", "implementation", "implements", "reference_of"]
 
 Compute = Callable[..., Any]
 """Takes a node's inputs (None for those left out) and returns an array, or a tuple of them for several outputs.
@@ -103,7 +103,11 @@ def _call_of(node: Any, versions: Mapping[str, int], constants: Mapping[int, Any
 
 def _reference(node: Any, versions: Mapping[str, int]) -> tuple[Compute, list[str]]:
     """A node by ONNX's reference implementation, and the names that its branches read from around them."""
-    proto = ir.to_proto(node)
+    return reference_of(ir.to_proto(node), versions)
+
+
+def reference_of(proto: Any, versions: Mapping[str, int]) -> tuple[Compute, list[str]]:
+    """`reference` of a node as the file has it."""
     names = [name for name in proto.input if name]
     captured = sorted(_captured(proto) - set(names))
     graph = onnx.GraphProto(name="node", node=[proto])
@@ -116,8 +120,8 @@ def _reference(node: Any, versions: Mapping[str, int]) -> tuple[Compute, list[st
         evaluator = ReferenceEvaluator(model)
     except Exception as error:  # the reference has many ways to say that it does not know an operator
         raise ModelError(
-            f"node {node.name or node.op_type}: no implementation of {node.domain or 'ai.onnx'} {node.op_type}, "
-            f"operator set {versions.get(node.domain)} ({error})"
+            f"node {proto.name or proto.op_type}: no implementation of {proto.domain or 'ai.onnx'} {proto.op_type}, "
+            f"operator set {versions.get(proto.domain)} ({error})"
         ) from error
     given = [*proto.input, *captured]
     kept = [bool(name) for name in proto.output]

@@ -31,7 +31,7 @@ _KNOWN = (set(OWN) - {"Expand", "Tile", "ConstantOfShape", "Resize", "Upsample",
     "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Not", "And", "Or", "Min", "Max", "Sum", "Mean", "Mod",
     "ArgMax", "ArgMin", "PRelu", "Elu", "Selu", "Celu", "Softplus", "Softsign", "LogSoftmax", "DepthToSpace",
     "SpaceToDepth", "Sin", "Cos", "Round", "Reciprocal", "Sign", "LSTM", "GRU", "RNN", "QuantizeLinear",
-    "DequantizeLinear", "Size", "InstanceNormalization", "Trilu", "CumSum", "Einsum", "GridSample", "LRN", "Constant",
+    "DequantizeLinear", "Size", "InstanceNormalization", "Trilu", "CumSum", "Einsum", "GridSample", "LRN",
 }  # fmt: skip
 _RANDOM = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli"}
 
@@ -50,7 +50,7 @@ class Step:
 
 @dataclass
 class Run:
-    """What the last run of a plan did: seconds and operands' shapes for each step."""
+    """What a run of a plan did: for each step when it began, how long it took, and the shape of its first result."""
 
     plan: Plan
     times: list[float]

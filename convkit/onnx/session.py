@@ -21,7 +21,9 @@ from convkit.onnx.options import (
     accepted_providers,
 )
 from convkit.onnx.plan import Plans, Run, root
+from convkit.onnx.profile import Profile
 from convkit.onnx.rules import simplify
+from convkit.tables import aligned
 
 __all__ = ["InferenceSession"]
 
@@ -66,6 +68,7 @@ class InferenceSession:
         except Exception as error:  # a damaged file may hold what no rule expects
             raise ModelError(f"the model cannot be prepared: {type(error).__name__}: {error}") from error
         self._last: Run | None = None
+        self._kernels: dict[str, str] = {}
 
     def _prepare(self, model: Any) -> None:
         graph = model.graph
@@ -126,6 +129,39 @@ class InferenceSession:
                 taken.add(id(root(value)))
             found[name] = value
         return [found[name] for name in wanted]
+
+    def profile(self, input_feed: Mapping[str, Any]) -> Profile:
+        """Run once, and tell what each node did: kernel, shape, time.
+
+        Parameters
+        ----------
+        input_feed : mapping of str to array
+            As for `run`.
+
+        Returns
+        -------
+        Profile
+            A table, to be had as CSV or Chrome trace.
+        """
+        with ck.profile() as calls:
+            self.run(None, input_feed)
+        assert self._last is not None
+        found = Profile.of(self._last, calls.records)
+        self._kernels.update({node.name: node.kernel for node in found.nodes})
+        return found
+
+    def describe(self) -> str:
+        """The plan: every node with its operator and, after a run, shape and time; kernels after a `profile`.
+
+        Returns
+        -------
+        str
+            A table in the order of the run.
+        """
+        if self._last is not None:
+            return Profile.of(self._last, (), self._kernels).table()
+        rows = [("node", "op")] + [(step.name, step.op) for step in self._plans.general.steps]
+        return "\n".join(aligned(rows, left=(0, 1)))
 
     def get_inputs(self) -> list[NodeArg]:
         """Inputs that a feed must have, with name, type and shape."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -75,11 +76,11 @@ class _Convolution:
         self, x: Any, w: Any, b: Any = None, residual: Any = None, scale: Any = None, shift: Any = None
     ) -> Any:
         rank = w.ndim
-        if rank not in (3, 4) or not is_float(x, w, *(a for a in (b, scale, shift) if a is not None)):
-            return (
-                NotImplemented if self.call.op == "Conv" else self._in_steps(_by_taps, x, w, b, residual, scale, shift)
-            )
-        if x.ndim != rank:
+        if not is_float(x, w, *(a for a in (b, scale, shift) if a is not None)):
+            return NotImplemented if self.call.op == "Conv" else self._in_steps(x, w, b, residual, scale, shift)
+        if rank > 4 and x.ndim == rank:
+            return self._in_steps(x, w, b, residual, scale, shift)
+        if x.ndim != rank or rank < 3:
             raise ValueError(f"input of rank {x.ndim}, weights of rank {rank}")
         n = rank - 2
         strides = tuple(self.call.get("strides") or [1] * n)
@@ -136,8 +137,8 @@ class _Convolution:
             y = y + shift.reshape(column)
         return y + residual if residual is not None and self.after else y
 
-    def _in_steps(self, run: Compute, x: Any, w: Any, b: Any, residual: Any, scale: Any, shift: Any) -> Any:
-        return self._finish(run(self.call, x, w, b), residual, scale, shift)
+    def _in_steps(self, x: Any, w: Any, b: Any, residual: Any, scale: Any, shift: Any) -> Any:
+        return self._finish(_by_taps(self.call, x, w, b), residual, scale, shift)
 
 
 def _by_taps(call: Call, x: Any, w: Any, b: Any) -> Any:
@@ -148,14 +149,14 @@ def _by_taps(call: Call, x: Any, w: Any, b: Any) -> Any:
     x = np.pad(x, [(0, 0), (0, 0), *padding])
     groups = call.get("group", 1)
     size = [(x.shape[2 + i] - (w.shape[2 + i] - 1) * dilations[i] - 1) // strides[i] + 1 for i in range(n)]
-    y = np.zeros((x.shape[0], groups, w.shape[0] // groups, *size), x.dtype)
+    y = np.zeros((x.shape[0], groups, w.shape[0] // groups, math.prod(size)), x.dtype)
     grouped = w.reshape(groups, w.shape[0] // groups, *w.shape[1:])
     for tap in np.ndindex(*w.shape[2:]):
         window = tuple(
             slice(t * d, t * d + s * (o - 1) + 1, s) for t, d, s, o in zip(tap, dilations, strides, size, strict=True)
         )
-        taken = x[(slice(None), slice(None), *window)].reshape(x.shape[0], groups, -1, *size)
-        y += np.einsum("goc,ngc...->ngo...", grouped[(..., *tap)], taken)
+        taken = x[(slice(None), slice(None), *window)].reshape(x.shape[0], groups, w.shape[1], -1)
+        y += np.matmul(grouped[(..., *tap)], taken)
     y = y.reshape(x.shape[0], w.shape[0], *size)
     return y if b is None else y + b.reshape(-1, *(1,) * n)
 

@@ -61,7 +61,8 @@ def _positions(new: int, size: int, scale: float, coordinates: str) -> Any:
     """Where each output pixel lies in the input; in float32 as ONNX Runtime counts, whose floor we want."""
     i, one = np.arange(new, dtype=np.float32), np.float32(1)
     if coordinates == "align_corners":
-        return i * np.float32(size - 1) / np.float32(new - 1) if new > 1 else i
+        length = size * scale  # what the standard asks: not the number of pixels, which is whole
+        return i * np.float32((size - 1) / (length - 1)) if length > 1 else np.zeros_like(i)
     if coordinates == "asymmetric":
         return i / np.float32(scale)
     if coordinates == "pytorch_half_pixel" and new == 1:

@@ -19,6 +19,23 @@ def identity(call: Call) -> Compute | None:
     return None if call.outputs > 1 else lambda x, *_: x if isinstance(x, np.ndarray) and not _ else NotImplemented
 
 
+_TYPES = {
+    "value_float": np.float32, "value_floats": np.float32, "value_int": np.int64, "value_ints": np.int64,
+}  # fmt: skip
+
+
+@implements("Constant")
+def constant(call: Call) -> Compute | None:
+    """Constant, of numbers; texts and sparse tensors are the reference's."""
+    for name, value in call.attributes.items():
+        if name == "value":
+            return lambda: value
+        if name in _TYPES:
+            array = np.array(value, _TYPES[name])
+            return lambda: array
+    return None
+
+
 @implements("Concat")
 def concat(call: Call) -> Compute:
     """Concat, channels-last images to channels-last ones."""

@@ -42,7 +42,7 @@ def apply(model: Any) -> int:
         if result is None:
             continue
         old = node.outputs[0]
-        new = ir.Value(name=old.name, const_value=ir.tensor(result, name=old.name))
+        new = ir.Value(name=old.name, const_value=ir.Tensor(result, name=old.name))
         if old.is_graph_output():
             continue  # a graph's output needs a node that makes it
         ir.convenience.replace_all_uses_with(old, new)

@@ -63,7 +63,7 @@ def new_constant(model: Any, array: Any, near: str) -> Any:
     while name in graph.initializers:
         i += 1
         name = f"{near}/folded_{i}"
-    value = ir.Value(name=name, const_value=ir.tensor(np.ascontiguousarray(array), name=name))
+    value = ir.Value(name=name, const_value=ir.Tensor(np.ascontiguousarray(array), name=name))
     graph.register_initializer(value)
     return value
 
