@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sysconfig
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -141,6 +142,7 @@ def test_limits_of_threadpoolctl_are_kept() -> None:
         assert _core.default_threads() == 1
 
 
+@pytest.mark.skipif(bool(sysconfig.get_config_var("Py_GIL_DISABLED")), reason="this interpreter has no lock")
 def test_the_gil_is_released_while_a_large_kernel_runs() -> None:
     x, w = normal(4, 64, 96, 96), normal(64, 64, 3, 3)
     conv = ck.Conv2d(w, padding=1, num_threads=1)

@@ -19,7 +19,8 @@ bool in_main_interpreter() { return PyInterpreterState_Get() == PyInterpreterSta
 }  // namespace
 
 // Says that it can be loaded everywhere, so that it is this module that refuses, and its own sentence that a user reads.
-PYBIND11_MODULE(checked_core, module, pybind11::multiple_interpreters::per_interpreter_gil()) {
+PYBIND11_MODULE(checked_core, module, pybind11::mod_gil_not_used(),
+                pybind11::multiple_interpreters::per_interpreter_gil()) {
   using namespace convkit::bindings;
   if (!in_main_interpreter()) throw std::runtime_error(only_main);
   if (PyArray_ImportNumPyAPI() < 0) throw pybind11::error_already_set();

@@ -12,11 +12,22 @@ namespace {
 PyObject* from_dlpack = nullptr;
 PyObject* shares_memory = nullptr;
 
+// Null, without an exception, if there is none.
+Reference item_of(PyObject* dictionary, const char* key) {
+#if PY_VERSION_HEX >= 0x030D0000
+  PyObject* item = nullptr;
+  if (PyDict_GetItemStringRef(dictionary, key, &item) < 0) PyErr_Clear();
+  return Reference(item);
+#else
+  return Reference::borrow(PyDict_GetItemString(dictionary, key));
+#endif
+}
+
 // There is no masked array before somebody has imported numpy.ma. Null, without an exception, if nobody has.
 Reference masked_array_type() {
-  PyObject* module = PyDict_GetItemString(PyImport_GetModuleDict(), "numpy.ma");  // borrowed
-  if (!module || !PyModule_Check(module)) return Reference();
-  return Reference::borrow(PyDict_GetItemString(PyModule_GetDict(module), "MaskedArray"));
+  const Reference module = item_of(PyImport_GetModuleDict(), "numpy.ma");
+  if (!module || !PyModule_Check(module.get())) return Reference();
+  return item_of(PyModule_GetDict(module.get()), "MaskedArray");
 }
 
 std::string type_name(PyObject* object) { return Py_TYPE(object)->tp_name; }

@@ -2,6 +2,7 @@
 
 #include <limits>
 #include <string>
+#include <utility>
 
 #include "../cpu/features.hpp"
 #include "../workspace.hpp"
@@ -12,8 +13,8 @@ namespace convkit::bindings {
 namespace {
 
 PyObject* registered_chooser = nullptr;
-PyObject* context_variable = nullptr;
-int contexts_entered = 0;
+PyObject* context_variable = nullptr;  // made at import
+Shared<int> contexts_entered{0};
 
 // Cycles that one core would take for the declared work, were every term exposed: enough to rank kernels of one ISA.
 double predicted_cycles(const Kernel& kernel, const ConvProblem& problem, const Parameters& parameters, int threads) {
@@ -46,6 +47,11 @@ Choice least_predicted(const ConvProblem& problem, int threads) {
   }
   if (!best.kernel) raise(PyExc_MemoryError, "convkit: no kernel takes this problem within the workspace limit");
   return best;
+}
+
+Reference present_chooser() {
+  const Guard guard(&registered_chooser);
+  return Reference::borrow(registered_chooser);
 }
 
 Reference given_or_none(const Opaque& opaque) {
@@ -173,7 +179,8 @@ Reference parameters_tuple(const Parameters& parameters, const Kernel& kernel) {
 }
 
 Choice choose(const ConvProblem& problem, int threads, const Options& options) {
-  if (!registered_chooser) return least_predicted(problem, threads);
+  const Reference chooser = present_chooser();
+  if (!chooser) return least_predicted(problem, threads);
   const Reference fields = problem_tuple(problem);
   const Reference team(checked(PyLong_FromLong(threads)));
   const Reference algorithm = given_or_none(options.algorithm), accuracy = given_or_none(options.accuracy);
@@ -181,7 +188,6 @@ Choice choose(const ConvProblem& problem, int threads, const Options& options) {
                               ? Reference(checked(PyLong_FromLongLong(workspace_limit())))
                               : given_or_none(options.workspace_limit);
   PyObject* arguments[] = {fields.get(), team.get(), algorithm.get(), accuracy.get(), limit.get()};
-  const Reference chooser = Reference::borrow(registered_chooser);
   const Reference answer(
       checked(retaking_gil([&] { return PyObject_Vectorcall(chooser.get(), arguments, 5, nullptr); })));
   if (!PyTuple_Check(answer.get()) || PyTuple_GET_SIZE(answer.get()) != 4) {
@@ -206,20 +212,18 @@ Choice choose(const ConvProblem& problem, int threads, const Options& options) {
 PyObject* set_chooser(PyObject*, PyObject* chooser) {
   return guarded([&]() -> PyObject* {
     if (chooser != Py_None && !PyCallable_Check(chooser)) raise(PyExc_TypeError, "a chooser is a callable, or None");
-    PyObject* old = registered_chooser;
-    registered_chooser = nullptr;
-    if (chooser != Py_None) {
-      Py_INCREF(chooser);
-      registered_chooser = chooser;
+    Reference old = chooser == Py_None ? Reference() : Reference::borrow(chooser);
+    {
+      const Guard guard(&registered_chooser);
+      old = Reference(std::exchange(registered_chooser, old.release()));
     }
     clear_plans();
-    Py_XDECREF(old);
     Py_RETURN_NONE;
   });
 }
 
 std::int64_t context_token() {
-  if (contexts_entered == 0 || !context_variable) return 0;
+  if (contexts_entered == 0) return 0;
   PyObject* value = nullptr;
   if (PyContextVar_Get(context_variable, nullptr, &value) < 0) throw PythonError{};
   const Reference token(value);
@@ -229,10 +233,11 @@ std::int64_t context_token() {
   return number;
 }
 
+void make_context_variable() { context_variable = checked(PyContextVar_New("convkit_tuning", nullptr)); }
+
 PyObject* set_context(PyObject*, PyObject* token) {
   return guarded([&]() -> PyObject* {
     if (!PyLong_Check(token)) raise(PyExc_TypeError, "a context's token is an int");
-    if (!context_variable) context_variable = checked(PyContextVar_New("convkit_tuning", nullptr));
     const Reference reset(checked(PyContextVar_Set(context_variable, token)));
     Py_RETURN_NONE;
   });

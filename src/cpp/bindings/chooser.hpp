@@ -21,6 +21,8 @@ PyObject* context(PyObject* self, PyObject*);
 PyObject* context_entered(PyObject* self, PyObject*);
 PyObject* context_left(PyObject* self, PyObject*);
 
+// Called when the module is imported.
+void make_context_variable();
 // The tuning context's token: part of every plan's key. 0 outside of any, and read only while some context is entered.
 std::int64_t context_token();
 

@@ -82,6 +82,7 @@ PyMethodDef methods[] = {
 
 void add_conv2d(PyObject* module) {
   argument_names();
+  make_context_variable();
   if (PyModule_AddFunctions(module, methods) < 0) throw PythonError{};
 }
 

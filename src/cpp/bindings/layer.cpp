@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "calls.hpp"
@@ -79,7 +80,13 @@ struct Layer {
   Reference given[most_arguments];  // the constructor's arguments, null where left out; w and bias stay null
   std::shared_ptr<LayerWeights> weights;
   PlanCache<LayerPlanPointer> plans;
-  std::uint64_t generation = 0;
+  Shared<std::uint64_t> generation{0};  // of the plans
+
+  // What update() replaces.
+  std::shared_ptr<LayerWeights> present_weights() const {
+    const Guard guard(this);
+    return weights;
+  }
 };
 
 struct LayerObject {
@@ -240,6 +247,22 @@ void layer_dealloc(PyObject* self) {
   Py_TYPE(self)->tp_free(self);
 }
 
+void drop_plans_of_other_generations(Layer& layer) {
+  PlanCache<LayerPlanPointer>::Entries dropped;
+  const Guard guard(&layer);
+  dropped = layer.plans.take_all();
+  layer.generation = plan_generation();
+}
+
+// Keeps a plan unless another generation or other weights have come since it was looked for.
+bool keep(Layer& layer, const Key& key, const LayerPlanPointer& made, std::uint64_t generation) {
+  PlanCache<LayerPlanPointer>::Entries dropped;
+  const Guard guard(&layer);
+  if (generation != plan_generation() || layer.generation != generation || made->weights != layer.weights) return false;
+  dropped = layer.plans.insert(key, made);
+  return true;
+}
+
 LayerPlanPointer find_plan(Layer& layer, const std::shared_ptr<LayerWeights>& weights, const Operands& operands,
                            int threads) {
   Key key;
@@ -252,15 +275,18 @@ LayerPlanPointer find_plan(Layer& layer, const std::shared_ptr<LayerWeights>& we
     key.add(operands.w);
     key.add(static_cast<bool>(operands.weight_scale));
   }
-  if (layer.generation != plan_generation()) {
-    layer.plans.clear();
-    layer.generation = plan_generation();
+  const std::uint64_t generation = plan_generation();
+  if (layer.generation != generation) drop_plans_of_other_generations(layer);
+  LayerPlanPointer found;
+  {
+    const Guard guard(&layer);
+    if (const LayerPlanPointer* const kept = layer.plans.find(key)) found = *kept;
   }
   PlanPointer plan;
-  if (LayerPlanPointer* const found = layer.plans.find(key)) {
+  if (found) {
     ++counters().plan_hits;
-    if ((*found)->weights == weights) return *found;
-    plan = (*found)->plan;  // the weights were updated since
+    if (found->weights == weights) return found;
+    plan = found->plan;  // the weights were updated since
   } else {
     ++counters().plan_misses;
     plan = make_plan(operands, layer.options, threads, layer.packs);
@@ -270,10 +296,7 @@ LayerPlanPointer find_plan(Layer& layer, const std::shared_ptr<LayerWeights>& we
   if (packed) (plan->packing.id[0] ? own.packed : own.dense) = packed->block.data();
   auto made = std::make_shared<LayerPlan>(LayerPlan{plan, weights, std::move(packed), own});
   // The chooser ran Python code: what it did to plans or weights meanwhile wins over what was found for the old ones.
-  if (!plan->settle && layer.generation == plan_generation() && weights == layer.weights) {
-    layer.plans.insert(key, made);
-    weights->prune();
-  }
+  if (!plan->settle && keep(layer, key, made, generation)) weights->prune();
   return made;
 }
 
@@ -287,7 +310,7 @@ PyObject* layer_vectorcall(PyObject* self, PyObject* const* arguments, std::size
       call_argument_names().bind(arguments, given, keyword_names, values);
     }
     Layer& layer = layer_of(self);
-    const auto weights = layer.weights;
+    const auto weights = layer.present_weights();
     Operands operands;
     operands.x = ArrayArgument(values[0], "x");
     operands.w = ArrayArgument(weights->w(), "w");
@@ -306,6 +329,20 @@ PyObject* layer_vectorcall(PyObject* self, PyObject* const* arguments, std::size
   });
 }
 
+// Replaces the weights, if they are still `old`.
+bool replace(Layer& layer, const std::shared_ptr<LayerWeights>& old, std::shared_ptr<LayerWeights> made) {
+  std::vector<LayerPlanPointer> dropped;
+  const Guard guard(&layer);
+  if (layer.weights != old) return false;
+  // The plans stay; the packings of the old weights go now and not at each plan's next call.
+  layer.plans.each([&](LayerPlanPointer& entry) {
+    auto bare = std::make_shared<const LayerPlan>(LayerPlan{entry->plan, {}, {}, {}});
+    dropped.push_back(std::exchange(entry, std::move(bare)));
+  });
+  layer.weights = std::move(made);
+  return true;
+}
+
 PyObject* layer_update(PyObject* self, PyObject* const* arguments, Py_ssize_t given, PyObject* keyword_names) {
   return guarded([&]() -> PyObject* {
     PyObject* values[ArgumentNames::most];
@@ -314,7 +351,8 @@ PyObject* layer_update(PyObject* self, PyObject* const* arguments, Py_ssize_t gi
     Layer& layer = layer_of(self);
     check_weights(w, bias, layer.options);
     const std::string self_name = std::string("this ") + type_of(Py_TYPE(self)).name;
-    const ArrayArgument old(layer.weights->w(), "w");
+    auto weights = layer.present_weights();
+    const ArrayArgument old(weights->w(), "w");
     if (w.dtype() != old.dtype()) {
       raise(PyExc_TypeError,
             std::string("w has dtype ") + dtype_name(w.dtype()) + ", " + self_name + " has " + dtype_name(old.dtype()));
@@ -322,7 +360,7 @@ PyObject* layer_update(PyObject* self, PyObject* const* arguments, Py_ssize_t gi
     if (!std::equal(w.shape(), w.shape() + 4, old.shape())) {
       raise(PyExc_ValueError, "w has shape " + shape_text(w) + ", " + self_name + " has " + shape_text(old));
     }
-    if (static_cast<bool>(bias) != (layer.weights->bias() != nullptr)) {
+    if (static_cast<bool>(bias) != (weights->bias() != nullptr)) {
       raise(PyExc_ValueError, self_name + (bias ? " was made without a bias" : " has a bias: update it too"));
     }
     // What is left out stays; only what the layer has can be given.
@@ -331,28 +369,29 @@ PyObject* layer_update(PyObject* self, PyObject* const* arguments, Py_ssize_t gi
       if (!own) raise(PyExc_ValueError, self_name + " was made without a " + name);
       return values_of(given_values, name, w, layer.options);
     };
-    ChannelValues channel_values{frozen_copy(bias), values_of(values[2], "weight_scale", w, layer.options),
-                                 updated(values[3], "scale", layer.weights->scale()),
-                                 updated(values[4], "shift", layer.weights->shift())};
-    layer.weights = std::make_shared<LayerWeights>(w, std::move(channel_values), layer.options, layer.borrows);
-    // The plans stay; the packings of the old weights go now and not at each plan's next call.
-    layer.plans.each(
-        [](LayerPlanPointer& entry) { entry = std::make_shared<LayerPlan>(LayerPlan{entry->plan, {}, {}, {}}); });
-    Py_RETURN_NONE;
+    for (;;) {
+      ChannelValues channel_values{frozen_copy(bias), values_of(values[2], "weight_scale", w, layer.options),
+                                   updated(values[3], "scale", weights->scale()),
+                                   updated(values[4], "shift", weights->shift())};
+      auto made = std::make_shared<LayerWeights>(w, std::move(channel_values), layer.options, layer.borrows);
+      if (replace(layer, weights, std::move(made))) Py_RETURN_NONE;
+      weights = layer.present_weights();  // another update() came first: what it gave of what this one leaves out stays
+    }
   });
 }
 
 PyObject* layer_repr(PyObject* self) {
   return guarded([&] {
     const Layer& layer = layer_of(self);
-    const ArrayArgument w(layer.weights->w(), "w");
+    const auto weights = layer.present_weights();
+    const ArrayArgument w(weights->w(), "w");
     const LayerType& kind = type_of(Py_TYPE(self));
     const npy_intp first = w.shape()[0], second = w.shape()[1] * layer.options.groups;
     const bool transposed = layer.options.transposed;
     std::string text = std::string("<convkit.") + kind.name + " " + std::to_string(transposed ? first : second) +
                        " -> " + std::to_string(transposed ? second : first) + ", " + std::to_string(w.shape()[2]) +
                        "x" + std::to_string(w.shape()[3]) + ", " + dtype_name(w.dtype()) +
-                       (layer.weights->bias() ? ", bias" : "");
+                       (weights->bias() ? ", bias" : "");
     for (int i = at_options; i < kind.argument_count; ++i) {
       PyObject* value = layer.given[i].get();
       if (!value || value == Py_None) continue;
@@ -363,8 +402,8 @@ PyObject* layer_repr(PyObject* self) {
       if (!utf8) throw PythonError{};
       text += std::string("=") + utf8;
     }
-    text += "; " + std::to_string(layer.weights->weight_bytes()) + " bytes of weights, " +
-            std::to_string(layer.weights->packed_bytes()) + " packed>";
+    text += "; " + std::to_string(weights->weight_bytes()) + " bytes of weights, " +
+            std::to_string(weights->packed_bytes()) + " packed>";
     return checked(PyUnicode_FromString(text.c_str()));
   });
 }
@@ -373,34 +412,36 @@ PyObject* layer_repr(PyObject* self) {
 PyObject* layer_getnewargs(PyObject* self, PyObject*) {
   return guarded([&] {
     const Layer& layer = layer_of(self);
+    const auto weights = layer.present_weights();
     const LayerType& kind = type_of(Py_TYPE(self));
     const Reference keywords(checked(PyDict_New()));
     for (int i = at_options; i < kind.argument_count; ++i) {
       PyObject* value = layer.given[i].get();
-      if (i == kind.weight_scale) value = layer.weights->weight_scale();  // null where w is scaled already
-      if (i == kind.scale) value = layer.weights->scale();
-      if (i == kind.shift) value = layer.weights->shift();
+      if (i == kind.weight_scale) value = weights->weight_scale();  // null where w is scaled already
+      if (i == kind.scale) value = weights->scale();
+      if (i == kind.shift) value = weights->shift();
       if (value && PyDict_SetItemString(keywords.get(), kind.names[i], value) < 0) throw PythonError{};
     }
-    PyObject* bias = layer.weights->bias();
-    return checked(Py_BuildValue("((OO)O)", layer.weights->w(), bias ? bias : Py_None, keywords.get()));
+    PyObject* bias = weights->bias();
+    return checked(Py_BuildValue("((OO)O)", weights->w(), bias ? bias : Py_None, keywords.get()));
   });
 }
 
-PyObject* layer_weight(PyObject* self, void*) { return Py_NewRef(layer_of(self).weights->w()); }
+PyObject* layer_weight(PyObject* self, void*) { return Py_NewRef(layer_of(self).present_weights()->w()); }
 
 PyObject* layer_bias(PyObject* self, void*) {
-  PyObject* bias = layer_of(self).weights->bias();
+  const auto weights = layer_of(self).present_weights();
+  PyObject* bias = weights->bias();
   return Py_NewRef(bias ? bias : Py_None);
 }
 
 PyObject* layer_nbytes(PyObject* self, void*) {
-  const LayerWeights& weights = *layer_of(self).weights;
-  return PyLong_FromLongLong(weights.weight_bytes() + weights.packed_bytes());
+  const auto weights = layer_of(self).present_weights();
+  return PyLong_FromLongLong(weights->weight_bytes() + weights->packed_bytes());
 }
 
 PyObject* layer_packed_nbytes(PyObject* self, void*) {
-  return PyLong_FromLongLong(layer_of(self).weights->packed_bytes());
+  return PyLong_FromLongLong(layer_of(self).present_weights()->packed_bytes());
 }
 
 PyMethodDef methods[] = {

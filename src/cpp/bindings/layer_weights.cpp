@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <iterator>
 
 #include "../cpu/subnormals.hpp"
 #include "filter_scale.hpp"
@@ -72,6 +73,14 @@ WeightView dense_weights(const ConvProblem& p, const void* data) {
   return {data, filter, taps, p.kw, 1, p.o / p.groups * filter};
 }
 
+std::shared_ptr<const Packed> waited_for(const std::shared_ptr<Packed>& packed) {
+  if (!packed->ready) {
+    const ReleasedGil released;
+    making().wait_for(*packed);
+  }
+  return packed;
+}
+
 }  // namespace
 
 Reference frozen_copy(const ArrayArgument& array) {
@@ -124,6 +133,11 @@ LayerWeights::LayerWeights(const ArrayArgument& w, ChannelValues values, const O
 }
 
 std::shared_ptr<Packed> LayerWeights::find(const Packing& description) {
+  const Guard guard(this);
+  return find_guarded(description);
+}
+
+std::shared_ptr<Packed> LayerWeights::find_guarded(const Packing& description) {
   for (auto made = packings_.begin(); made != packings_.end(); ++made) {
     const Packing& its = (*made)->description;
     if (its.bytes != description.bytes || std::strncmp(its.id, description.id, sizeof its.id) != 0) continue;
@@ -140,20 +154,14 @@ std::shared_ptr<const Packed> LayerWeights::packed_for(const Plan& plan) {
   if (reads_dense && dense_ && !weight_scale()) return nullptr;
   const std::int64_t dense_bytes = PyArray_NBYTES(reinterpret_cast<PyArrayObject*>(w_.get()));
   const Packing description = reads_dense ? Packing{"", dense_bytes} : plan.packing;
-  if (const auto found = find(description)) {
-    if (!found->ready) {
-      const ReleasedGil released;
-      making().wait_for(*found);
-    }
-    return found;
-  }
+  if (const auto found = find(description)) return waited_for(found);
   auto packed = std::make_shared<Packed>();
   packed->description = description;
   packed->block = Block(description.bytes);
   packed->made_in = making().forks;
   Block scaled;  // only while it is packed
   if (weight_scale() && !reads_dense) scaled = Block(dense_bytes);
-  packings_.push_back(packed);
+  if (const auto found = add(packed)) return waited_for(found);
   {
     const ReleasedGil released(description.bytes >= least_bytes_without_gil);
     const FlushedSubnormals flushed(true);  // transforms do; where accuracy is strict, packing only moves
@@ -186,10 +194,20 @@ void LayerWeights::copy_dense(std::byte* to, int threads) const {
   if (weight_scale()) scale_filters(filters_, data_of(weight_scale()), to, threads);
 }
 
+std::shared_ptr<Packed> LayerWeights::add(const std::shared_ptr<Packed>& packed) {
+  const Guard guard(this);
+  auto found = find_guarded(packed->description);
+  if (!found) packings_.push_back(packed);
+  return found;
+}
+
 void LayerWeights::prune() {
-  packings_.erase(
-      std::remove_if(packings_.begin(), packings_.end(), [](const auto& packed) { return packed.use_count() == 1; }),
-      packings_.end());
+  std::vector<std::shared_ptr<Packed>> dropped;
+  const Guard guard(this);
+  const auto held = [](const auto& packed) { return packed.use_count() > 1; };
+  const auto first = std::stable_partition(packings_.begin(), packings_.end(), held);
+  dropped.assign(std::make_move_iterator(first), std::make_move_iterator(packings_.end()));
+  packings_.erase(first, packings_.end());
 }
 
 std::int64_t LayerWeights::weight_bytes() const {
@@ -201,6 +219,7 @@ std::int64_t LayerWeights::weight_bytes() const {
 }
 
 std::int64_t LayerWeights::packed_bytes() const {
+  const Guard guard(this);
   std::int64_t bytes = 0;
   for (const auto& packed : packings_) bytes += packed->block.bytes();
   return bytes;

@@ -1,5 +1,5 @@
 // A layer's weights and what it holds for each channel: dense copies, and the packings made of the weights so far. Shared by the layer and the calls that run on them;
-// replaced as a whole by update(). Needs the GIL, which is the lock of the list. Large packings are made without it, each
+// replaced as a whole by update(). Needs the GIL, which is the lock of the list (a guard where there is none). Large packings are made without it, each
 // once: whoever needs one that is being made waits.
 #pragma once
 #include <atomic>
@@ -47,6 +47,9 @@ class LayerWeights {
  private:
   // The packing of this description that is made, or being made in this process; null if there is none.
   std::shared_ptr<Packed> find(const Packing& description);
+  std::shared_ptr<Packed> find_guarded(const Packing& description);
+  // Adds what is to be made; unless another thread came first: then what it makes.
+  std::shared_ptr<Packed> add(const std::shared_ptr<Packed>& packed);
   // Writes w to `to`: dense, scaled.
   void copy_dense(std::byte* to, int threads) const;
 

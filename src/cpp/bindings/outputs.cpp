@@ -14,13 +14,15 @@ namespace {
 constexpr std::int64_t least_recycled = (std::int64_t{128} << 10) + 1;
 constexpr std::size_t alignment = 64;
 
-// Small results are mostly of the size of one freed just before. The GIL guards the list: capsules die under it.
+// Small results are mostly of the size of one freed just before. The GIL guards the list: capsules die under it. Where there
+// is no GIL each thread keeps what dies in it.
 constexpr int most_kept = 16;
-struct {
-  int count = 0;
+struct Kept {
+  int count;
   char* data[most_kept];
   std::size_t bytes[most_kept];
-} kept;
+};
+CONVKIT_PER_THREAD Kept kept;
 
 // Before the data lie malloc's own address and the size. malloc aligned by hand takes half the time of aligned_alloc.
 struct Header {
@@ -30,7 +32,42 @@ struct Header {
 
 Header& header_of(void* data) { return static_cast<Header*>(data)[-1]; }
 
+void free_all_kept() {
+  while (kept.count > 0) std::free(header_of(kept.data[--kept.count]).start);
+}
+
+#ifdef Py_GIL_DISABLED
+
+// Raised when all threads are to give back what they keep, which each does when it next makes or frees a result.
+std::atomic<unsigned> clearings{0};
+thread_local unsigned clearings_seen = 0;
+thread_local bool leaving = false;
+
+struct Leave {
+  ~Leave() {
+    free_all_kept();
+    leaving = true;  // results that die in this thread from now on are not kept
+  }
+};
+
+// False if this thread keeps nothing.
+bool keeps_outputs() {
+  thread_local Leave leave;
+  if (const unsigned now = clearings; clearings_seen != now) {
+    free_all_kept();
+    clearings_seen = now;
+  }
+  return !leaving;
+}
+
+#else
+
+constexpr bool keeps_outputs() { return true; }
+
+#endif
+
 char* aligned_new(std::size_t bytes) {
+  keeps_outputs();
   for (int i = kept.count; i-- > 0;) {
     if (kept.bytes[i] != bytes) continue;
     char* data = kept.data[i];
@@ -49,6 +86,7 @@ char* aligned_new(std::size_t bytes) {
 
 void aligned_free(void* data) {
   const std::size_t bytes = header_of(data).bytes;
+  if (!keeps_outputs()) return std::free(header_of(data).start);
   if (kept.count == most_kept) {
     std::free(header_of(kept.data[0]).start);  // the oldest
     --kept.count;
@@ -71,7 +109,10 @@ void give_back(PyObject* capsule) {
 
 void clear_kept_outputs() {
   output_pool().clear();
-  while (kept.count > 0) std::free(header_of(kept.data[--kept.count]).start);
+#ifdef Py_GIL_DISABLED
+  ++clearings;
+#endif
+  free_all_kept();
 }
 
 PyObject* new_output(Dtype dtype, int ndim, const npy_intp* shape, const npy_intp* strides, std::int64_t bytes) {

@@ -81,10 +81,11 @@ void bring_operands(const Operands& o, const Options& options, Plan& plan) {
 
 int default_team() {
   // Read at first use and again after clear_plans(), as everything else that decides a call.
-  static std::uint64_t read_at = 0;
-  static int named = 0;
-  if (read_at != plan_generation()) {
-    named = 0;
+  static Shared<std::uint64_t> read_at{0};
+  static Shared<int> named{0};
+  const std::uint64_t generation = plan_generation();
+  if (read_at != generation) {
+    int read = 0;
     if (const char* text = std::getenv("CONVKIT_NUM_THREADS"); text && *text) {
       char* end;
       errno = 0;
@@ -93,11 +94,13 @@ int default_team() {
         raise(PyExc_ValueError,
               std::string("CONVKIT_NUM_THREADS must be an integer of at least 1, not '") + text + "'");
       }
-      named = bounded_team(static_cast<int>(value));
+      read = bounded_team(static_cast<int>(value));
     }
-    read_at = plan_generation();
+    named = read;
+    read_at = generation;
   }
-  return named ? named : default_threads();
+  const int count = named;
+  return count ? count : default_threads();
 }
 
 int resolve_threads(const Options& options) {

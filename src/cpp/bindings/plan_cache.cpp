@@ -6,7 +6,30 @@ namespace convkit::bindings {
 namespace {
 
 constexpr std::size_t most_plans = 4096;
-std::uint64_t generation = 1;
+Shared<std::uint64_t> generation{1};
+
+PlanCache<PlanPointer>& plan_cache() {
+  static auto* const cache = new PlanCache<PlanPointer>(most_plans);  // outlives the interpreter's last call
+  return *cache;
+}
+
+#ifdef Py_GIL_DISABLED
+
+// The plan that this thread found last, so that most calls take no lock. It is not owned: a thread may end without the
+// interpreter, which a plan's end needs.
+struct Last {
+  std::uint64_t generation = 0;
+  Key key;
+  std::weak_ptr<const Plan> plan;
+};
+thread_local Last last;
+
+constexpr unsigned counter_count = 64;
+struct alignas(64) OwnCounters : Counters {};
+OwnCounters all_counters[counter_count];
+std::atomic<unsigned> threads_counting{0};
+
+#endif
 
 }  // namespace
 
@@ -58,21 +81,72 @@ std::size_t Key::hash() const {
   return static_cast<std::size_t>(a ^ (b << 1) ^ (a >> 32));
 }
 
-PlanCache<PlanPointer>& plan_cache() {
-  static auto* const cache = new PlanCache<PlanPointer>(most_plans);  // outlives the interpreter's last call
-  return *cache;
+PlanPointer kept_plan(const Key& key) {
+#ifdef Py_GIL_DISABLED
+  Last& last = convkit::bindings::last;
+  const std::uint64_t now = generation;
+  if (last.generation == now && last.key == key) {
+    if (PlanPointer plan = last.plan.lock()) return plan;
+  }
+#endif
+  PlanPointer plan;
+  {
+    const Guard guard(&generation);
+    if (const PlanPointer* const found = plan_cache().find(key)) plan = *found;
+  }
+#ifdef Py_GIL_DISABLED
+  if (plan) last = {now, key, plan};
+#endif
+  return plan;
+}
+
+void keep_plan(const Key& key, const PlanPointer& plan, std::uint64_t made_in) {
+  PlanCache<PlanPointer>::Entries dropped;
+  const Guard guard(&generation);
+  if (made_in == generation) dropped = plan_cache().insert(key, plan);
+}
+
+std::size_t plan_count() {
+  const Guard guard(&generation);
+  return plan_cache().size();
 }
 
 std::uint64_t plan_generation() { return generation; }
 
 void clear_plans() {
+  PlanCache<PlanPointer>::Entries dropped;
+  const Guard guard(&generation);
   ++generation;
-  plan_cache().clear();
+  dropped = plan_cache().take_all();
 }
+
+#ifdef Py_GIL_DISABLED
+
+Counters& counters() {
+  thread_local const unsigned own = threads_counting++ % counter_count;
+  return all_counters[own];
+}
+
+CountersOf<std::uint64_t> total_counts() {
+  CountersOf<std::uint64_t> total{};
+  for (const Counters& own : all_counters) {
+    total.calls += own.calls;
+    total.plan_hits += own.plan_hits;
+    total.plan_misses += own.plan_misses;
+    total.outputs_recycled += own.outputs_recycled;
+  }
+  return total;
+}
+
+#else
 
 Counters& counters() {
   static Counters instance{};
   return instance;
 }
+
+CountersOf<std::uint64_t> total_counts() { return counters(); }
+
+#endif
 
 }  // namespace convkit::bindings

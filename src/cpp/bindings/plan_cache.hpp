@@ -1,12 +1,14 @@
 // Plans are found again by a key of raw shapes, strides and options. All functions here need the GIL, which also serves as
-// the lock of every cache.
+// the lock of every cache; a free-threaded interpreter has guards instead.
 #pragma once
 #include <cstdint>
 #include <cstring>
 #include <memory>
 #include <unordered_map>
+#include <utility>
 
 #include "arrays.hpp"
+#include "free_threading.hpp"
 #include "options.hpp"
 
 namespace convkit::bindings {
@@ -37,10 +39,17 @@ class Key {
   std::int64_t words_[most_words];
 };
 
-// Plans by key, bounded: when full it starts anew, which costs each shape still in use one miss.
+// Plans by key, bounded: when full it starts anew, which costs each shape still in use one miss. Whoever calls holds its
+// guard. What leaves the cache is handed out, to die after that: it owns Python objects, whose last breath may come back
+// here.
 template <class Value>
 class PlanCache {
+  struct Hash {
+    std::size_t operator()(const Key& key) const { return key.hash(); }
+  };
+
  public:
+  using Entries = std::unordered_map<Key, Value, Hash>;
   explicit PlanCache(std::size_t most) : most_(most) {}
   // Null if absent. The value found last answers without hashing.
   Value* find(const Key& key) {
@@ -51,14 +60,17 @@ class PlanCache {
     last_ = &*found;
     return &found->second;
   }
-  void insert(const Key& key, const Value& value) {
-    if (entries_.size() >= most_) clear();
-    last_ = &*entries_.insert_or_assign(key, value).first;
+  [[nodiscard]] Entries insert(const Key& key, const Value& value) {
+    Entries dropped;
+    if (entries_.size() >= most_) dropped = take_all();
+    const auto [entry, fresh] = entries_.try_emplace(key, value);
+    if (!fresh) dropped.emplace(key, std::exchange(entry->second, value));
+    last_ = &*entry;
+    return dropped;
   }
-  void clear() {
+  [[nodiscard]] Entries take_all() {
     last_ = nullptr;
-    Entries dropped;  // plans own Python objects, whose last breath may come back here
-    dropped.swap(entries_);
+    return std::exchange(entries_, {});
   }
   std::size_t size() const { return entries_.size(); }
   template <class Function>
@@ -67,24 +79,29 @@ class PlanCache {
   }
 
  private:
-  struct Hash {
-    std::size_t operator()(const Key& key) const { return key.hash(); }
-  };
-  using Entries = std::unordered_map<Key, Value, Hash>;
   std::size_t most_;
   Entries entries_;
   typename Entries::value_type* last_ = nullptr;
 };
 
 using PlanPointer = std::shared_ptr<const Plan>;
-PlanCache<PlanPointer>& plan_cache();
+// Of the calls that bring their own weights: null if absent.
+PlanPointer kept_plan(const Key& key);
+// Keeps a plan that was made in this generation, unless it has passed.
+void keep_plan(const Key& key, const PlanPointer& plan, std::uint64_t generation);
+std::size_t plan_count();
 // Raised by clear_plans, so that layers know to drop theirs.
 std::uint64_t plan_generation();
 void clear_plans();
 
-struct Counters {
-  std::uint64_t calls, plan_hits, plan_misses, outputs_recycled;
+template <class Number>
+struct CountersOf {
+  Number calls, plan_hits, plan_misses, outputs_recycled;
 };
+using Counters = CountersOf<Shared<std::uint64_t>>;
+// Where this thread counts.
 Counters& counters();
+// Of all threads.
+CountersOf<std::uint64_t> total_counts();
 
 }  // namespace convkit::bindings

@@ -17,7 +17,7 @@ namespace convkit::bindings {
 namespace {
 
 py::dict counters_dict() {
-  const Counters& c = counters();
+  const auto c = total_counts();
   py::dict all;
   all["calls"] = c.calls;
   all["plan_hits"] = c.plan_hits;
@@ -80,7 +80,7 @@ void change_workspace_limit(std::int64_t bytes) {
 
 void add_process(py::module_& module) {
   module.def("clear_plans", clear_plans, "Forgets every plan, so that the next calls ask the chooser again.");
-  module.def("plan_count", [] { return plan_cache().size(); }, "Plans kept for conv2d.");
+  module.def("plan_count", plan_count, "Plans kept for conv2d.");
   module.def("counters", counters_dict, "What this process did so far.");
   module.def("clear_workspaces", clear_memory,
              "Returns the memory kept for later calls (workspaces and large outputs) to the operating system.");

@@ -11,7 +11,7 @@ namespace py = pybind11;
 
 namespace convkit::bindings {
 
-bool profiling = false;
+Shared<bool> profiling{false};
 
 namespace {
 
@@ -32,31 +32,42 @@ std::size_t dropped = 0;
 int open_profiles = 0;
 
 std::size_t open_profile() {
+  const Guard guard(&records);
   ++open_profiles;
   profiling = true;
   return records.size();
 }
 
-std::size_t record_count() { return records.size(); }
+std::size_t record_count() {
+  const Guard guard(&records);
+  return records.size();
+}
 
 // Records since `first`, as (kernel, problem, parameters, threads, thread, start, seconds); the last profile to close
 // frees them.
 py::tuple close_profile(std::size_t first) {
-  if (open_profiles == 0) throw py::value_error("no profile is open");
+  std::vector<CallRecord> found;
+  std::size_t lost;
+  {
+    const Guard guard(&records);
+    if (open_profiles == 0) throw py::value_error("no profile is open");
+    lost = dropped;
+    if (--open_profiles == 0) {
+      profiling = false;
+      dropped = 0;
+      found.swap(records);
+    } else {
+      found = records;
+    }
+  }
   py::list calls;
-  for (std::size_t i = first; i < records.size(); ++i) {
-    const CallRecord& r = records[i];
+  for (std::size_t i = first; i < found.size(); ++i) {
+    const CallRecord& r = found[i];
     py::list parameters;
     for (int p = 0; p < max_parameters && r.kernel->schema[p].name; ++p) parameters.append(r.parameters.value[p]);
     const Reference problem = problem_tuple(r.problem);
     calls.append(py::make_tuple(r.kernel->name, py::reinterpret_borrow<py::object>(problem.get()),
                                 py::tuple(parameters), r.threads, r.thread, r.start, r.seconds));
-  }
-  const std::size_t lost = dropped;
-  if (--open_profiles == 0) {
-    profiling = false;
-    dropped = 0;
-    std::vector<CallRecord>().swap(records);
   }
   return py::make_tuple(calls, lost);
 }
@@ -66,6 +77,7 @@ double seconds_of(ProfileClock::duration duration) { return std::chrono::duratio
 }  // namespace
 
 void record_call(const Plan& plan, ProfileClock::time_point start, ProfileClock::time_point end) {
+  const Guard guard(&records);
   if (!profiling) return;  // the last profile closed while the kernel ran
   if (records.size() >= most_records) {
     ++dropped;

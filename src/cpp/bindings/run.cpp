@@ -13,11 +13,24 @@
 namespace convkit::bindings {
 namespace {
 
-// The arena of calls that keep the GIL: no two of them run at once, so they need neither a lock nor a list.
+// The arena of calls that keep the GIL: no two of them run at once, so they need neither a lock nor a list. Where there is no
+// GIL each thread has one.
 constexpr std::int64_t largest_kept_arena = std::int64_t{1} << 20;
-Block kept_arena;
+CONVKIT_PER_THREAD Block kept_arena;
+
+#ifdef Py_GIL_DISABLED
+// Raised when all threads are to give theirs back, which each does at its next call.
+std::atomic<unsigned> clearings{0};
+thread_local unsigned clearings_seen = 0;
+#endif
 
 std::byte* arena_under_gil(std::int64_t bytes) {
+#ifdef Py_GIL_DISABLED
+  if (const unsigned now = clearings; clearings_seen != now) {
+    kept_arena = Block();
+    clearings_seen = now;
+  }
+#endif
   if (kept_arena.bytes() < bytes) kept_arena = Block(bytes);
   return kept_arena.data();
 }
@@ -38,7 +51,12 @@ void fill_with_zeros(PyObject* array) {
 
 }  // namespace
 
-void clear_kept_arena() { kept_arena = Block(); }
+void clear_kept_arena() {
+#ifdef Py_GIL_DISABLED
+  ++clearings;
+#endif
+  kept_arena = Block();
+}
 
 PyObject* run_plan(const Plan& plan, const Operands& operands, const Options& options, const OwnWeights* own,
                    PyObject* out_object) {

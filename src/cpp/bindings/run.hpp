@@ -43,16 +43,15 @@ inline PyObject* run_call(const Operands& operands, const Options& options, PyOb
   key.add(options);
   if (options.residual_after) key.add(adds_late_in_place(operands, options));
   ++counters().calls;
-  PlanPointer plan;
-  if (PlanPointer* const found = plan_cache().find(key)) {
+  PlanPointer plan = kept_plan(key);
+  if (plan) {
     ++counters().plan_hits;
-    plan = *found;
   } else {
     ++counters().plan_misses;
     const std::uint64_t generation = plan_generation();
     plan = make_plan(operands, options, threads, false);
     // What was chosen before a clear_plans() meanwhile must not outlive it.
-    if (!plan->settle && generation == plan_generation()) plan_cache().insert(key, plan);
+    if (!plan->settle) keep_plan(key, plan, generation);
   }
   return run_plan(*plan, operands, options, nullptr, out_object);
 }
