@@ -188,6 +188,7 @@ def test_upsample_and_cubic() -> None:
         {"dilations": [2, 1]},
         {"strides": [2, 2], "auto_pad": "SAME_UPPER"},
         {"strides": [2, 2], "output_shape": [19, 23]},
+        {"strides": [2, 2], "pads": [3, 4, 0, 3]},
     ],
 )
 def test_conv_transpose(more: dict[str, Any]) -> None:
@@ -275,6 +276,6 @@ def test_other_types_are_the_references() -> None:
 
 def test_every_operator_of_ours_is_tried_here() -> None:
     text = Path(__file__).read_text(encoding="utf-8")
-    made_by_rules = {"FusedConv", "Silu", "Identity", "Dropout", "ConstantOfShape", "Constant"}
+    made_by_rules = {"FusedConv", "FusedConvTranspose", "Silu", "Identity", "Dropout", "ConstantOfShape", "Constant"}
     others = {"Log", "Sqrt", "Neg", "Abs", "Floor", "Ceil"}
     assert {op for op in OWN if f'"{op}"' not in text} <= made_by_rules | others

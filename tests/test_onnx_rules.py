@@ -73,6 +73,33 @@ def test_batch_norm_goes_into_a_convolution(opset: int) -> None:
     check(nodes, {"w": W, "b": B, **NORM}, ["Conv", "BatchNormalization", "Mul"], opset=opset)
 
 
+def test_an_added_constant_is_a_bias() -> None:
+    channel = uniform(8, 1, 1, seed=7)
+    for op in ("Conv", "ConvTranspose"):
+        conv, add = node(op, "x w", "c", group=2, strides=[2, 2]), node("Add", "channel c", "a")
+        norm = node("BatchNormalization", "a gamma beta mean var", "y")
+        w = W[:, :4]
+        check([node(op, "x w", "c", group=2), node("Add", "c channel", "y")], {"w": w, "channel": channel}, [op])
+        check(
+            [conv, add, norm],
+            {"w": w, "channel": channel, **NORM},
+            [op] if op == "Conv" else [op, "BatchNormalization"],
+        )
+        check([node(op, "x w b", "c"), add, norm], {"w": W, "b": B, "channel": channel, **NORM}, [op])
+    check([CONV, node("Add", "c row", "y")], {"w": W, "b": B, "row": uniform(11)}, ["Conv", "Add"])
+
+
+def test_transposed_convolutions_have_epilogues_too() -> None:
+    conv = node("ConvTranspose", "x w b", "c", strides=[2, 2], group=2, pads=[1, 0, 0, 1], output_padding=[1, 1])
+    constants = {"w": uniform(8, 3, 3, 3), "b": uniform(6), "channel": uniform(6, 1, 1, seed=7), **SIX}
+    check([conv, node("Relu", "c", "y")], constants, ["FusedConvTranspose"])
+    nodes = [conv, node("Sigmoid", "c", "a"), node("Mul", "a channel", "m"), node("Add", "m three", "y")]
+    check(nodes, constants, ["FusedConvTranspose"])
+    check([conv, node("Mul", "c channel", "m"), node("Relu", "m", "y")], constants, ["FusedConvTranspose", "Relu"])
+    large = node("ConvTranspose", "x w b", "c", strides=[2, 2], group=2, pads=[3, 3, 0, 0])
+    check([large, node("Relu", "c", "y")], constants, ["ConvTranspose", "Relu"])
+
+
 def test_zeros_around_go_into_a_convolution() -> None:
     pads = np.array([0, 0, 1, 2, 0, 0, 0, 3])
     conv = node("Conv", "p w b", "y", pads=[1, 0, 1, 0])
@@ -154,7 +181,6 @@ def test_epilogues(name: str, groups: int) -> None:
 
 def test_what_is_no_epilogue_stays() -> None:
     constants = {"w": W, "b": B, "row": uniform(11), "channel": uniform(8, 1, 1, seed=7), "zero": np.float32(0)}
-    check([CONV, node("Add", "c row", "y")], constants, ["Conv", "Add"])
     check([CONV, node("Relu", "c", "a"), node("Tanh", "a", "y")], constants, ["FusedConv", "Tanh"])
     check([CONV, node("Sub", "channel c", "y")], constants, ["Conv", "Sub"])
     check([CONV, node("Div", "c zero", "y")], constants, ["Conv", "Div"])

@@ -39,6 +39,12 @@ def conv(call: Call) -> Compute | None:
     return _Convolution(call)
 
 
+def _activation_of(call: Call) -> Any:
+    """The activation of an epilogue as convkit's calls take it."""
+    name, numbers = call.get("activation", ""), call.get("activation_numbers", ())
+    return (name, *numbers) if numbers else name or None
+
+
 class _Layer:
     """A layer of convkit for the last weights, bias and padding that were seen: constants are packed once."""
 
@@ -66,7 +72,7 @@ class _Convolution:
         self.groups = call.get("group", 1)
         self.after = bool(call.get("residual_after", 0))
         name, numbers = call.get("activation", ""), call.get("activation_numbers", ())
-        self.activation = (name, *numbers) if numbers else name or None
+        self.activation = _activation_of(call)
         self.act = activation(name, tuple(numbers)) if name else None
         self.packs = 1 in call.constants
         self._layer = _Layer(ck.Conv2d)
@@ -161,13 +167,14 @@ def _by_taps(call: Call, x: Any, w: Any, b: Any) -> Any:
     return y if b is None else y + b.reshape(-1, *(1,) * n)
 
 
-@implements("ConvTranspose")
+@implements("ConvTranspose", "FusedConvTranspose")
 def conv_transpose(call: Call) -> Compute | None:
-    """ConvTranspose of one or two dimensions."""
+    """ConvTranspose of one or two dimensions, with the epilogue that rules gave it."""
     layer = _Layer(ck.ConvTranspose2d)
     groups = call.get("group", 1)
+    act = _activation_of(call)
 
-    def compute(x: Any, w: Any, b: Any = None) -> Any:
+    def compute(x: Any, w: Any, b: Any = None, residual: None = None, scale: Any = None, shift: Any = None) -> Any:
         n = w.ndim - 2
         if n not in (1, 2) or not is_float(x, w, *(() if b is None else (b,))):
             return NotImplemented
@@ -185,9 +192,10 @@ def conv_transpose(call: Call) -> Compute | None:
                 padding.append((small, large) if auto == "SAME_UPPER" else (large, small))
         else:
             padding = sides(call, x.shape[2:], w.shape[2:], strides)
-        # convkit pads by 0 up to the filter's reach less one, and makes less than a stride of output more.
+        # convkit pads by less than the filter's reach: what that leaves too much is cut off.
         crop = [(max(p - r + 1, 0), max(q - r + 1, 0)) for (p, q), r in zip(padding, reach, strict=True)]
-        if any(p < 0 or q < 0 for p, q in padding) or any(map(any, crop)):
+        padding = [(p - c, q - d) for (p, q), (c, d) in zip(padding, crop, strict=True)]
+        if any(p < 0 or q < 0 for p, q in padding):
             return NotImplemented
         if any(e >= max(s, d) or e >= s for e, s, d in zip(extra, strides, dilations, strict=True)):
             return NotImplemented
@@ -198,14 +206,18 @@ def conv_transpose(call: Call) -> Compute | None:
         options = {
             "stride": tuple(strides), "padding": tuple(padding), "output_padding": tuple(extra), "groups": groups,
             "dilation": tuple(dilations), "layout": "NHWC", "num_threads": call.threads,
+            "activation": act,
         }  # fmt: skip
         x = x.transpose(0, 2, 3, 1)
         if 1 in call.constants and not lift:
-            y = layer(w, b, None, None, **options)(x)
+            y = layer(w, b, scale, shift, **options)(x)
         else:
-            y = ck.conv_transpose2d(x, w, b, **options)
+            y = ck.conv_transpose2d(x, w, b, scale=scale, shift=shift, **options)
         y = y.transpose(0, 3, 1, 2)
-        return y[:, :, 0] if lift else y
+        y = y[:, :, 0] if lift else y
+        if any(map(any, crop)):
+            y = y[(..., *(slice(c, size - d) for (c, d), size in zip(crop, y.shape[2:], strict=True)))]
+        return y
 
     return compute
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from onnx_ir.passes import common as passes
 
-from convkit.onnx.rules import activations, batch_norm, constants, epilogue, padding, removal
+from convkit.onnx.rules import activations, batch_norm, bias, constants, epilogue, padding, removal
 
 __all__ = ["RULES", "simplify"]
 
@@ -14,6 +14,7 @@ RULES = {
     "constants": constants.apply,
     "removal": removal.apply,
     "padding": padding.apply,
+    "bias": bias.apply,
     "batch_norm": batch_norm.apply,
     "activations": activations.apply,
     "epilogue": epilogue.apply,

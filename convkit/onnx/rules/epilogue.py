@@ -23,12 +23,14 @@ def apply(model: Any) -> int:
     """Grow each convolution of one or two dimensions as far as its only user allows; how many nodes went into one."""
     count = 0
     for conv in list(model.graph):
-        if conv.op_type != "Conv" or conv.domain not in ("", "ai.onnx"):
+        if conv.op_type not in ("Conv", "ConvTranspose") or conv.domain not in ("", "ai.onnx"):
             continue
         w = constant(conv.inputs[1])
         b = constant(conv.inputs[2]) if len(conv.inputs) > 2 and conv.inputs[2] is not None else None
         with_bias = len(conv.inputs) > 2 and conv.inputs[2] is not None
         if w is None or w.ndim not in (3, 4) or w.dtype not in (np.float32, np.float64) or (b is None and with_bias):
+            continue
+        if conv.op_type == "ConvTranspose" and not own_transposed(conv.attributes, w):
             continue
         grown = _Grown(conv, w, b)
         while grown.takes(only_user(grown.nodes[-1].outputs[0])):
@@ -45,6 +47,9 @@ class _Grown:
     def __init__(self, conv: Any, w: Any, b: Any) -> None:
         self.nodes = [conv]
         self.w, self.b = w, b
+        self.transposed = conv.op_type == "ConvTranspose"
+        groups = conv.attributes["group"].value if "group" in conv.attributes else 1
+        self.channels = w.shape[1] * groups if self.transposed else w.shape[0]
         self.residual: Any = None
         self.after = False
         self.activation: tuple[str, tuple[float, ...]] | None = None
@@ -95,14 +100,14 @@ class _Grown:
             return False
         array = constant(other)
         if array is None:
-            if node.op_type != "Add" or self.residual is not None:
+            if node.op_type != "Add" or self.residual is not None or self.transposed:
                 return False
             if other.shape is not None and len(other.shape) != self.w.ndim:
                 return False
             self.residual = other
             self.after = self.activation is not None or self.scale is not None or self.shift is not None
             return True
-        factors = per_channel(array, self.w.shape[0], self.w.ndim) if array.dtype == self.w.dtype else None
+        factors = per_channel(array, self.channels, self.w.ndim) if array.dtype == self.w.dtype else None
         if factors is None or (node.op_type in ("Sub", "Div") and not left):
             return False
         if node.op_type == "Sub":
@@ -122,7 +127,7 @@ class _Grown:
             self.shift = terms if self.shift is None else self.shift + terms
 
     def _multiply(self, factors: Any) -> None:
-        if self.activation is None and self.residual is None:
+        if self.activation is None and self.residual is None and not self.transposed:
             self.w = self.w * factors.reshape(-1, *(1,) * (self.w.ndim - 1))
             self.b = None if self.b is None else self.b * factors
         else:
@@ -154,4 +159,15 @@ class _Grown:
             attributes["residual_after"] = 1
         w, b, scale, shift = values
         inputs = [conv.inputs[0], w, b, self.residual, scale, shift]
-        replace(model, self.nodes, "FusedConv", inputs, attributes, DOMAIN)
+        replace(model, self.nodes, "FusedConvTranspose" if self.transposed else "FusedConv", inputs, attributes, DOMAIN)
+
+
+def own_transposed(attributes: Any, w: Any) -> bool:
+    """Whether convkit has all of a transposed convolution, so that nobody need be asked when it runs."""
+    if w.ndim != 4 or "output_shape" in attributes or ("auto_pad" in attributes):
+        return False
+    given = {name: value.value for name, value in attributes.items()}
+    strides, dilations = given.get("strides") or [1, 1], given.get("dilations") or [1, 1]
+    pads, extra = given.get("pads") or [0] * 4, given.get("output_padding") or [0, 0]
+    reach = [(k - 1) * d + 1 for k, d in zip(w.shape[2:], dilations, strict=True)]
+    return all(0 <= pads[i] < reach[i % 2] for i in range(4)) and all(extra[i] < strides[i] for i in range(2))
