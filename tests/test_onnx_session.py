@@ -193,3 +193,33 @@ def test_threads_of_a_session_are_those_of_its_convolutions() -> None:
     with ck.profile() as profile:
         found.run(None, {"x": X})
     assert [record.threads for record in profile.records] == [1]
+
+
+def test_weights_are_held_once_where_memory_is_low(monkeypatch: pytest.MonkeyPatch) -> None:
+    import convkit as ck
+
+    layers: list[Any] = []
+
+    def watched(cls: Any) -> Any:
+        def made(*operands: Any, **keywords: Any) -> Any:
+            layers.append(cls(*operands, **keywords))
+            return layers[-1]
+
+        return made
+
+    for name in ("Conv2d", "ConvTranspose2d"):
+        monkeypatch.setattr(ck, name, watched(getattr(ck, name)))
+    nodes = [node("Conv", "x w", "c"), node("ConvTranspose", "c w", "t"), node("MatMul", "t m", "y")]
+    proto = model(nodes, {"w": W, "m": uniform(11, 5)})
+    options = door.SessionOptions()
+    options.add_session_config_entry("convkit.memory", "low")
+    found = door.InferenceSession(proto, options).run(None, {"x": X})
+    low = layers.copy()
+    layers.clear()
+    close(found, door.InferenceSession(proto).run(None, {"x": X}))
+    assert len(low) == len(layers) == 3
+    assert [layer.packed_nbytes for layer in low] == [0, 0, 0]
+    assert all(layer.packed_nbytes > 0 for layer in layers)
+    assert all(layer.nbytes - layer.packed_nbytes < W.nbytes for layer in layers)  # the file's arrays are borrowed
+    with pytest.raises(ValueError, match=r"convkit\.memory must be 'fast' or 'low', not 'none'"):
+        options.add_session_config_entry("convkit.memory", "none")

@@ -42,6 +42,8 @@ class Call:
         Inputs whose value is known when the node is looked at, by position.
     threads : int or None
         Team size for calls into convkit.
+    memory : str
+        As layers of convkit take it.
     """
 
     op: str
@@ -50,6 +52,7 @@ class Call:
     outputs: int = 1
     constants: Mapping[int, Any] = field(default_factory=dict)
     threads: int | None = None
+    memory: str = "fast"
 
     def get(self, name: str, default: Any = None) -> Any:
         """An attribute, or what stands for it if it is left out."""
@@ -68,7 +71,11 @@ def implements(*names: str) -> Callable[[Callable[[Call], Compute | None]], Call
 
 
 def implementation(
-    node: Any, versions: Mapping[str, int], constants: Mapping[int, Any] | None = None, threads: int | None = None
+    node: Any,
+    versions: Mapping[str, int],
+    constants: Mapping[int, Any] | None = None,
+    threads: int | None = None,
+    memory: str = "fast",
 ) -> tuple[Compute, list[str]]:
     """What computes a node, as a tuple of its outputs, and the names that its branches read from around it.
 
@@ -78,7 +85,7 @@ def implementation(
         If neither we nor the reference knows the operator.
     """
     build = OWN.get(node.op_type) if node.domain in ("", "ai.onnx", DOMAIN) else None
-    own = build(_call_of(node, versions, constants or {}, threads)) if build else None
+    own = build(_call_of(node, versions, constants or {}, threads, memory)) if build else None
     if own is None:
         return _reference(node, versions)
     others: list[Compute] = []
@@ -94,11 +101,13 @@ def implementation(
     return compute, []
 
 
-def _call_of(node: Any, versions: Mapping[str, int], constants: Mapping[int, Any], threads: int | None) -> Call:
+def _call_of(
+    node: Any, versions: Mapping[str, int], constants: Mapping[int, Any], threads: int | None, memory: str
+) -> Call:
     attributes = {name: value.value for name, value in node.attributes.items() if value.type != ir.AttributeType.GRAPH}
     plain = {k: v.numpy() if hasattr(v, "numpy") else v for k, v in attributes.items()}
     outputs = max((i + 1 for i, value in enumerate(node.outputs) if value.name), default=0)
-    return Call(node.op_type, versions.get(node.domain, 1), plain, outputs, constants, threads)
+    return Call(node.op_type, versions.get(node.domain, 1), plain, outputs, constants, threads, memory)
 
 
 def _reference(node: Any, versions: Mapping[str, int]) -> tuple[Compute, list[str]]:

@@ -52,14 +52,29 @@ class SessionOptions:
     _entries: dict[str, str] = field(default_factory=dict, repr=False)
 
     def add_session_config_entry(self, key: str, value: str) -> None:
-        """Keep a setting by name; none of ONNX Runtime's decides anything here."""
+        """Set what has no attribute; of all entries one decides something.
+
+        Parameters
+        ----------
+        key, value : str
+            ``"convkit.memory"``: ``"fast"`` keeps weights a second time as kernels want them, ``"low"`` does not.
+            Others are kept.
+
+        Raises
+        ------
+        ValueError
+            If ``convkit.memory`` is neither of the two.
+        """
+        if key == "convkit.memory" and value not in ("fast", "low"):
+            raise ValueError(f"convkit.memory must be 'fast' or 'low', not {value!r}")
         self._entries[key] = value
 
-    def get_session_config_entry(self, key: str) -> str:
-        """A setting that was added."""
-        if key not in self._entries:
+    def get_session_config_entry(self, key: str, default: str | None = None) -> str:
+        """A setting that was added, or the default if there is one."""
+        found = self._entries.get(key, default)
+        if found is None:
             raise KeyError(f"no session config entry {key!r}")
-        return self._entries[key]
+        return found
 
 
 class RunOptions:

@@ -116,7 +116,7 @@ class Plans:
     shapes has them as constants.
     """
 
-    def __init__(self, model: Any, threads: int | None) -> None:
+    def __init__(self, model: Any, threads: int | None, memory: str = "fast") -> None:
         graph, versions = model.graph, dict(model.opset_imports)
         self._number: dict[str, int] = {"": 0}
         values: list[Any] = [None]
@@ -134,7 +134,7 @@ class Plans:
         steps = []
         for node in nodes:
             constants = {i: a for i, v in enumerate(node.inputs) if (a := constant(v)) is not None}
-            compute, captured = implementation(node, versions, constants, threads)
+            compute, captured = implementation(node, versions, constants, threads, memory)
             names = [value.name if value is not None else "" for value in node.inputs] + captured
             outputs = tuple(self._number[value.name or ""] for value in node.outputs)
             steps.append(

@@ -86,7 +86,8 @@ class InferenceSession:
         self.changes: dict[str, int] = {}
         if self._options.graph_optimization_level != GraphOptimizationLevel.ORT_DISABLE_ALL:
             self.changes = simplify(model)
-        self._plans = Plans(model, max(self._options.intra_op_num_threads, 0) or None)
+        memory = self._options.get_session_config_entry("convkit.memory", "fast")
+        self._plans = Plans(model, max(self._options.intra_op_num_threads, 0) or None, memory)
 
     def run(
         self, output_names: Sequence[str] | None, input_feed: Mapping[str, Any], run_options: object = None

@@ -125,7 +125,9 @@ class _Convolution:
         x = x.transpose(0, 2, 3, 1)
         residual = None if residual is None else residual.transpose(0, 2, 3, 1)
         if self.packs:
-            y = self._layer(w, b, scale, shift, layout="NHWC", **options)(x, None, residual)
+            y = self._layer(w, b, scale, shift, layout="NHWC", memory=self.call.memory, copy=False, **options)(
+                x, None, residual
+            )
         else:
             y = ck.conv2d(x, w, b, layout="NHWC", residual=residual, scale=scale, shift=shift, **options)
         return y.transpose(0, 3, 1, 2)
@@ -210,7 +212,7 @@ def conv_transpose(call: Call) -> Compute | None:
         }  # fmt: skip
         x = x.transpose(0, 2, 3, 1)
         if 1 in call.constants and not lift:
-            y = layer(w, b, scale, shift, **options)(x)
+            y = layer(w, b, scale, shift, memory=call.memory, copy=False, **options)(x)
         else:
             y = ck.conv_transpose2d(x, w, b, scale=scale, shift=shift, **options)
         y = y.transpose(0, 3, 1, 2)

@@ -18,7 +18,7 @@ class _Rows:
     """Rows times a constant matrix as a pointwise convolution: packed once, on convkit's threads."""
 
     def __init__(self, call: Call) -> None:
-        self._threads = call.threads
+        self._options: Any = {"num_threads": call.threads, "memory": call.memory, "copy": False, "layout": "NHWC"}
         self._lock = threading.Lock()
         self._kept: tuple[Any, Any, Any] | None = None
 
@@ -26,8 +26,7 @@ class _Rows:
         kept = self._kept
         if kept is None or kept[0] is not matrix or kept[1] is not bias:
             with self._lock:
-                filters = np.ascontiguousarray(matrix.T)[:, :, None, None]
-                layer = ck.Conv2d(filters, bias, layout="NHWC", num_threads=self._threads)
+                layer = ck.Conv2d(matrix.T[:, :, None, None], bias, **self._options)
                 self._kept = kept = (matrix, bias, layer)
         y = kept[2](x.reshape(1, 1, -1, x.shape[-1]))
         return y.reshape(*x.shape[:-1], matrix.shape[1])
