@@ -51,6 +51,40 @@ def test_conv(padding: dict[str, Any], more: dict[str, Any]) -> None:
     check("Conv", "x w b", {"w": w, "b": uniform(12)}, **padding, **more)
 
 
+def test_images_lie_in_channels_last_memory_from_the_first_convolution_on() -> None:
+    from convkit.onnx.kernels.memory import channels_last
+
+    seen = []
+
+    def watched(build: Any) -> Any:
+        def made(call: Any) -> Any:
+            compute = build(call)
+
+            def run(*operands: Any) -> Any:
+                y = compute(*operands)
+                seen.append((call.op, channels_last(y)))
+                return y
+
+            return run
+
+        return made
+
+    nodes = [
+        BEFORE, node("MaxPool", "last", "a", kernel_shape=[2, 2]), node("Sigmoid", "a", "b"), node("Mul", "b a", "c"),
+        node("Concat", "c b", "d", axis=1), node("Resize", "d - s", "e"), node("ConvTranspose", "e w", "y"),
+    ]  # fmt: skip
+    constants = {"identity": IDENTITY, "s": np.float32([1, 1, 2, 2]), "w": uniform(16, 5, 3, 3)}
+    proto = model(nodes, constants)
+    before = dict(OWN)
+    try:
+        OWN.update({op: watched(build) for op, build in before.items()})
+        found = door.InferenceSession(proto, plain()).run(None, {"x": X})
+    finally:
+        OWN.update(before)
+    assert seen == [(one.op_type, True) for one in nodes]
+    close(found, runtime(proto, {"x": X}))
+
+
 def test_conv_of_signals_and_volumes() -> None:
     check("Conv", "x w", {"w": uniform(6, 8, 3)}, uniform(2, 8, 20), strides=[2], pads=[2, 1])
     check(

@@ -12,7 +12,7 @@ import numpy as np
 import convkit as ck
 from convkit.onnx.call import Call, Compute, implements
 from convkit.onnx.kernels.elementwise import activation
-from convkit.onnx.kernels.memory import is_float
+from convkit.onnx.kernels.memory import is_float, pixels
 
 __all__ = ["sides"]
 
@@ -122,7 +122,7 @@ class _Convolution:
         return self._signal[1]
 
     def _run(self, x: Any, w: Any, b: Any, residual: Any, scale: Any, shift: Any, options: dict[str, Any]) -> Any:
-        x = x.transpose(0, 2, 3, 1)
+        x = pixels(x, self.call.threads)
         residual = None if residual is None else residual.transpose(0, 2, 3, 1)
         if self.packs:
             y = self._layer(w, b, scale, shift, layout="NHWC", memory=self.call.memory, copy=False, **options)(
@@ -210,7 +210,7 @@ def conv_transpose(call: Call) -> Compute | None:
             "dilation": tuple(dilations), "layout": "NHWC", "num_threads": call.threads,
             "activation": act,
         }  # fmt: skip
-        x = x.transpose(0, 2, 3, 1)
+        x = pixels(x, call.threads)
         if 1 in call.constants and not lift:
             y = layer(w, b, scale, shift, memory=call.memory, copy=False, **options)(x)
         else:

@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["FLOATS", "channels_last", "empty", "is_float"]
+import convkit as ck
+
+__all__ = ["FLOATS", "channels_last", "empty", "is_float", "pixels"]
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
@@ -28,3 +30,9 @@ def empty(shape: Sequence[int], like: Any) -> Any:
     if not channels_last(like):
         return np.empty(tuple(shape), like.dtype)
     return np.moveaxis(np.empty((shape[0], *shape[2:], shape[1]), like.dtype), -1, 1)
+
+
+def pixels(x: Any, threads: int | None) -> Any:
+    """Images (N, C, H, W) as (N, H, W, C), contiguous: a view if they lie so, else brought into that order."""
+    last = x.transpose(0, 2, 3, 1)
+    return last if last.flags.c_contiguous else ck.nchw_to_nhwc(x, num_threads=threads)
