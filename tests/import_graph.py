@@ -32,7 +32,7 @@ ROOMS: tuple[tuple[str, ...], ...] = (
     ("convkit.tuner.measuring",),
     ("convkit.tuner.choosing",),
     ("convkit.tuner.evidence",),
-    ("convkit.tuner.inventory", "convkit.tuner.machine"),
+    ("convkit.tuner.inventory", "convkit.tuner.machine", "convkit.lazy"),
     ("convkit.tuner.process",),
     ("convkit.problem",),
     ("convkit._core",),

@@ -364,3 +364,25 @@ def test_a_kernel_that_proposes_nonsense_fails_no_choice() -> None:
     sets = {kernel.family: [c.parameters for c in task.parameter_sets(kernel)] for kernel in task.competitors}
     assert sets == {"gemm": [(8,)], "odd": [(32,)], "mad": [(1,)]}
     assert selector_over(core).choose(PROBLEM, 1).family == "odd"
+
+
+class ShippedTier(UserTier):
+    name = "shipped"
+
+
+@pytest.mark.parametrize(("predicted", "chosen"), [(0.9e-3, "winograd"), (0.7e-3, "newer")])
+def test_a_kernel_that_came_after_the_package_was_measured(predicted: float, chosen: str) -> None:
+    core = StandInCore(
+        winograd={"seconds": 1e-3, "predicted": 2e-3},
+        gemm={"seconds": 2e-3, "predicted": 4e-3},
+        newer={"seconds": 0.5e-3, "predicted": 2 * predicted},
+    )
+    own, tier = session(), ShippedTier()
+    tier.record(own, [trial(own, "winograd", 1.0), trial(own, "gemm", 2.0)], store=False)
+    selector = selector_over(core, None, tier)
+    choice = selector.choose(PROBLEM, 1)
+    assert (choice.family, choice.stale) == (chosen, True)
+    rows = explain_problem(PROBLEM, 1, choosing=selector).rows
+    assert [row.kernel for row in rows if row.verdict == "chosen"] == [f"f32_{chosen}__avx2"]
+    assert len(rows) == 3
+    assert selector.choose(PROBLEM, 1, algorithm="gemm").family == "gemm"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from convkit.lazy import attributes
 
 if TYPE_CHECKING:
     from convkit.training.passes import TrainingPass
@@ -10,14 +12,5 @@ if TYPE_CHECKING:
 
 __all__ = ["PIPELINES", "TrainingConv2d", "TrainingPass"]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from convkit.tuner.process import planning
-
-    # A fork while another thread imports would leave the child waiting for that thread.
-    with planning:
-        from convkit.training import pipeline
-
-        return getattr(pipeline, name)
+if not TYPE_CHECKING:
+    __getattr__ = attributes(__name__, dict.fromkeys(__all__, "pipeline"))

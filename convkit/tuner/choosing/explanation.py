@@ -126,7 +126,9 @@ def explain_problem(
         case = (choosing or selector()).on(problem, threads)
         constraints = case.task.constraints(accuracy, workspace_limit)
         choice = case.choose(constraints, algorithm)
-        answer = next((a for a in case.answers if a.tier == choice.tier and a.ranking.ranked), None)
+        # What the model chose although there are measurements, it chose against these.
+        tier = case.measured.tier if case.measured and choice.tier == "model" and choice.stale else choice.tier
+        answer = next((a for a in case.answers if a.tier == tier and a.ranking.ranked), None)
         ranking = case.estimates() if choice.tier == "neighbour" else answer.ranking if answer else Ranking()
         known = {row.kernel for row in (*ranking.ranked, *ranking.failed)}
         predicted = case.predictions([kernel for kernel in case.task.competitors if kernel.name not in known])
@@ -167,6 +169,8 @@ def _loss(row: Row, tied: bool, choice: Choice) -> str:
         return f"{row.ratio:.2f} times the fastest estimate"
     doubts = [text for flag, text in ((row.outdated, "older revision"), (row.doubtful, "contended")) if flag]
     suffix = f" ({', '.join(doubts)})" if doubts else ""
+    if choice.tier == "model":
+        return f"{choice.kernel} came later, and is predicted to be much faster{suffix}"
     if tied:
         return f"tied; {choice.kernel} is more exact, smaller or listed first{suffix}"
     return f"{'raced out, ' if row.status == 'raced out' else ''}{row.ratio:.2f} times the fastest{suffix}"

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from convkit.problem import Problem
 from convkit.tuner.choosing.cost_model import Constants, default_constants, load
+from convkit.tuner.choosing.intervals import median
 from convkit.tuner.choosing.neighbours import NEIGHBOURS, Lesson, Neighbour, Neighbourhood, estimates, lessons
 from convkit.tuner.choosing.ranking import Ranking, Row, expectations, rank
 from convkit.tuner.evidence.tiers import FileTier, Tier, UserTier
@@ -18,8 +19,10 @@ from convkit.tuner.machine import Context, context, machine_class
 from convkit.tuner.process import Slot, planning
 
 _MOST_CASES = 256
-# On thin evidence a candidate must be this much better than its rival.
+# On thin evidence a candidate must be this much better than its rival; of a kernel that came after the measurements it
+# must be predicted to be this much better than what was measured.
 _CLEARLY = 1.05
+_MUCH = 1.2
 
 
 class UnsupportedAlgorithmError(ValueError):
@@ -207,8 +210,7 @@ class Case:
 
     def model_choice(self, constraints: Constraints | None = None) -> Choice:
         """What the cost model alone would choose."""
-        model = TierAnswer("model", self.predictions(), "")
-        return self._first([model], constraints or self.task.constraints())
+        return self._first([TierAnswer("model", self.predictions(), "")], constraints or self.task.constraints())
 
     def _tiers(self, kernels: Sequence[Kernel] | None = None) -> Iterator[TierAnswer]:
         yield from self.answers
@@ -230,7 +232,8 @@ class Case:
             elif answer.ranking.thin:
                 thin = answer, ties[0]
             else:
-                return self._choice(answer, ties[0])
+                new = answer.tier == "shipped" and kernels is None and answer.ranking.untried
+                return self._choice(*(self._newcomer(answer, ties[0], constraints) if new else (answer, ties[0])))
         if thin:
             return self._choice(*thin)
         reasons = [f"{r.kernel}: {constraints.refusal(r.candidate, r.workspace, r.error)}" for r in last]
@@ -248,6 +251,18 @@ class Case:
         if known:
             return thin, best if _CLEARLY * best.ratio < known.ratio else known
         return (thin, best) if best.seconds < rival.seconds else (other, rival)
+
+    def _newcomer(self, answer: TierAnswer, best: Row, constraints: Constraints) -> tuple[TierAnswer, Row]:
+        """What came after the shipped measurements, if the cost model, held against them, expects much of it."""
+        known = answer.ranking
+        measured = {row.candidate.kernel for row in known.ranked}
+        new = [kernel for kernel in self.task.competitors if kernel.name in known.untried and kernel not in measured]
+        model = self.predictions(new)._replace(missing=known.missing)
+        off = median([row.seconds / self.predict(row.candidate) for row in known.ranked])
+        for row in model.ties(constraints)[:1]:
+            if _MUCH * off * row.seconds < best.seconds:
+                return TierAnswer("model", model, ""), row
+        return answer, best
 
     def _choice(self, answer: TierAnswer, row: Row) -> Choice:
         epilogue = "" if row.epilogue == self.task.problem.epilogue_text else row.epilogue
