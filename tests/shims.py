@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -39,18 +40,23 @@ def preloaded(library: str) -> dict[str, str]:
     return {"LD_PRELOAD": library}
 
 
-def run(script: str, *arguments: str, **environment: str) -> str:
-    """Run a script in a fresh interpreter; its standard output."""
+def fresh(script: str, *arguments: str, flags: Sequence[str] = (), **environment: str) -> str:
+    """Run a script in a fresh interpreter, which must end by itself; its standard output."""
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script), *arguments],
-        env=os.environ | {"CONVKIT_OPENMP": "auto"} | environment,
+        [sys.executable, *flags, "-c", textwrap.dedent(script), *arguments],
+        env=os.environ | environment,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=400,
         check=False,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode == 0, f"exit status {done.returncode}: {done.stdout}{done.stderr}"
     return done.stdout
+
+
+def run(script: str, *arguments: str, **environment: str) -> str:
+    """Run a script in a fresh interpreter that takes any runtime, whatever this test run wants."""
+    return fresh(script, *arguments, **({"CONVKIT_OPENMP": "auto"} | environment))
 
 
 @functools.cache

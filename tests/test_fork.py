@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import textwrap
 from pathlib import Path
 
 import pytest
+from shims import fresh
 
 PREAMBLE = """
 import os, signal, sys, threading, warnings
@@ -39,16 +37,7 @@ def call(height=9, **options):
 
 def run(script: str, path: Path | str = ":memory:", **environment: str) -> str:
     """Run a script in a fresh interpreter; its standard output."""
-    done = subprocess.run(
-        [sys.executable, "-c", PREAMBLE + textwrap.dedent(script)],
-        env={**os.environ, "CONVKIT_DB": str(path), **environment},
-        capture_output=True,
-        text=True,
-        timeout=400,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    return fresh(PREAMBLE + textwrap.dedent(script), CONVKIT_DB=str(path), **environment)
 
 
 TUNE = "with ck.tuning(mode='tune', budget='20ms'): call()"

@@ -13,6 +13,7 @@ import sysconfig
 import textwrap
 
 import pytest
+from shims import fresh
 
 FREE = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 
@@ -49,17 +50,8 @@ def at_once(*works):
 
 
 def run(script: str, **environment: str) -> str:
-    """Run a script in a fresh interpreter, which must end by itself; its standard output."""
-    done = subprocess.run(
-        [sys.executable, "-c", PREAMBLE + textwrap.dedent(script)],
-        env={**os.environ, "CONVKIT_DB": ":memory:", **environment},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, f"exit status {done.returncode}: {done.stdout}{done.stderr}"
-    return done.stdout
+    """Run a script in a fresh interpreter; its standard output."""
+    return fresh(PREAMBLE + textwrap.dedent(script), **({"CONVKIT_DB": ":memory:"} | environment))
 
 
 @pytest.mark.skipif(not FREE, reason="this interpreter has a lock")

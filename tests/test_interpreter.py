@@ -5,15 +5,13 @@ What could hang or crash has a process of its own.
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import textwrap
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 from calls import normal
+from shims import fresh
 
 import convkit as ck
 from convkit import _core
@@ -22,16 +20,8 @@ X, W = normal(1, 3, 8, 8), normal(4, 3, 3, 3)
 
 
 def run(script: str) -> str:
-    """Run a script in a fresh interpreter, which must end by itself; its standard output."""
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", textwrap.dedent(script)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 0, f"exit status {done.returncode}: {done.stdout}{done.stderr}"
-    return done.stdout
+    """Run a script in a fresh interpreter, in which warnings are errors; its standard output."""
+    return fresh(script, flags=("-W", "error"))
 
 
 def test_first_calls_of_many_threads_on_a_subclass() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
 import socket
 import subprocess
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from calls import normal
-from shims import compiled, preloaded
+from shims import compiled, fresh, preloaded
 
 import convkit as ck
 
@@ -47,16 +46,7 @@ w = np.random.default_rng(1).standard_normal((24, 16, 3, 3)).astype(np.float32)
 
 def run(script: str, *arguments: str, **environment: str) -> str:
     """Run a script in a fresh interpreter; its standard output."""
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", PREAMBLE + textwrap.dedent(script), *arguments],
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    return fresh(PREAMBLE + textwrap.dedent(script), *arguments, flags=("-W", "error"), **environment)
 
 
 def test_a_child_forked_after_a_team_calls() -> None:

@@ -6,5 +6,5 @@
 import os
 
 # Between convolutions NumPy works in threads of the trainer's own: OpenMP's must not wait on their CPUs in a busy loop.
-# The runtime reads it when it is loaded, by convkit. With two threads the small CNN takes half the time.
+# The runtime reads it when convkit loads it. docs/systems.md has figures.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")

@@ -2,6 +2,7 @@
 // made in Python.
 #include <algorithm>
 #include <cstddef>
+#include <iterator>
 #include <memory>
 #include <string>
 #include <utility>
@@ -55,7 +56,7 @@ constexpr const char* call_names[] = {"x", "out", "residual"};
 constexpr const char* update_names[] = {"w", "bias", "weight_scale", "scale", "shift"};
 
 const ArgumentNames& call_argument_names() {
-  static const ArgumentNames instance("__call__", call_names, 3, 3, 1);
+  static const ArgumentNames instance("__call__", call_names, std::size(call_names), 3, 1);
   return instance;
 }
 const ArgumentNames& update_argument_names() {
@@ -302,7 +303,7 @@ LayerPlanPointer find_plan(Layer& layer, const std::shared_ptr<LayerWeights>& we
 
 PyObject* layer_vectorcall(PyObject* self, PyObject* const* arguments, std::size_t flags, PyObject* keyword_names) {
   return guarded([&] {
-    PyObject* values[ArgumentNames::most] = {nullptr, nullptr, nullptr};
+    PyObject* values[std::size(call_names)] = {};
     const Py_ssize_t given = PyVectorcall_NARGS(flags);
     if (given == 1 && !keyword_names) {
       values[0] = arguments[0];

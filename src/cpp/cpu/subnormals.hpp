@@ -10,19 +10,21 @@ class FlushedSubnormals {
  public:
   explicit FlushedSubnormals(bool flush) {
     if (!flush) return;
-    const std::uint32_t control = __builtin_ia32_stmxcsr();
-    changed_ = ~control & flags;
-    if (changed_) __builtin_ia32_ldmxcsr(control | flags);
+    before_ = __builtin_ia32_stmxcsr();
+    changed_ = (before_ & flags) != flags;
+    if (changed_) __builtin_ia32_ldmxcsr(before_ | flags);
   }
+  // Whatever the kernel raised of the sticky flags is gone, as it is of the other members of a team.
   ~FlushedSubnormals() {
-    if (changed_) __builtin_ia32_ldmxcsr(__builtin_ia32_stmxcsr() & ~changed_);
+    if (changed_) __builtin_ia32_ldmxcsr(before_);
   }
   FlushedSubnormals(const FlushedSubnormals&) = delete;
   FlushedSubnormals& operator=(const FlushedSubnormals&) = delete;
 
  private:
   static constexpr std::uint32_t flags = 0x8040;  // of MXCSR: flush to zero, and denormals are zeros
-  std::uint32_t changed_ = 0;
+  std::uint32_t before_ = 0;
+  bool changed_ = false;
 };
 
 }  // namespace convkit
