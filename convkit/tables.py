@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-__all__ = ["aligned", "bytes_text", "threads_text", "time_text"]
+__all__ = ["WIDTH", "aligned", "bytes_text", "fitted", "threads_text", "time_text"]
+
+# Columns of a terminal that nobody has made wider.
+WIDTH = 80
 
 
 def aligned(rows: Sequence[Sequence[str]], left: Collection[int] = (0,)) -> list[str]:
@@ -13,7 +16,7 @@ def aligned(rows: Sequence[Sequence[str]], left: Collection[int] = (0,)) -> list
     Parameters
     ----------
     rows : sequence of rows of cells
-        The head among them; a row may end early.
+        The head among them. A row may end early; one of a single cell is a heading, whatever its length.
     left : collection of int
         Columns that hold text.
 
@@ -23,7 +26,10 @@ def aligned(rows: Sequence[Sequence[str]], left: Collection[int] = (0,)) -> list
     ['layer       ms', 'conv1_1  0.125', 'fc        12.5']
     """
     columns = max(map(len, rows), default=0)
-    widths = [max(len(row[column]) for row in rows if column < len(row)) for column in range(columns)]
+    widths = [
+        max((len(row[column]) for row in rows if max(column, 1) < len(row) or columns == 1), default=0)
+        for column in range(columns)
+    ]
     return [
         "  ".join(
             cell.ljust(width) if column in left else cell.rjust(width)
@@ -31,6 +37,27 @@ def aligned(rows: Sequence[Sequence[str]], left: Collection[int] = (0,)) -> list
         ).rstrip()
         for row in rows
     ]
+
+
+def fitted(rows: Sequence[Sequence[str]], left: Collection[int] = (0,), width: int = WIDTH) -> list[str]:
+    """The columns of `aligned`, with the middle of long words in the first one left out until lines fit the width.
+
+    Examples
+    --------
+    >>> fitted([("layer", "ms"), ("inception5b.branch3x3", "0.125")], width=20)
+    ['layer             ms', 'inceptio…h3x3  0.125']
+    """
+    columns = max(map(len, rows), default=0)
+    others = sum(2 + max(len(row[at]) for row in rows if at < len(row)) for at in range(1, columns))
+    room = max(width - others, 8)
+    return aligned([(_shortened(row[0], room), *row[1:]) if len(row) > 1 else row for row in rows], left)
+
+
+def _shortened(text: str, room: int) -> str:
+    if len(text) <= room:
+        return text
+    tail = (room - 1) // 3
+    return f"{text[: room - 1 - tail]}…{text[len(text) - tail :]}"
 
 
 def time_text(seconds: float | None) -> str:

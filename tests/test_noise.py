@@ -96,4 +96,4 @@ def test_agreement_beyond_the_floor(tmp_path: Path) -> None:
     assert (found.problems, found.same, found.tied, found.hidden) == (2, 0, 0, 1)
     assert found.slowest == pytest.approx(0.2)
     assert found.floor == pytest.approx(0.06)
-    assert "1 no further apart than the noise of their machines (50.0%)" in str(found)
+    assert "1 no further apart than the noise of their machines (50.0%)" in " ".join(str(found).split())

@@ -22,8 +22,8 @@ from convkit.tables import threads_text
 __all__ = ["report"]
 
 Layers = list[tuple[str, int, Problem]]
-# Title, number of layers and team size, and the layers that were measured.
-Measured = tuple[str, int, int, Layers]
+# A network, its title with batch and layout, the team size, and the layers that were measured.
+Measured = tuple[Network, str, int, Layers]
 
 
 def report(
@@ -79,13 +79,13 @@ def _page_writer() -> Any:
     try:
         from convkit.pictures.page import write
     except ModuleNotFoundError:
-        raise CommandError(f"the page needs matplotlib: {install_line('plot')}") from None
+        raise CommandError(f"the page needs matplotlib and jinja2: {install_line('plot')}") from None
     return write
 
 
 def _networks(network: str, batch: str, layout: str, threads: str) -> list[Measured]:
     return [
-        (f"{table.title}, batch {size}, {order}", len(table.unique()), team, _measured(table, size, order, team))
+        (table, f"{table.title}, batch {size}, {order}", team, _measured(table, size, order, team))
         for table in arguments.network_list(network)
         for size in arguments.counts(batch, "--batch")
         for order in arguments.words(layout.upper(), LAYOUTS, "--layout")
@@ -105,15 +105,19 @@ def _measured(table: Network, batch: int, layout: str, threads: int) -> Layers:
 
 
 def _network(measured: Measured, json: bool) -> dict[str, Any]:
-    from convkit.report.comparison import layer_times, static_table
+    from convkit.report.comparison import layer_times, network_worth, static_table
 
-    title, count, threads, layers = measured
-    times = layer_times(layers, threads)
+    table, title, threads, layers = measured
+    worth = network_worth(table, layers, threads)
     if not json:
-        text = f"{title}, {threads_text(threads)}: {len(layers)} of {count} layers measured"
-        console.print(text, highlight=False, markup=False)
-        console.print(static_table(times), highlight=False, markup=False, soft_wrap=True)
-    return {"network": title, "threads": threads, "layers": [asdict(layer) for layer in times]}
+        text = f"{title}, {threads_text(threads)}: {len(layers)} of {len(table.unique())} layers measured"
+        found = static_table(worth) if worth else "none of these layers was measured; convkit tune begins"
+        console.print(f"{text}\n{found}", highlight=False, markup=False, soft_wrap=True)
+    return {
+        "network": title,
+        "threads": threads,
+        "layers": [asdict(layer) for layer in layer_times(worth)] if worth else [],
+    }
 
 
 def _comparable(against: Path) -> Path:

@@ -14,9 +14,11 @@ from typing import Any
 
 from convkit.contest.contestants import Contestant
 from convkit.contest.layers import TimedLayer
-from convkit.contest.limits import kernel_limit
 from convkit.contest.turns import Timing
 from convkit.problem import Problem
+from convkit.report.limits import limit
+from convkit.tuner.choosing.selector import selector
+from convkit.tuner.inventory import Candidate
 
 __all__ = ["Report", "Row"]
 
@@ -163,7 +165,7 @@ class Report:
             timing.cpu_per_wall,
             timing.error,
             timing.rms_error,
-            sum(kernel_limit(*part, team, self.peak(team, layer.problem.dtype) / 2) for part in contestant.parts),
+            sum(_limit(*part, team, self.peak(team, layer.problem.dtype) / 2) for part in contestant.parts),
             layer.call,
             timing.busy,
         )
@@ -240,6 +242,11 @@ class Report:
                 values = asdict(row)
                 values["parameters"] = " ".join(map(str, row.parameters))
                 writer.writerow([*(values[name] for name in names), f"{row.rate / 1e9:.3f}"])
+
+
+def _limit(problem: Problem, kernel: str, parameters: tuple[int, ...], team: int, fma_peak: float) -> float:
+    inventory = selector().inventory
+    return limit(inventory.on(problem, team), Candidate(inventory.by_name[kernel], parameters), fma_peak)
 
 
 def _short(value: Any) -> Any:

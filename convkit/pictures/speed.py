@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from convkit.contest.results import Report, Row, by_layer
-from convkit.pictures.style import FAMILIES, INK, LIMIT, OURS, QUIET, THEIRS, frame
+from convkit.pictures.style import INK, LIMIT, OURS, QUIET, THEIRS, family_marks, frame
 from convkit.problem import Problem
 from convkit.tables import threads_text
 
@@ -220,10 +220,10 @@ def error_and_speed(report: Report, network: str, threads: int) -> Figure:
         for row in own:
             if direct:
                 points[kernels[row.kernel].family].append((row.rms_error, direct / row.median))
-    for family, colour in zip(families, FAMILIES * 3, strict=False):
+    for family, mark in family_marks(families).items():
         if points[family]:
             errors, speeds = zip(*points[family], strict=True)
-            axes.scatter(errors, speeds, s=40, color=colour, label=family, alpha=0.85)
+            axes.scatter(errors, speeds, s=40, color=mark.colour, marker=mark.marker, label=family, alpha=0.85)
     axes.axhline(1.0, color=QUIET, linewidth=1, linestyle="--")
     axes.set_xscale("log")
     axes.set_xlabel("RMS error relative to the RMS of the result", color=INK)
@@ -242,13 +242,14 @@ def kernel_map(report: Report) -> Figure:
     columns = list(dict.fromkeys((row.network, row.threads) for row in chosen))
     layers = list(dict.fromkeys(row.layer for row in chosen))
     families = list(dict.fromkeys(kernels[row.kernel].family for row in chosen))
-    colours = dict(zip(families, FAMILIES * 3, strict=False))
+    marks = family_marks(families)
     figure = Figure(figsize=(3.0 + 2.1 * len(columns), 1.8 + 0.34 * len(layers)), layout="constrained")
     axes = figure.subplots()
     for row in chosen:
         x, y, family = columns.index((row.network, row.threads)), layers.index(row.layer), kernels[row.kernel].family
-        axes.add_patch(_cell(x, y, colours[family]))
-        axes.text(x, y, f"{family}  {1e3 * row.median:.3g} ms", ha="center", va="center", fontsize=8, color="white")
+        axes.add_patch(_cell(x, y, marks[family].colour))
+        text = f"{family}  {1e3 * row.median:.3g} ms"
+        axes.text(x, y, text, ha="center", va="center", fontsize=8, color=marks[family].ink)
     axes.set_xlim(-0.5, len(columns) - 0.5)
     axes.set_ylim(len(layers) - 0.5, -0.5)
     axes.set_xticks(

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import fill
 
+from convkit.networks import Network
 from convkit.problem import Problem
+from convkit.report.layers import layer_name, network_title, setting
+from convkit.report.standing import Standing, Worth, standing, untuned_selector
 from convkit.report.summary import Each, measured_cases, unwatched
-from convkit.tables import aligned
+from convkit.tables import WIDTH, fitted
 from convkit.tuner.choosing.intervals import median
 from convkit.tuner.choosing.selector import Case, Selector, selector
 from convkit.tuner.evidence.database import Database
@@ -16,67 +20,104 @@ from convkit.tuner.evidence.records import Session
 from convkit.tuner.evidence.tiers import UserTier
 from convkit.tuner.inventory import Candidate
 
+_CALIBRATE = "of limit: not known before `convkit calibrate` has measured this machine"
+
 
 @dataclass(frozen=True, slots=True)
 class LayerTimes:
-    """One layer of a network: seconds of each family's best candidate, and of the choice."""
+    """One layer of a network: seconds of each family's best candidate, of the choice, and of what lost against it.
+
+    Attributes
+    ----------
+    name, count : str and int
+        Of the layer, and how often the network has it.
+    chosen, kernel : str
+        Family and full name of the kernel.
+    of_limit : float or None
+        The share of its limit that the choice reaches; None before `convkit calibrate`.
+    runner_up, behind : str and float
+        Family of the fastest other kernel, and how much slower it is; an empty text if there is none.
+    tied : bool
+        It is as good, as far as could be measured.
+    untuned : float or None
+        Seconds of what would run if nothing had been measured here.
+    """
 
     name: str
     count: int
     families: dict[str, float]
     chosen: str
+    kernel: str
     seconds: float
+    of_limit: float | None
+    runner_up: str
+    behind: float
+    tied: bool
+    untuned: float | None
 
 
-def layer_times(
-    layers: Iterable[tuple[str, int, Problem]], threads: int, choosing: Selector | None = None
-) -> list[LayerTimes]:
-    """Measured times of layers, given as (name, count, problem); layers without measurements are left out."""
+def network_worth(
+    network: Network, layers: Iterable[tuple[str, int, Problem]], threads: int, choosing: Selector | None = None
+) -> Worth | None:
+    """What choosing is worth for layers given as (name, count, problem); None if none was measured."""
     choosing = choosing or selector()
+    untuned = untuned_selector(choosing)
     found = []
     for name, count, problem in layers:
-        case = choosing.on(problem, threads)
-        allowed = case.allowed()
-        if not allowed:
-            continue
-        # One session's scale: ratios times the seconds of its fastest candidate.
-        scale = allowed[0].seconds / allowed[0].ratio
-        families: dict[str, float] = {}
-        for row in allowed:
-            families.setdefault(row.candidate.kernel.family, row.ratio * scale)
-        choice = case.choose()
-        seconds = (row.ratio * scale for row in allowed if row.candidate == choice.candidate)
-        found.append(LayerTimes(name, count, families, choice.family, next(seconds, choice.seconds)))
-    return found
+        one = standing(choosing.on(problem, threads), choosing, untuned)
+        if one is not None:
+            found.append((name, count, one))
+    return Worth(network_title(network), found[0][2].setting, found, len(network.unique())) if found else None
 
 
-def static_table(layers: Sequence[LayerTimes]) -> str:
-    """Milliseconds by layer and family, the selector's choice, and totals.
+def layer_times(worth: Worth) -> list[LayerTimes]:
+    """What was measured of each layer, for JSON."""
+    return [
+        LayerTimes(
+            name,
+            count,
+            one.families,
+            one.chosen.kernel.family,
+            one.chosen.kernel.name,
+            one.seconds,
+            one.of_limit,
+            one.runner_up.kernel.family if one.runner_up else "",
+            one.behind,
+            one.tied,
+            one.untuned,
+        )
+        for name, count, one in worth.layers
+    ]
+
+
+def static_table(worth: Worth) -> str:
+    """Every layer's kernel beside its limit and the runner-up, and the whole network with one family throughout.
 
     A family that does not take a layer is charged with the fastest direct summation there, as a program would have to.
     """
-    if not layers:
-        return "none of these layers was measured; convkit tune begins"
-    families = sorted({family for layer in layers for family in layer.families})
-    totals = [total(layers, family) for family in families]
-    own = sum(layer.count * layer.seconds for layer in layers)
-    rows = [("layer", "x", *families, "selector", "choice")]
-    for layer in layers:
-        cells = (f"{1e3 * layer.families[f]:.3f}" if f in layer.families else "-" for f in families)
-        rows.append((layer.name, str(layer.count), *cells, f"{1e3 * layer.seconds:.3f}", layer.chosen))
-    rows.append(("total", "", *(f"{1e3 * seconds:.3f}" for seconds in (*totals, own))))
-    rows.append(("over the selector", "", *(f"{seconds / own:.3f}" for seconds in (*totals, own))))
-    return "\n".join(aligned(rows, left=(0, len(families) + 3)))
+    rows = [("layer", "x", "ms", "kernel", "of limit", "runner-up", "behind")]
+    for name, count, one in worth.layers:
+        rows.append(
+            (
+                name,
+                str(count),
+                f"{1e3 * one.seconds:.3f}",
+                one.chosen.kernel.family,
+                "-" if one.of_limit is None else f"{100 * one.of_limit:.0f}%",
+                one.runner_up.kernel.family if one.runner_up else "-",
+                behind_text(one),
+            )
+        )
+    totals = [("all layers", "ms", "over the selector"), ("as chosen", f"{1e3 * worth.tuned:.3f}", "1.000")]
+    others = [("without tuning", worth.untuned), *((f"all {name}", total) for name, total in worth.families())]
+    totals += [(name, f"{1e3 * total:.3f}", f"{total / worth.tuned:.3f}") for name, total in others]
+    hint = [_CALIBRATE] if any(one.of_limit is None for _, _, one in worth.layers) else []
+    return "\n".join([*fitted(rows, left=(0, 3, 5)), *hint, "", *fitted(totals)])
 
 
-def total(layers: Sequence[LayerTimes], family: str) -> float:
-    """Seconds of all layers with one family wherever it applies."""
-    return sum(layer.count * layer.families.get(family, _fallback(layer)) for layer in layers)
-
-
-def _fallback(layer: LayerTimes) -> float:
-    direct = [seconds for family, seconds in layer.families.items() if not family.startswith("winograd")]
-    return min(direct, default=layer.seconds)
+def behind_text(one: Standing) -> str:
+    """How far the runner-up is behind, in a word."""
+    return "-" if one.runner_up is None else "tied" if one.tied else f"{100 * one.behind:.0f}%"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,13 +145,13 @@ class Agreement:
 
     def __str__(self) -> str:
         share, beyond = (100 * count / max(self.problems, 1) for count in (self.same + self.tied, self.agreed))
-        lines = [
+        told = (
             f"{self.problems} problems: {self.same} choices equal, {self.tied} within tie sets ({share:.1f}%), "
-            f"{self.hidden} no further apart than the noise of their machines ({beyond:.1f}%)",
-            f"no choice more than {100 * self.slowest:.1f}% slower by the other's measurements; "
-            f"the noise, a candidate beside itself: {100 * self.floor:.1f}%, the median",
-        ]
-        return "\n".join([*lines, *self.differences])
+            f"{self.hidden} no further apart than the noise of their machines ({beyond:.1f}%).",
+            f"No choice is more than {100 * self.slowest:.1f}% slower by the other's measurements. The noise, a "
+            f"candidate beside itself, is {100 * self.floor:.1f}% (median).",
+        )
+        return "\n".join([*(fill(text, WIDTH) for text in told), *self.differences])
 
     @property
     def agreed(self) -> int:
@@ -158,8 +199,9 @@ def agreement(
         elif loss <= noise[-1]:
             hidden += 1
         else:
-            choices = f"{a.kernel.name}{a.parameters}, {b.kernel.name}{b.parameters}"
-            differences.append(f"  {case.task}: {choices}, {100 * loss:.1f}%")
+            where = f"{layer_name(case.task.problem)}, {setting(case.task.problem, case.task.threads)}"
+            text = f"{where}: {100 * loss:.1f}%, {a.stored} or {b.stored}"
+            differences.append(fill(text, WIDTH, initial_indent="  ", subsequent_indent="    "))
     return Agreement(len(shared), same, tied, hidden, slowest, median(noise or [0.0]), tuple(differences))
 
 

@@ -6,13 +6,20 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from textwrap import fill, shorten
 from typing import Protocol, TypeVar
 
 from convkit.problem import Problem
+from convkit.report.layers import layer_name, setting
 from convkit.report.regret import Regret, regrets, summary
+from convkit.report.standing import Standing, Worth, measured_standings, worths
+from convkit.tables import WIDTH, fitted
 from convkit.tuner.choosing.selector import Case, Selector, selector
 
 T = TypeVar("T")
+
+# Stale problems that are named; the number of all is told.
+_MOST_NAMED = 10
 
 
 class Each(Protocol):
@@ -83,6 +90,10 @@ class Summary:
         How many problems each family answers under default accuracy.
     cost_model : str
         Where its constants come from.
+    standings : list of Standing
+        How each choice stands.
+    worths : list of Worth
+        What choosing is worth for the networks that were measured.
     """
 
     machine: str
@@ -91,19 +102,35 @@ class Summary:
     winners: Counter[str]
     cost_model: str
     regrets: list[Regret]
+    standings: list[Standing]
+    worths: list[Worth]
 
     def __str__(self) -> str:
         if not self.measured:
             return "nothing was measured on this class of machine yet; convkit tune begins"
-        return "\n".join(
-            (
-                f"machine class {self.machine}",
-                f"{len(self.measured)} problems measured, {len(self.stale)} stale",
-                "winners: " + ", ".join(f"{name} {count}" for name, count in self.winners.most_common()),
-                f"cost model: {self.cost_model}",
-                summary(self.regrets),
-            )
-        )
+        winners = ", ".join(f"{name} {count}" for name, count in self.winners.most_common())
+        parts = [
+            f"machine class {self.machine}",
+            f"{len(self.measured)} problems measured, {len(self.stale)} stale",
+            f"cost model: {self.cost_model}",
+            fill(f"winners: {winners}", WIDTH, subsequent_indent="    "),
+        ]
+        if self.worths:
+            parts += ["", worth_table(self.worths), ""]
+        parts.append(summary(self.regrets, [worth.network for worth in self.worths]))
+        if self.stale:
+            parts += ["", self._stale()]
+        return "\n".join(parts)
+
+    def _stale(self) -> str:
+        preferred = [worth.network for worth in self.worths]
+        names = [
+            f"{layer_name(case.task.problem, preferred)}, {setting(case.task.problem, case.task.threads)}"
+            for case in self.stale
+        ]
+        shown = [f"  {shorten(name, WIDTH - 2)}" for name in names[:_MOST_NAMED]]
+        more = [f"  and {len(names) - len(shown)} more"] if len(names) > len(shown) else []
+        return "\n".join(["stale, measured again by `convkit tune --stale`:", *shown, *more])
 
     def facts(self) -> dict[str, object]:
         """The same for JSON."""
@@ -112,6 +139,18 @@ class Summary:
             "measured": len(self.measured),
             "stale": [[str(case.task.problem), case.task.threads] for case in self.stale],
             "winners": dict(self.winners),
+            "networks": [
+                {
+                    "network": worth.network,
+                    **worth.setting._asdict(),
+                    "layers": len(worth.layers),
+                    "of": worth.of,
+                    "tuned": worth.tuned,
+                    "untuned": worth.untuned,
+                    "families": dict(worth.families()),
+                }
+                for worth in self.worths
+            ],
             "cost_model": self.cost_model,
             "regrets": [
                 {
@@ -141,4 +180,26 @@ def summarise(choosing: Selector | None = None, each: Each = unwatched) -> Summa
     stale = stale_cases(each(measured, "looking for stale ones"))
     winners = Counter(case.choose().family for case in each(measured, "choosing"))
     found = regrets(each(measured, "predicting"))
-    return Summary(str(choosing.context_of(1).machine), measured, stale, winners, choosing.constants.source, found)
+    standings = list(measured_standings(each(measured, "comparing"), choosing))
+    machine = str(choosing.context_of(1).machine)
+    return Summary(machine, measured, stale, winners, choosing.constants.source, found, standings, worths(standings))
+
+
+def worth_table(found: Sequence[Worth]) -> str:
+    """What tuning is worth, a line for each network: milliseconds tuned, untuned, and with the best single family."""
+    rows: list[tuple[str, ...]] = [("milliseconds of all convolutions", "tuned", "untuned", "saves", "one kernel")]
+    for place, worth in enumerate(found):
+        if not place or worth.setting != found[place - 1].setting:
+            rows.append((str(worth.setting),))
+        family, best = worth.families()[0]
+        part = "" if worth.complete else f" ({len(worth.layers)} of {worth.of} layers)"
+        rows.append(
+            (
+                f"  {worth.network}{part}",
+                f"{1e3 * worth.tuned:.2f}",
+                f"{1e3 * worth.untuned:.2f}",
+                f"{100 * (1.0 - worth.tuned / worth.untuned):.1f}%",
+                f"{1e3 * best:.2f} {family}",
+            )
+        )
+    return "\n".join(fitted(rows, left=(0, 4)))

@@ -25,6 +25,7 @@ _CLOCK = 3.0e9
 
 _LONGEST = 1_000_000
 _NUMBERS = ("vector_ops", "l2", "l3", "dram", "dram_total", "wake", "barrier", "call")
+_DEFAULTS = "CPUID defaults"
 
 
 class Constants(NamedTuple):
@@ -62,7 +63,12 @@ class Constants(NamedTuple):
     barrier: float = 1.5e-6
     call: float = 3e-7
     corrections: Mapping[str, float] = MappingProxyType({})
-    source: str = "CPUID defaults"
+    source: str = _DEFAULTS
+
+    @property
+    def calibrated(self) -> bool:
+        """They were measured."""
+        return self.source != _DEFAULTS
 
     def terms(self, task: Task, candidate: Candidate) -> float:
         """Seconds that the candidate's declared cost adds up to, without the correction of its kernel."""
