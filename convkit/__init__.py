@@ -45,13 +45,16 @@ if TYPE_CHECKING:
     from convkit.best_of import BestOf
     from convkit.config import show_config
     from convkit.profiling import profile
+    from convkit.signals import Conv1d, conv1d, conv_transpose1d
     from convkit.training import TrainingConv2d
     from convkit.tuner import NotMeasuredError, UnsupportedAlgorithmError, reload, tuning
+    from convkit.volumes import conv3d
 
 __version__: str = _core.build_info()["version"]
 
 __all__ = [
     "BestOf",
+    "Conv1d",
     "Conv2d",
     "ConvTranspose2d",
     "NotMeasuredError",
@@ -59,7 +62,10 @@ __all__ = [
     "UnsupportedAlgorithmError",
     "__version__",
     "clear_workspaces",
+    "conv1d",
     "conv2d",
+    "conv3d",
+    "conv_transpose1d",
     "conv_transpose2d",
     "explain",
     "grad",
@@ -77,9 +83,13 @@ __all__ = [
 # Imported when they are first needed: importing the package costs next to nothing beside importing NumPy.
 _HOMES = {
     "BestOf": "best_of",
+    "Conv1d": "signals",
     "NotMeasuredError": "tuner",
     "TrainingConv2d": "training",
     "UnsupportedAlgorithmError": "tuner",
+    "conv1d": "signals",
+    "conv3d": "volumes",
+    "conv_transpose1d": "signals",
     "networks": "",
     "profile": "profiling",
     "reference": "",

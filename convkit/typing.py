@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 __all__ = [
     "Accuracy", "Activation", "Algorithm", "Array", "Dtype", "FloatT", "Layout", "Memory", "Mode", "NamedKernel", "Op",
-    "Padding", "Pair", "Shape", "Sides", "SupportsDLPack",
+    "Padding", "Padding1d", "Pair", "Shape", "Sides", "SignalLayout", "Single", "SupportsDLPack", "Triple",
 ]  # fmt: skip
 
 FloatT = TypeVar("FloatT", np.float32, np.float64)
@@ -34,11 +34,23 @@ Op: TypeAlias = Literal["forward", "input_grad", "weight_grad"]
 Pair: TypeAlias = SupportsIndex | Sequence[SupportsIndex]
 """Height and width, or one number for both."""
 
+Single: TypeAlias = SupportsIndex | Sequence[SupportsIndex]
+"""A number, or a sequence of one."""
+
+Triple: TypeAlias = SupportsIndex | Sequence[SupportsIndex]
+"""Depth, height and width, or one number for all."""
+
+SignalLayout: TypeAlias = Literal["NCW", "NWC"]
+"""Order of a signal's dimensions."""
+
 Sides: TypeAlias = Pair | Sequence[Sequence[SupportsIndex]]
 """Zeros around an image: as a pair, or ((top, bottom), (left, right))."""
 
 Padding: TypeAlias = Sides | Literal["valid", "same", "same_upper", "same_lower"]
 """Zeros around an image, in numbers or by a rule."""
+
+Padding1d: TypeAlias = Single | Sequence[Sequence[SupportsIndex]] | Literal["valid", "same", "same_upper", "same_lower"]
+"""Zeros around a signal: a number, ((before, after),), or a rule."""
 
 Activation: TypeAlias = (
     Literal["relu", "relu6", "silu", "hardswish", "sigmoid", "tanh", "gelu", "gelu_tanh"]

@@ -22,11 +22,15 @@ def calls(x: F32, w: F32, bias: F32, wide: F64, foreign: SupportsDLPack) -> None
     assert_type(ck.grad.conv2d_input(x.shape, w, x), F32)
     assert_type(ck.grad.conv2d_weight(wide, wide.shape, wide), F64)
     assert_type(ck.grad.conv2d_bias(x, "NHWC"), F32)
+    assert_type(ck.conv1d(x, w, bias, [2], ((1, 0),), layout="NWC", activation="relu"), F32)
+    assert_type(ck.conv_transpose1d(wide, wide, stride=2), F64)
+    assert_type(ck.conv3d(x, w, padding=(0, 1, 1), accuracy="strict"), F32)
     assert_type(ck.transpose(x, (0, 2, 3, 1)), F32)
     assert_type(ck.nchw_to_nhwc(wide), F64)
     ck.conv2d(foreign, w).reshape(-1)
     ck.conv2d([[1.0]], w)  # type: ignore[call-overload]
     ck.conv2d(x, w, activation="softplus")  # type: ignore[call-overload]
+    ck.conv1d(x, w, layout="NCHW")  # type: ignore[call-overload]
     ck.conv2d(x, w, layout="CHWN")  # type: ignore[call-overload]
     ck.conv2d(x, w, padding="full")  # type: ignore[arg-type]
     ck.conv_transpose2d(x, w, padding="same")  # type: ignore[arg-type]
@@ -36,6 +40,7 @@ def calls(x: F32, w: F32, bias: F32, wide: F64, foreign: SupportsDLPack) -> None
 def layers(x: F32, w: F32, layout: Layout) -> F32:
     conv = ck.Conv2d(w, padding=1, layout=layout, activation=("leaky_relu", 0.1), num_threads=2)
     up = ck.ConvTranspose2d(w, stride=2)
+    assert_type(ck.Conv1d(w, padding="same", dilation=2)(x), F32)
     plan = ck.TrainingConv2d(padding=1, algorithm=("winograd4", None, "direct"), accuracy="fast")
     y = plan.forward(x, w)
     assert_type(y, F32)
