@@ -374,3 +374,54 @@ def profile_position() -> int: ...
 def close_profile(
     first: int,
 ) -> tuple[list[tuple[str, Problem, tuple[int, ...], int, int, float, float]], int]: ...
+
+class _Filters:
+    """The submodule `filters`: filters of stacks of images, for convkit.ndimage."""
+
+    @staticmethod
+    def correlate(
+        image: NDArray[Any],
+        weights: NDArray[Any],
+        out: NDArray[Any],
+        *,
+        row_mode: str,
+        column_mode: str,
+        cval: float,
+        origin: tuple[int, int],
+        threads: int | None = None,
+        isa: str | None = None,
+    ) -> None: ...
+    @staticmethod
+    def separable(
+        image: NDArray[Any],
+        column_taps: NDArray[Any],
+        row_taps: NDArray[Any],
+        out: NDArray[Any],
+        *,
+        row_mode: str,
+        column_mode: str,
+        cval: float,
+        origin: tuple[int, int],
+        threads: int | None = None,
+        isa: str | None = None,
+        rounded: bool = False,
+    ) -> None: ...
+    @staticmethod
+    def uniform(
+        image: NDArray[Any],
+        column_size: int,
+        row_size: int,
+        out: NDArray[Any],
+        *,
+        row_mode: str,
+        column_mode: str,
+        cval: float,
+        origin: tuple[int, int],
+        threads: int | None = None,
+        isa: str | None = None,
+        rounded: bool = True,
+    ) -> None: ...
+    @staticmethod
+    def empty(shape: Sequence[int], dtype: Any) -> NDArray[Any]: ...
+
+filters: _Filters

@@ -9,5 +9,6 @@ void add_runner(pybind11::module_& module);
 void add_process(pybind11::module_& module);
 void add_profile(pybind11::module_& module);
 void add_transpose(pybind11::module_& module);
+void add_filters(pybind11::module_& module);
 
 }  // namespace convkit::bindings

@@ -115,7 +115,7 @@ void clear_kept_outputs() {
   free_all_kept();
 }
 
-PyObject* new_output(Dtype dtype, int ndim, const npy_intp* shape, const npy_intp* strides, std::int64_t bytes) {
+PyObject* new_output(int numpy_type, int ndim, const npy_intp* shape, const npy_intp* strides, std::int64_t bytes) {
   void* data;
   PyObject* capsule;
   if (bytes >= least_recycled) {
@@ -134,7 +134,7 @@ PyObject* new_output(Dtype dtype, int ndim, const npy_intp* shape, const npy_int
     }
   }
   PyObject* array =
-      PyArray_NewFromDescr(&PyArray_Type, PyArray_DescrFromType(numpy_type(dtype)), ndim, const_cast<npy_intp*>(shape),
+      PyArray_NewFromDescr(&PyArray_Type, PyArray_DescrFromType(numpy_type), ndim, const_cast<npy_intp*>(shape),
                            const_cast<npy_intp*>(strides), data, NPY_ARRAY_WRITEABLE, nullptr);
   if (!array) {
     Py_DECREF(capsule);
