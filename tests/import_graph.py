@@ -23,7 +23,7 @@ ROOMS: tuple[tuple[str, ...], ...] = (
     ("convkit.contest",),
     ("convkit.torch", "convkit.onnx"),
     ("convkit",),
-    ("convkit.config",),
+    ("convkit.config", "convkit.doctor"),
     ("convkit.training",),
     ("convkit.functional", "convkit.signals", "convkit.volumes"),
     ("convkit.grad", "convkit.profiling", "convkit.reference"),

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from convkit.commands import bench, calibrate, db, demo, explain, info, report, run, tune
+from convkit.commands import bench, calibrate, db, demo, doctor, explain, info, report, run, tune
 from convkit.commands.failing import Commands
 
 __all__ = ["app"]
@@ -38,6 +38,7 @@ def convkit(
 
 
 app.command()(info.info)
+app.command()(doctor.doctor)
 app.command()(demo.demo)
 app.command()(tune.tune)
 app.command()(explain.explain)
