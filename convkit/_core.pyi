@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias, overload
 
+import numpy as np
 from numpy.typing import NDArray
 
 from convkit.typing import (
@@ -343,6 +344,45 @@ def transpose(
 def transpose(
     x: SupportsDLPack, axes: Shape, out: SupportsDLPack | None = None, num_threads: int | None = None
 ) -> NDArray[Any]: ...
+def empty(shape: Shape, like: NDArray[FloatT]) -> NDArray[FloatT]: ...
+def pool(
+    x: NDArray[FloatT],
+    kernel: Pair,
+    stride: Pair,
+    dilation: Pair,
+    before: Pair,
+    size: Pair,
+    row_factors: NDArray[FloatT] | None = None,
+    column_factors: NDArray[FloatT] | None = None,
+    num_threads: int | None = None,
+) -> NDArray[FloatT]: ...
+def resample(
+    x: NDArray[FloatT],
+    rows: NDArray[np.int64],
+    columns: NDArray[np.int64],
+    rows_above: NDArray[np.int64] | None = None,
+    columns_above: NDArray[np.int64] | None = None,
+    row_weights: NDArray[FloatT] | None = None,
+    column_weights: NDArray[FloatT] | None = None,
+    num_threads: int | None = None,
+) -> NDArray[FloatT]: ...
+def moments(x: NDArray[FloatT], variance: bool = False, num_threads: int | None = None) -> Any: ...
+def scale_shift(
+    x: NDArray[FloatT],
+    scale: NDArray[FloatT] | None = None,
+    shift: NDArray[FloatT] | None = None,
+    residual: NDArray[FloatT] | None = None,
+    activation: Activation | None = None,
+    num_threads: int | None = None,
+) -> NDArray[FloatT]: ...
+def softmax(x: NDArray[FloatT], num_threads: int | None = None) -> NDArray[FloatT]: ...
+def layer_norm(
+    x: NDArray[FloatT],
+    weight: NDArray[FloatT] | None = None,
+    bias: NDArray[FloatT] | None = None,
+    epsilon: float = 1e-5,
+    num_threads: int | None = None,
+) -> NDArray[FloatT]: ...
 def set_chooser(chooser: Chooser | None, /) -> None: ...
 def set_context(token: int, /) -> None: ...
 def context() -> int: ...

@@ -26,7 +26,7 @@ ROOMS: tuple[tuple[str, ...], ...] = (
     ("convkit.config", "convkit.doctor"),
     ("convkit.training",),
     ("convkit.functional", "convkit.signals", "convkit.volumes"),
-    ("convkit.grad", "convkit.profiling", "convkit.reference"),
+    ("convkit.grad", "convkit.images", "convkit.profiling", "convkit.reference"),
     ("convkit.best_of", "convkit.report", "convkit.calibration", "convkit.fleet"),
     ("convkit.networks",),
     ("convkit.tuner",),

@@ -1,0 +1,104 @@
+"""What stands between convolutions, compiled: pools, resizing, normalization, softmax, gates, concatenation.
+
+For doors, which know their ecosystem's attributes and hand over plain numbers. Operands are all float32 or all float64,
+and C-contiguous; images lie as (N, H, W, C). Results are new arrays, in memory that earlier results gave back. NaN is
+kept, as in NumPy. Every function takes ``num_threads``, the most threads of its team.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from convkit import _core
+from convkit._core import empty, layer_norm, moments, pool, resample, scale_shift, softmax
+
+__all__ = [
+    "concatenate", "empty", "group_norm", "layer_norm", "mean_pool", "moments", "pool", "resample", "scale_shift",
+    "softmax",
+]  # fmt: skip
+
+
+def mean_pool(x: Any, num_threads: int | None = None) -> Any:
+    """Means of all pixels of an image.
+
+    Parameters
+    ----------
+    x : ndarray
+        Images (N, H, W, C).
+    num_threads : int, optional
+        Team size.
+
+    Returns
+    -------
+    ndarray
+        Of shape (N, C).
+    """
+    return moments(x.reshape(x.shape[0], -1, x.shape[3]), False, num_threads)
+
+
+def concatenate(parts: Sequence[Any], num_threads: int | None = None) -> Any:
+    """Images side by side along their channels.
+
+    Parameters
+    ----------
+    parts : sequence of ndarray
+        Images (N, H, W, C) in any memory order; all but C are alike.
+    num_threads : int, optional
+        Team size.
+
+    Returns
+    -------
+    ndarray
+        Of shape (N, H, W, sum of C).
+    """
+    joined = empty((*parts[0].shape[:3], sum(part.shape[3] for part in parts)), parts[0])
+    begin = 0
+    for part in parts:
+        end = begin + part.shape[3]
+        _core.transpose(part, (0, 1, 2, 3), joined[..., begin:end], num_threads)
+        begin = end
+    return joined
+
+
+def group_norm(
+    x: Any, groups: int, weight: Any, bias: Any, epsilon: float, *, last: bool, activation: Any = None,
+    num_threads: int | None = None,
+) -> Any:  # fmt: skip
+    """Images whose groups of channels have mean 0 and variance 1, then a factor and a summand for each channel.
+
+    Parameters
+    ----------
+    x : ndarray
+        Of shape (N, pixels, C), or (N, C, pixels).
+    groups : int
+        C of them is instance normalization.
+    weight, bias : ndarray
+        Of shape (C,).
+    epsilon : float
+        Is added to the variance.
+    last : bool
+        Whether the channels are the last dimension.
+    activation : str or tuple, optional
+        As `convkit.conv2d` takes it.
+    num_threads : int, optional
+        Team size.
+
+    Returns
+    -------
+    ndarray
+        Like x.
+    """
+    n, c = x.shape[0], x.shape[2 if last else 1]
+    flat = x if last else x.reshape(n * c, -1, 1)
+    mean, variance = (a.reshape(n, groups, -1) for a in moments(flat, True, num_threads))
+    centre = mean.mean(axis=2, keepdims=True)
+    variance = (variance + np.square(mean - centre)).mean(axis=2, keepdims=True)
+    factor = (1 / np.sqrt(variance + variance.dtype.type(epsilon)) * weight.reshape(groups, -1)).reshape(n, c)
+    shift = bias - (centre * factor.reshape(n, groups, -1)).reshape(n, c)
+    shape = (n, c) if last else (n * c, 1)
+    return scale_shift(
+        flat, factor.reshape(shape), shift.reshape(shape), activation=activation, num_threads=num_threads
+    ).reshape(x.shape)

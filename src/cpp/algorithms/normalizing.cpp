@@ -1,0 +1,210 @@
+// Means and variances, softmax and normalized rows. Sums are taken in pieces, so that their errors grow with the number of
+// pieces and not of elements; variances in a second pass over differences from the mean, as one pass cancels.
+#include "algorithms/sharing.hpp"
+#include "images.hpp"
+#include "microkernels/exponential.hpp"
+
+namespace convkit::CONVKIT_ISA {
+
+namespace {
+
+constexpr std::int64_t piece = 128;  // vectors that are added up before they join the sum
+constexpr int most_vectors = 4;
+
+template <class T>
+CONVKIT_INLINE T total(typename Vec<T>::Reg v) {
+  T lanes[Vec<T>::lanes], sum = 0;
+  Vec<T>::store(lanes, v);
+  CONVKIT_UNROLL
+  for (int i = 0; i < Vec<T>::lanes; ++i) sum += lanes[i];
+  return sum;
+}
+
+// Sum of function(row[i]); `function` gives 0 for lanes that a part of a vector lacks, whose mask it is told.
+template <class T, class Function>
+CONVKIT_INLINE double row_sum(const T* row, std::int64_t length, Function function) {
+  using V = Vec<T>;
+  double sum = 0;
+  std::int64_t i = 0;
+  while (i + V::lanes <= length) {
+    const std::int64_t end = smaller(length, i + piece * V::lanes);
+    typename V::Reg a = V::zero(), b = V::zero();
+    for (; i + 2 * V::lanes <= end; i += 2 * V::lanes) {
+      a += function(V::load(row + i));
+      b += function(V::load(row + i + V::lanes));
+    }
+    for (; i + V::lanes <= end; i += V::lanes) a += function(V::load(row + i));
+    sum += static_cast<double>(total<T>(a + b));
+  }
+  for (; i < length; ++i) sum += static_cast<double>(function(V::set1(row[i]))[0]);
+  return sum;
+}
+
+template <class T>
+struct RowMoments {
+  T mean, variance;
+};
+
+template <class T>
+CONVKIT_INLINE RowMoments<T> row_moments(const T* row, std::int64_t length, bool with_variance) {
+  using V = Vec<T>;
+  const double count = static_cast<double>(length);
+  const T mean = static_cast<T>(row_sum(row, length, [](typename V::Reg v) CONVKIT_LAMBDA { return v; }) / count);
+  if (!with_variance) return {mean, 0};
+  const auto centre = V::set1(mean);
+  const auto squared = [&](typename V::Reg v) CONVKIT_LAMBDA { return (v - centre) * (v - centre); };
+  return {mean, static_cast<T>(row_sum(row, length, squared) / count)};
+}
+
+// Sums of `count` rows `stride` apart, NV vectors of columns at a time.
+template <class T, int NV, class... Valid>
+CONVKIT_INLINE void column_moments(const T* from, std::int64_t count, std::ptrdiff_t stride, T* mean, T* variance,
+                                   Valid... valid) {
+  using V = Vec<T>;
+  const auto factor = V::set1(static_cast<T>(1 / static_cast<double>(count)));
+  typename V::Reg centre[NV];
+  for (int pass = 0; pass < (variance ? 2 : 1); ++pass) {
+    typename V::Reg sum[NV];
+    CONVKIT_UNROLL
+    for (int v = 0; v < NV; ++v) sum[v] = V::zero();
+    for (std::int64_t begin = 0; begin < count; begin += piece) {
+      const std::int64_t end = smaller(count, begin + piece);
+      typename V::Reg part[NV];
+      CONVKIT_UNROLL
+      for (int v = 0; v < NV; ++v) part[v] = V::zero();
+      for (std::int64_t i = begin; i < end; ++i) {
+        CONVKIT_UNROLL
+        for (int v = 0; v < NV; ++v) {
+          const auto x = V::load(from + i * stride + v * V::lanes, valid...);
+          part[v] += pass == 0 ? x : (x - centre[v]) * (x - centre[v]);
+        }
+      }
+      CONVKIT_UNROLL
+      for (int v = 0; v < NV; ++v) sum[v] += part[v];
+    }
+    CONVKIT_UNROLL
+    for (int v = 0; v < NV; ++v) {
+      if (pass == 0) centre[v] = sum[v] * factor;
+      V::store((pass == 0 ? mean : variance) + v * V::lanes, sum[v] * factor, valid...);
+    }
+  }
+}
+
+template <class T>
+void moments_of(const Moments& m, int index, int size) {
+  using V = Vec<T>;
+  const T* const from = static_cast<const T*>(m.from);
+  T *const mean = static_cast<T*>(m.mean), *const variance = static_cast<T*>(m.variance);
+  if (m.inner == 1) {
+    const Share mine = share(m.outer, index, size);
+    for (std::int64_t row = mine.begin; row < mine.end; ++row) {
+      const auto found = row_moments(from + row * m.count, m.count, variance != nullptr);
+      mean[row] = found.mean;
+      if (variance) variance[row] = found.variance;
+    }
+    return;
+  }
+  const std::int64_t vectors = ceil_div(m.inner, V::lanes);
+  const Share mine = share(m.outer * vectors, index, size);
+  for (std::int64_t unit = mine.begin; unit < mine.end;) {
+    const std::int64_t outer = unit / vectors, column = unit % vectors * V::lanes;
+    const T* const at = from + outer * m.count * m.inner + column;
+    T* const to = mean + outer * m.inner + column;
+    T* const second = variance ? variance + outer * m.inner + column : nullptr;
+    if (column + most_vectors * V::lanes <= m.inner && unit + most_vectors <= mine.end) {
+      column_moments<T, most_vectors>(at, m.count, m.inner, to, second);
+      unit += most_vectors;
+    } else if (column + V::lanes <= m.inner) {
+      column_moments<T, 1>(at, m.count, m.inner, to, second);
+      ++unit;
+    } else {
+      column_moments<T, 1>(at, m.count, m.inner, to, second, static_cast<int>(m.inner - column));
+      ++unit;
+    }
+  }
+}
+
+template <class T>
+void softmax_row(const T* from, T* to, std::int64_t length) {
+  using V = Vec<T>;
+  auto largest = V::set1(from[0]);
+  std::int64_t i = 0;
+  for (; i + V::lanes <= length; i += V::lanes) largest = V::max(largest, V::load(from + i));
+  T lanes[V::lanes], most = from[0];
+  V::store(lanes, largest);
+  for (int l = 0; l < V::lanes; ++l) most = lanes[l] > most ? lanes[l] : most;
+  for (; i < length; ++i) most = from[i] > most ? from[i] : most;
+  const auto top = V::set1(most);
+  // A NaN makes the sum NaN, and with it the whole row; so does a row whose largest value is infinite.
+  const auto power = [&](typename V::Reg v) CONVKIT_LAMBDA { return Exponential<T>::of(v - top).value(); };
+  double sum = 0;
+  for (i = 0; i + V::lanes <= length;) {
+    const std::int64_t end = smaller(length, i + piece * V::lanes);
+    auto part = V::zero();
+    for (; i + V::lanes <= end; i += V::lanes) {
+      const auto e = power(V::load(from + i));
+      V::store(to + i, e);
+      part += e;
+    }
+    sum += static_cast<double>(total<T>(part));
+  }
+  if (i < length) {
+    const int valid = static_cast<int>(length - i);
+    const auto e = power(V::load(from + i, valid));
+    V::store(lanes, e);
+    for (int l = 0; l < valid; ++l) sum += static_cast<double>(lanes[l]);
+    V::store(to + i, e, valid);
+  }
+  const auto factor = V::set1(static_cast<T>(1 / sum));
+  for (i = 0; i + V::lanes <= length; i += V::lanes) V::store(to + i, V::load(to + i) * factor);
+  if (i < length) {
+    const int valid = static_cast<int>(length - i);
+    V::store(to + i, V::load(to + i, valid) * factor, valid);
+  }
+}
+
+template <class T>
+void normalized_row(const Rows& r, const T* from, T* to) {
+  using V = Vec<T>;
+  const auto found = row_moments(from, r.length, true);
+  const T *const weight = static_cast<const T*>(r.weight), *const bias = static_cast<const T*>(r.bias);
+  const double root = __builtin_sqrt(static_cast<double>(found.variance) + r.epsilon);
+  const auto mean = V::set1(found.mean), factor = V::set1(static_cast<T>(1 / root));
+  const auto one = [&](std::int64_t i, auto... valid) CONVKIT_LAMBDA {
+    auto v = (V::load(from + i, valid...) - mean) * factor;
+    if (weight) v = v * V::load(weight + i, valid...);
+    if (bias) v += V::load(bias + i, valid...);
+    V::store(to + i, v, valid...);
+  };
+  std::int64_t i = 0;
+  for (; i + V::lanes <= r.length; i += V::lanes) one(i);
+  if (i < r.length) one(i, static_cast<int>(r.length - i));
+}
+
+template <class T>
+void rows_of(const Rows& r, int index, int size) {
+  const Share mine = share(r.rows, index, size);
+  for (std::int64_t row = mine.begin; row < mine.end; ++row) {
+    const T* const from = static_cast<const T*>(r.from) + row * r.length;
+    T* const to = static_cast<T*>(r.to) + row * r.length;
+    r.softmax ? softmax_row(from, to, r.length) : normalized_row(r, from, to);
+  }
+}
+
+}  // namespace
+
+void moments(const Moments& what, int threads) {
+  auto member = [&](int index, int size) {
+    what.wide ? moments_of<double>(what, index, size) : moments_of<float>(what, index, size);
+  };
+  team(threads, member);
+}
+
+void normalize_rows(const Rows& what, int threads) {
+  auto member = [&](int index, int size) {
+    what.wide ? rows_of<double>(what, index, size) : rows_of<float>(what, index, size);
+  };
+  team(threads, member);
+}
+
+}  // namespace convkit::CONVKIT_ISA

@@ -1,0 +1,79 @@
+#include "images.hpp"
+
+#include "cpu/features.hpp"
+
+namespace convkit {
+
+#define CONVKIT_ISA_ENTRY(isa, bytes, features, flags)   \
+  namespace isa {                                        \
+  void pool(const Pool& what, int threads);              \
+  void resample(const Resample& what, int threads);      \
+  void moments(const Moments& what, int threads);        \
+  void scale_shift(const ScaleShift& what, int threads); \
+  void normalize_rows(const Rows& what, int threads);    \
+  }
+#include "isa/built.def"
+#undef CONVKIT_ISA_ENTRY
+
+namespace {
+
+template <class What>
+using Function = void (*)(const What&, int);
+
+#define CONVKIT_ISA_ENTRY(isa, bytes, features, flags) isa::CONVKIT_FUNCTION,
+#define CONVKIT_FUNCTION pool
+constexpr Function<Pool> pool_of[isa_count] = {
+#include "isa/built.def"
+};
+#undef CONVKIT_FUNCTION
+#define CONVKIT_FUNCTION resample
+constexpr Function<Resample> resample_of[isa_count] = {
+#include "isa/built.def"
+};
+#undef CONVKIT_FUNCTION
+#define CONVKIT_FUNCTION moments
+constexpr Function<Moments> moments_of[isa_count] = {
+#include "isa/built.def"
+};
+#undef CONVKIT_FUNCTION
+#define CONVKIT_FUNCTION scale_shift
+constexpr Function<ScaleShift> scale_shift_of[isa_count] = {
+#include "isa/built.def"
+};
+#undef CONVKIT_FUNCTION
+#define CONVKIT_FUNCTION normalize_rows
+constexpr Function<Rows> rows_of[isa_count] = {
+#include "isa/built.def"
+};
+#undef CONVKIT_FUNCTION
+#undef CONVKIT_ISA_ENTRY
+
+// A team costs more than it saves below this many elements a member.
+constexpr std::int64_t least_per_thread = std::int64_t{1} << 15;
+
+int members(std::int64_t elements, int threads) {
+  const std::int64_t most = elements / least_per_thread;
+  return threads <= most ? threads : most < 1 ? 1 : static_cast<int>(most);
+}
+
+std::int64_t larger(std::int64_t a, std::int64_t b) { return a > b ? a : b; }
+
+int isa() { return static_cast<int>(active_isa()); }
+
+}  // namespace
+
+void run(const Pool& p, int threads) {
+  pool_of[isa()](p, members(p.images * p.channels * larger(p.in[0] * p.in[1], p.out[0] * p.out[1]), threads));
+}
+
+void run(const Resample& r, int threads) {
+  resample_of[isa()](r, members(r.images * r.channels * r.out[0] * r.out[1], threads));
+}
+
+void run(const Moments& m, int threads) { moments_of[isa()](m, members(m.outer * m.count * m.inner, threads)); }
+
+void run(const ScaleShift& s, int threads) { scale_shift_of[isa()](s, members(s.outer * s.count * s.inner, threads)); }
+
+void run(const Rows& r, int threads) { rows_of[isa()](r, members(r.rows * r.length, threads)); }
+
+}  // namespace convkit

@@ -1,0 +1,72 @@
+// What stands between convolutions: pools, resizing, moments, scaling, normalized rows. Not convolutions, so not in the
+// inventory: one function each, with the instruction set in force, by a team of at most `threads`.
+//
+// All arrays are dense and aligned to their elements, double where `wide` says so, else float. Images lie as N, H, W, C.
+// Results overlap nothing that is read, but `to` of ScaleShift may be its `from` or its `residual`.
+#pragma once
+#include "inventory.hpp"
+
+namespace convkit {
+
+// to[n][i][j][c]: the largest value under a window, NaN if there is one; or the sum times factor[0][i] * factor[1][j].
+// What lies outside of the image does not count; a window without pixels has -Inf, or 0.
+struct Pool {
+  void* to;
+  const void* from;
+  bool wide;
+  std::int64_t images, channels;
+  std::int64_t in[2], out[2], kernel[2], stride[2], dilation[2], before[2];
+  const void* factor[2];  // null: maxima
+};
+
+// to[n][i][j][c] from rows low[0][i] and high[0][i] and columns low[1][j] and high[1][j], the higher one by `weight`;
+// or from the lower ones alone.
+struct Resample {
+  void* to;
+  const void* from;
+  bool wide;
+  std::int64_t images, channels;
+  std::int64_t in[2], out[2];
+  const std::int64_t* low[2];
+  const std::int64_t* high[2];  // null: nearest
+  const void* weight[2];
+};
+
+// Of from[outer][count][inner]: mean[outer][inner] over `count`, and the mean of squared differences from it if asked for.
+struct Moments {
+  void* mean;
+  void* variance;  // or null
+  const void* from;
+  bool wide;
+  std::int64_t outer, count, inner;
+};
+
+// to = activation(from * scale + shift + residual): [outer][count][inner], factors [outer][inner].
+struct ScaleShift {
+  void* to;
+  const void* from;
+  bool wide;
+  std::int64_t outer, count, inner;
+  const void *scale, *shift, *residual;  // each may be null
+  Activation activation;
+  double lo, hi;
+};
+
+// Each row of from[rows][length]: softmax, or (row - mean) / sqrt(variance + epsilon) * weight + bias.
+struct Rows {
+  void* to;
+  const void* from;
+  bool wide;
+  std::int64_t rows, length;
+  bool softmax;
+  const void *weight, *bias;  // `length` values, or null
+  double epsilon;
+};
+
+void run(const Pool& what, int threads);
+void run(const Resample& what, int threads);
+void run(const Moments& what, int threads);
+void run(const ScaleShift& what, int threads);
+void run(const Rows& what, int threads);
+
+}  // namespace convkit
