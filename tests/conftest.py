@@ -29,6 +29,12 @@ hypothesis.settings.register_profile("thorough", hypothesis.settings.get_profile
 hypothesis.settings.load_profile("default")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Processes that share the tests: one a CPU, and no more than a team of threads in each leaves room for."""
+    return min(len(os.sched_getaffinity(0)), 8)
+
+
 def pytest_unconfigure() -> None:
     """Remove the throw-away data directory."""
     _home.cleanup()

@@ -6,20 +6,25 @@ with NaN before each run, and operands end at a page that may not be read.
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from convkit import _core
 from convkit.problem import Problem
 from oracle import ACTIVATIONS, FOLLOWING, Operands
-from strategies import families_of, problems, sample_problems
+from strategies import Source, families_of, problems, sample_problems
 
 KERNELS = _core.kernels()
 every_kernel = pytest.mark.parametrize("kernel", KERNELS, ids=[kernel["name"] for kernel in KERNELS])
+# Drawing a problem costs hypothesis more than computing it costs the kernel. So it searches, and shrinks what it finds,
+# with a fifth of the examples; most problems come from a plain random generator.
+few = settings(max_examples=settings().max_examples // 5)
+SAMPLE = 40
 
 
 def run(kernel: Any, problem: Problem, parameters: tuple[int, ...], threads: int, operands: Operands) -> Any:
@@ -45,15 +50,27 @@ def test_some_shapes_suit_it(kernel: Any) -> None:
 
 
 @every_kernel
+@few
 @given(data=st.data())
 def test_right_for_any_problem(kernel: Any, data: Any) -> None:
     problem = data.draw(problems(kernel))
-    threads = data.draw(st.integers(1, 4))
-    operands = Operands(problem, kernel, data.draw(st.integers(0, 62)), at_end=data.draw(st.booleans()))
+    check_problem(kernel, problem, Source(draw=data.draw))
+
+
+@every_kernel
+def test_right_for_many_problems(kernel: Any) -> None:
+    source = Source(rng=random.Random(2))
+    for problem in sample_problems(kernel, SAMPLE, seed=2):
+        check_problem(kernel, problem, source)
+
+
+def check_problem(kernel: Any, problem: Problem, source: Source) -> None:
+    """Run a kernel with its default and other parameters, by a team and alone, on operands drawn from `source`."""
+    threads = source.integer(1, 4)
+    operands = Operands(problem, kernel, source.integer(0, 62), at_end=source.choice((False, True)))
     operands.expect()
     candidates = _core.candidates(kernel["index"], problem.to_core(), threads)
-    chosen = {candidates[0], candidates[data.draw(st.integers(0, len(candidates) - 1))]}
-    for parameters in chosen:
+    for parameters in dict.fromkeys((candidates[0], candidates[source.integer(0, len(candidates) - 1)])):
         y = run(kernel, problem, parameters, threads, operands).copy()
         operands.check(y)
         if threads > 1:
