@@ -21,7 +21,7 @@ ROOMS: tuple[tuple[str, ...], ...] = (
     ("convkit.commands",),
     ("convkit.pictures",),
     ("convkit.contest",),
-    ("convkit.torch", "convkit.onnx"),
+    ("convkit.torch", "convkit.onnx", "convkit.ndimage"),
     ("convkit",),
     ("convkit.config", "convkit.doctor"),
     ("convkit.training",),

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import convkit
+import convkit.ndimage
 
 validate = pytest.importorskip("numpydoc.validate", reason="numpydoc is not installed")
 
@@ -35,7 +36,7 @@ def public(name: str, module: ModuleType) -> Iterator[str]:
                     yield f"{name}.{own}.{member}"
 
 
-NAMES = sorted(public("convkit", convkit))
+NAMES = sorted([*public("convkit", convkit), *public("convkit.ndimage", convkit.ndimage)])
 
 
 @pytest.mark.parametrize("name", NAMES)

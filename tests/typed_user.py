@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import convkit as ck
+from convkit import ndimage
 from convkit.typing import Layout, SupportsDLPack
 
 F32 = NDArray[np.float32]
@@ -77,3 +78,12 @@ def rest(x: F32) -> None:
         ck.clear_workspaces()
     except (ck.NotMeasuredError, ck.UnsupportedAlgorithmError):
         ck.reload()
+
+
+def filters(image: F32, bytes_: NDArray[np.uint8]) -> None:
+    smooth = ndimage.gaussian_filter(image, (1.5, 2), mode=["reflect", "wrap"], output=np.float64, axes=(0, 1))
+    ndimage.correlate(bytes_, [[0, 1], [1, 0]], output=bytes_, origin=(0, -1), accuracy="strict", num_threads=2)
+    ndimage.correlate_bank(smooth, np.ones((4, 5, 5)), "float32").reshape(-1)
+    ndimage.uniform_filter(image, 5, cval=1j)
+    ndimage.sobel(image, axis=0, mode="edge")  # type: ignore[arg-type]
+    ndimage.correlate1d(image, [1, 2], origin="left")  # type: ignore[arg-type]

@@ -1,0 +1,196 @@
+"""Filters with a weight for each place of a box: of any rank, one at a time or as a bank."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+
+from convkit import _core
+from convkit.ndimage.arguments import Array, fresh
+from convkit.ndimage.passes import Pass, filtered, in_any_order
+from convkit.ndimage.planes import as_planes, native
+from convkit.ndimage.separation import factors, terms, whole_factors
+
+__all__ = ["Box", "bank_filtered", "box_filtered"]
+
+# Fewer products of a pixel and a weight than this are done before a separation is found.
+_LEAST_WORK = 1 << 18
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A filter along some axes, as a correlation.
+
+    Attributes
+    ----------
+    weights : ndarray of float64
+        A dimension for each axis.
+    axes : tuple of int
+        Ascending.
+    modes : tuple of str
+        What lies beyond the edges.
+    origins : tuple of int
+        As in `correlate`.
+    """
+
+    weights: Array
+    axes: tuple[int, ...]
+    modes: tuple[str, ...]
+    origins: tuple[int, ...]
+
+    def without_single_taps(self) -> Box:
+        """The same filter without the axes along which it has one weight only."""
+        kept = [i for i, size in enumerate(self.weights.shape) if size > 1]
+        return Box(
+            np.squeeze(self.weights), tuple(self.axes[i] for i in kept), tuple(self.modes[i] for i in kept),
+            tuple(self.origins[i] for i in kept),
+        )  # fmt: skip
+
+    def passes(self, taps: Sequence[Array]) -> list[Pass]:
+        """One-dimensional filters along the axes."""
+        return [Pass(*one) for one in zip(self.axes, taps, self.modes, self.origins, strict=True)]
+
+    def last_two(self, tap: tuple[int, ...]) -> Box:
+        """The plane of the filter at a place of its other axes."""
+        return Box(self.weights[tap], self.axes[-2:], self.modes[-2:], self.origins[-2:])
+
+
+def box_filtered(input: Array, output: Array, box: Box, cval: float, threads: int, strict: bool) -> None:
+    """Correlate `input` with a box of weights into `output`, which may be `input`.
+
+    Parameters
+    ----------
+    input, output : ndarray
+        Of one shape and real element types.
+    box : Box
+    cval : float
+        What lies beyond the edges in mode constant.
+    threads : int
+        Size of the team.
+    strict : bool
+        True: each weight is multiplied as it is. Else an outer product is run as one-dimensional filters.
+    """
+    box = box.without_single_taps()
+    if not box.axes:
+        box = Box(box.weights.reshape(1), (input.ndim - 1,), ("nearest",), (0,))
+    if not input.size:
+        return
+    if len(box.axes) == 1:
+        filtered(input, output, box.passes([box.weights]), cval, threads)
+        return
+    if not strict and input.size * box.weights.size >= _LEAST_WORK:
+        taps = _factors(box, input, output, cval)
+        if taps is not None:
+            filtered(input, output, box.passes(taps), cval, threads)
+            return
+    if len(box.axes) == 2 and output.dtype.isnative and output.flags.aligned:
+        target = fresh(output.shape, output.dtype) if np.may_share_memory(input, output) else output
+        if strict or not _sum_of_outer_products(input, target, box, cval, threads):
+            _flat(input, target, box, cval, threads)
+    else:
+        target = _deep(input, output, box, cval, threads)
+    if target is not output:
+        filtered(target, output, [Pass(target.ndim - 1, np.ones(1), "nearest")], cval, threads)
+
+
+def bank_filtered(input: Array, output: Array, box: Box, cval: float, threads: int, strict: bool) -> None:
+    """Correlate `input` with each filter of a bank: ``output[k]`` with ``box.weights[k]``; they share no memory."""
+    if not input.size:
+        return
+    if len(box.axes) == 2 and output.dtype.isnative and output.flags.aligned:
+        down, along = box.axes
+        *_, height, width = np.moveaxis(input, box.axes, (-2, -1)).shape
+        moved = np.moveaxis(output, (1 + down, 1 + along), (-2, -1))
+        stacks = moved.reshape(len(output), -1, height, width)
+        planes = [planes for (planes,) in as_planes(box.axes, native(input))]
+        if len(planes) == 1 and np.may_share_memory(stacks, output):
+            _planes_filtered(planes[0], stacks, box, cval, threads)
+            return
+    for weights, result in zip(box.weights, output, strict=True):
+        box_filtered(input, result, Box(weights, box.axes, box.modes, box.origins), cval, threads, strict)
+
+
+def _factors(box: Box, input: Array, output: Array, cval: float) -> list[Array] | None:
+    """Taps for each axis, if that computes the same in less time."""
+    if box.weights.size < 2 * sum(box.weights.shape):
+        return None
+    if output.dtype.kind == "f":
+        found = factors(box.weights, float(np.finfo(output.dtype).eps))
+    else:
+        found = whole_factors(box.weights)
+    if found is None or not in_any_order(box.passes(found), input, output, cval):
+        return None
+    return found
+
+
+def _sum_of_outer_products(input: Array, target: Array, box: Box, cval: float, threads: int) -> bool:
+    """Run a filter of low rank as pairs of one-dimensional filters; False if its rank is too high for that."""
+    most = box.weights.size // (3 * sum(box.weights.shape))
+    if most < 2 or target.dtype.kind != "f" or input.size * box.weights.size < _LEAST_WORK:
+        return False
+    pairs = terms(box.weights, float(np.finfo(target.dtype).eps), most)
+    if pairs is None or not in_any_order(box.passes(pairs[0]), input, target, cval):
+        return False
+    part = fresh(target.shape, target.dtype)
+    for i, pair in enumerate(pairs):
+        filtered(input, part if i else target, box.passes(pair), cval, threads)
+        if i:
+            np.add(target, part, out=target)
+    return True
+
+
+def _flat(input: Array, target: Array, box: Box, cval: float, threads: int) -> None:
+    """A filter along two axes."""
+    for planes, result in as_planes((box.axes[0], box.axes[1]), native(input), target):
+        _planes_filtered(planes, result, box, cval, threads)
+
+
+def _planes_filtered(planes: Array, result: Array, box: Box, cval: float, threads: int) -> None:
+    (down, along), (before, left) = box.modes, box.origins
+    _core.filters.correlate(
+        planes, np.ascontiguousarray(box.weights), result, row_mode=down, column_mode=along, cval=cval,
+        origin=(before, left), threads=threads,
+    )  # fmt: skip
+
+
+def _deep(input: Array, output: Array, box: Box, cval: float, threads: int) -> Array:
+    """A filter along three axes or more: one along two for each place of the others, summed up."""
+    single = input.dtype == output.dtype == np.float32
+    total = np.zeros(input.shape, np.float32 if single else np.float64)
+    part = fresh(total.shape, total.dtype)
+    others = box.axes[:-2]
+    moved_total, moved_part = (np.moveaxis(array, others, range(len(others))) for array in (total, part))
+    sources = [
+        _sources(input.shape[axis], size, mode, origin)
+        for axis, size, mode, origin in zip(others, box.weights.shape, box.modes, box.origins, strict=False)
+    ]
+    for tap in product(*map(range, box.weights.shape[:-2])):
+        plane = box.last_two(tap)
+        if not plane.weights.any():
+            continue
+        _flat(input, part, plane, cval, threads)
+        read = [source[at] for source, at in zip(sources, tap, strict=True)]
+        products = moved_part[np.ix_(*read)]
+        for axis, places in enumerate(read):
+            np.moveaxis(products, axis, 0)[places < 0] = cval * plane.weights.sum()
+        moved_total += products
+    return total
+
+
+def _sources(extent: int, size: int, mode: str, origin: int) -> Array:
+    """Which element each tap reads at each place, -1 if it lies beyond the edges of mode constant: (size, extent)."""
+    place: Array = np.arange(extent) + np.arange(size)[:, None] - size // 2 - origin
+    if mode == "constant":
+        place[(place < 0) | (place >= extent)] = -1
+    elif mode == "nearest":
+        place = np.clip(place, 0, extent - 1)
+    elif mode == "wrap":
+        place %= extent
+    else:
+        period = 2 * extent if mode == "reflect" else max(2 * extent - 2, 1)
+        place %= period
+        place = np.minimum(place, period - place - (mode == "reflect"))
+    return place

@@ -1,0 +1,155 @@
+"""One-dimensional filters in turn: each along an axis, two at a time if their axes make planes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from convkit import _core
+from convkit.ndimage.arguments import Array, fresh
+from convkit.ndimage.planes import as_lines, as_planes, native
+
+__all__ = ["Pass", "filtered", "in_any_order"]
+
+# With fewer elements than this after an axis, its lines are read with a stride instead of as columns side by side.
+_FEW = 16
+
+_NOTHING = np.ones(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """A one-dimensional filter.
+
+    Attributes
+    ----------
+    axis : int
+    taps : ndarray of float64 or int
+        Weights, or the number of elements whose mean is taken.
+    mode : str
+        What lies beyond the edges.
+    origin : int
+        As in `correlate1d`.
+    """
+
+    axis: int
+    taps: Array | int
+    mode: str
+    origin: int = 0
+
+
+def in_any_order(passes: Sequence[Pass], input: Array, output: Array, cval: float) -> bool:
+    """True if the result does not depend on the order of the passes, rounding of floats aside.
+
+    What lies beyond the edges is the same number in each pass, which only 0 survives. Results that are integers are cut
+    to the output's type after each pass. Whole weights on whole numbers leave nothing to cut; what wraps around does
+    so in the same way in any order.
+    """
+    if cval and any(one.mode == "constant" for one in passes):
+        return False
+    if output.dtype.kind == "f":
+        return True
+    if input.dtype.kind not in "iub" or output.dtype.kind == "b":
+        return False
+    largest = 1 if input.dtype.kind == "b" else max(-int(np.iinfo(input.dtype).min), int(np.iinfo(input.dtype).max))
+    for one in passes:
+        if isinstance(one.taps, int) or not np.array_equal(one.taps, np.rint(one.taps)):
+            return False
+        largest *= int(np.abs(one.taps).sum())
+    # Narrow types are cut out of 32 bits, unsigned ones out of 64; other numbers that do not fit are not wrapped.
+    exact = {"i1": 2**31, "i2": 2**31, "u1": 2**31, "u2": 2**31, "u4": 2**53}
+    return largest < exact.get(output.dtype.str[1:], int(np.iinfo(output.dtype).max) + 1) and largest <= 2**53
+
+
+def filtered(input: Array, output: Array, passes: Sequence[Pass], cval: float, threads: int) -> None:
+    """Filter `input` by all passes in turn into `output`, which may be `input`.
+
+    As SciPy does, what is between two passes is stored in the output's element type.
+
+    Parameters
+    ----------
+    input, output : ndarray
+        Of one shape and real element types.
+    passes : sequence of Pass
+        Of different axes; `in_any_order` says whether they may be sorted.
+    cval : float
+        What lies beyond the edges in mode constant.
+    threads : int
+        Size of the team.
+    """
+    if not input.size:
+        return
+    if not passes:
+        output[...] = input
+        return
+    if in_any_order(passes, input, output, cval):
+        passes = sorted(passes, key=lambda one: one.axis)
+    groups = list(_grouped(passes, input.shape))
+    dtype = output.dtype.newbyteorder("=")
+    as_it_is = output.dtype.isnative and output.flags.aligned
+    # What lies between two passes is never in `output`: it may share memory with `input`.
+    target = output if as_it_is and (len(groups) > 1 or not np.may_share_memory(input, output)) else None
+    source = native(input)
+    spare: list[Array] = []
+    for step, group in enumerate(groups, 1):
+        if step < len(groups):
+            result = spare.pop() if len(spare) > 1 else fresh(input.shape, dtype)
+            spare.insert(0, result)
+        else:
+            result = fresh(input.shape, dtype) if target is None else target
+        _run(source, result, group, cval, threads)
+        source = result
+    if target is None:
+        output[...] = source
+
+
+def _grouped(passes: Sequence[Pass], shape: tuple[int, ...]) -> Iterator[tuple[Pass, ...]]:
+    """Passes one by one, or two if the second runs along rows and the first across them."""
+    after = [prod(shape[one.axis + 1 :]) for one in passes]
+    found: list[tuple[Pass, ...]] = []
+    place = len(passes)
+    while place:
+        two = place > 1 and passes[place - 2].axis < passes[place - 1].axis and after[place - 1] < _FEW
+        place -= 2 if two else 1
+        found.append(tuple(passes[place : place + 2]) if two else (passes[place],))
+    return reversed(found)
+
+
+def _run(source: Array, target: Array, group: tuple[Pass, ...], cval: float, threads: int) -> None:
+    if len(group) == 2:
+        column, row = group
+        for planes, result in as_planes((column.axis, row.axis), source, target):
+            _separable(planes, result, column, row, cval, threads)
+        return
+    (one,) = group
+    last = source.ndim - 1
+    contiguous = source.flags.c_contiguous and target.flags.c_contiguous
+    if one.axis == last:
+        if last == 0:
+            source, target = source[None], target[None]
+        for planes, result in as_planes((source.ndim - 2, source.ndim - 1), source, target):
+            _separable(planes, result, None, one, cval, threads)
+    elif source.shape[last] >= _FEW and (one.axis == last - 1 or not contiguous):
+        for planes, result in as_planes((one.axis, last), source, target):
+            _separable(planes, result, one, None, cval, threads)
+    elif contiguous and prod(source.shape[one.axis + 1 :]) >= _FEW:
+        _separable(as_lines(source, one.axis), as_lines(target, one.axis), one, None, cval, threads)
+    else:
+        for planes, result in as_planes((last, one.axis), source, target):
+            _separable(planes, result, None, one, cval, threads)
+
+
+def _separable(planes: Array, result: Array, column: Pass | None, row: Pass | None, cval: float, threads: int) -> None:
+    """Columns, then rows, of a stack of planes."""
+    mean = any(one is not None and isinstance(one.taps, int) for one in (column, row))
+    nothing = Pass(0, 1 if mean else _NOTHING, "nearest")
+    down, along = column or nothing, row or nothing
+    run: Any = _core.filters.uniform if mean else _core.filters.separable
+    run(
+        planes, down.taps, along.taps, result, row_mode=down.mode, column_mode=along.mode, cval=cval,
+        origin=(down.origin, along.origin), threads=threads, rounded=True,
+    )  # fmt: skip

@@ -1,0 +1,146 @@
+"""SciPy's names computed by convkit: patching, what is left to SciPy, and SciPy's own tests."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from shims import fresh
+
+from convkit import ndimage
+from convkit.ndimage import patching
+
+scipy_ndimage: Any = pytest.importorskip("scipy.ndimage", reason="SciPy is not installed")
+
+# Tests of what is not patched: ranks, morphology's minima and maxima, filters by Python functions.
+_OTHERS = (
+    "minimum or maximum or minmax or median or rank or percentile or generic_filter or vectorized or 22250 or 22333 "
+    "or 23075 or 22586 or ticket_701 or valid_origins1 or size_footprint"
+)
+
+
+@pytest.fixture
+def patched() -> Iterator[list[str]]:
+    """SciPy patched for arrays of any size; the names that SciPy's own functions were called by."""
+    called: list[str] = []
+
+    def noted(name: str, theirs: Any) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            called.append(name)
+            return theirs(*args, **kwargs)
+
+        return call
+
+    kept = {name: getattr(scipy_ndimage, name) for name in patching.NAMES}
+    for name, theirs in kept.items():
+        setattr(scipy_ndimage, name, noted(name, theirs))
+    ndimage.patch_scipy(least_elements=12)
+    yield called
+    ndimage.unpatch_scipy()
+    for name, theirs in kept.items():
+        setattr(scipy_ndimage, name, theirs)
+
+
+def test_calls_are_convkit_s(patched: list[str]) -> None:
+    x = np.arange(20.0).reshape(4, 5)
+    arguments = {"correlate": [[[1, 2]]], "convolve": [[[1, 2]]], "correlate1d": [[1, 2]], "convolve1d": [[1, 2]],
+                 "uniform_filter1d": [3]}  # fmt: skip
+    for name in patching.NAMES:
+        rest = arguments.get(name, [1.0] if name.startswith("gaussian") else [])
+        assert np.array_equal(getattr(scipy_ndimage, name)(x, *rest), getattr(ndimage, name)(x, *rest))
+    assert scipy_ndimage.sobel(input=x, axis=0).shape == x.shape
+    assert patched == []
+
+
+def test_what_is_left_to_scipy(patched: list[str]) -> None:
+    x = np.arange(24.0).reshape(2, 3, 4)
+    scipy_ndimage.gaussian_filter(x[0, 0], 1)
+    scipy_ndimage.gaussian_filter(x.tolist(), 1)
+    scipy_ndimage.gaussian_filter(np.ma.masked_array(x), 1)
+    scipy_ndimage.gaussian_gradient_magnitude(x, 1, axes=(1, 2))
+    scipy_ndimage.correlate(x, np.ones((1, 2, 2)), axes=(1, 0, 2))
+    assert len(patched) == 5
+    with pytest.raises(RuntimeError, match=r"array type dtype.'float16'. not supported"):
+        scipy_ndimage.gaussian_filter(x.astype(np.float16), 1)
+    with pytest.raises(RuntimeError, match=r"^boundary mode not supported$"):
+        scipy_ndimage.sobel(x, mode="edge")
+    with pytest.raises(TypeError, match="argument"):
+        scipy_ndimage.sobel(x, order=3)
+    assert len(patched) == 8
+
+
+def test_patches_are_counted() -> None:
+    theirs, sobel = scipy_ndimage.gaussian_filter, scipy_ndimage.sobel
+    ndimage.unpatch_scipy()
+    ndimage.patch_scipy()
+    wrapper = scipy_ndimage.gaussian_filter
+    ndimage.patch_scipy(least_elements=0)
+    assert scipy_ndimage.gaussian_filter is wrapper is not theirs
+    assert wrapper.__doc__ == theirs.__doc__
+    assert wrapper.__wrapped__ is theirs
+    ndimage.unpatch_scipy()
+    assert scipy_ndimage.gaussian_filter is wrapper
+    scipy_ndimage.sobel = len
+    ndimage.unpatch_scipy()
+    assert scipy_ndimage.gaussian_filter is theirs
+    assert scipy_ndimage.sobel is len
+    scipy_ndimage.sobel = sobel
+    with pytest.raises(ValueError, match="least_elements must be 0 or more, not -1"):
+        ndimage.patch_scipy(least_elements=-1)
+
+
+def test_without_scipy() -> None:
+    told = fresh(
+        """
+        import sys
+        sys.modules["scipy"] = None
+        import numpy as np
+        from convkit import ndimage
+        print(ndimage.gaussian_filter(np.ones((9, 9)), 1)[4, 4].round(6))
+        try:
+            ndimage.patch_scipy()
+        except ImportError as error:
+            print(error)
+        """
+    )
+    assert told.splitlines() == ["1.0", "patch_scipy needs SciPy, which is not installed: pip install scipy"]
+    assert fresh("import sys, convkit.ndimage; print('scipy' in sys.modules)") == "False\n"
+
+
+def test_scipy_s_own_tests(tmp_path: Path) -> None:
+    """Those of the patched functions fail nowhere that SciPy does not fail itself."""
+    found = importlib.util.find_spec("scipy.ndimage.tests.test_filters")
+    if found is None or found.origin is None:
+        pytest.skip("this SciPy comes without its tests")
+    tests = Path(found.origin)
+    # SciPy's tests look up what each function can do by the function itself.
+    (tmp_path / "patched.py").write_text(
+        "from convkit import ndimage\n"
+        "from convkit.ndimage.patching import NAMES\n"
+        "import scipy.ndimage\n"
+        "from scipy._lib._array_api import xp_capabilities_table as table\n"
+        "kept = {name: getattr(scipy.ndimage, name) for name in NAMES}\n"
+        "ndimage.patch_scipy(least_elements=0)\n"
+        "for name in NAMES:\n"
+        "    table[getattr(scipy.ndimage, name)] = table[kept[name]]\n"
+    )
+
+    def failures(*arguments: str) -> set[str]:
+        command = [sys.executable, "-m", "pytest", "-q", "-rfE", "-c", "/dev/null", f"--rootdir={tests.parents[2]}"]
+        command += ["-p", "no:cacheprovider", "-W", "ignore", *arguments]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600, check=False)
+        assert done.returncode in (0, 1), done.stdout + done.stderr
+        passed = re.search(r"(\d+) passed", done.stdout)
+        assert passed is None or "-p" not in arguments or int(passed[1]) > 1000
+        return set(re.findall(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE))
+
+    ours = failures("-p", "patched", str(tests), "-k", f"not ({_OTHERS})")
+    theirs = failures(*(str(tests.parents[2] / name) for name in sorted(ours))) if ours else set()
+    assert ours <= theirs
