@@ -180,6 +180,66 @@ def _export_package() -> None:
     console.print(f"{written.sessions} sessions and {written.trials} trials", highlight=False)
 
 
+@app.command()
+def shipped() -> None:
+    """Say what comes with the package: of each machine class how many problems, and how completely they are answered.
+
+    A problem is answered completely if every kernel that takes it was measured at its current revision. Where the best
+    one was measured at an older revision, that trial counts until somebody measures anew.
+    """
+    from convkit.tuner.choosing.coverage import coverage
+    from convkit.tuner.evidence.shipped import DIRECTORY
+    from convkit.tuner.inventory import core_inventory
+
+    inventory = core_inventory()
+    table = Table(title="Measurements shipped with convkit")
+    table.add_column("machine class", overflow="fold")
+    for column in ("problems", "trials", "complete", "outdated", "of no use"):
+        table.add_column(column, justify="right", overflow="fold")
+    for path in sorted(Path(DIRECTORY).glob("*.trials")):
+        if not _judged(path):
+            table.add_row(path.stem, *["needs its CPU"] * 5)
+            continue
+        found = coverage(path, inventory)
+        table.add_row(
+            path.stem,
+            str(found.problems),
+            str(found.trials),
+            f"{100 * found.complete / max(found.problems, 1):.0f}%",
+            f"{100 * found.outdated / max(found.problems, 1):.0f}%",
+            str(found.useless),
+        )
+    console.print(table)
+
+
+def _judged(path: Path) -> bool:
+    """Whether the kernels that a shipped file is about are in this process's inventory."""
+    from convkit import _core
+    from convkit.tuner.evidence.shipped import machine_of
+
+    return machine_of(path.name).isa == _core.active_isa()
+
+
+def _prune_package(dry_run: bool) -> None:
+    """Rewrite the shipped files without what no current kernel can use."""
+    from convkit.tuner.choosing.coverage import prune as pruned
+    from convkit.tuner.evidence.shipped import DIRECTORY
+    from convkit.tuner.inventory import core_inventory
+
+    inventory = core_inventory()
+    with Outputs() as outputs:
+        staged = outputs.folder(Path(DIRECTORY))
+        for path in sorted(Path(DIRECTORY).glob("*.trials")):
+            if not _judged(path):
+                console.print(f"{path.name}: left alone, for it takes a CPU with its instruction set", markup=False)
+                continue
+            gone = pruned(path, inventory, staged / path.name)
+            if dry_run or not gone:
+                (staged / path.name).unlink()
+            told = f"{'would leave' if dry_run else 'left'} out {gone} trials that no current kernel can use"
+            console.print(f"{path.name}: {told}", highlight=False, markup=False, soft_wrap=True)
+
+
 @app.command("import")
 def import_(
     file: Annotated[Path, typer.Argument(help="What export wrote; -: standard input.")],
@@ -216,11 +276,19 @@ def prune(
     contended: Annotated[bool, typer.Option("--contended", help="Trials of a machine that was busy.")] = False,
     machine: Annotated[str, typer.Option(help="Trials of machine classes whose text contains this.")] = "",
     kernel: Annotated[str, typer.Option(help="Trials of kernels whose name contains this.")] = "",
+    package: Annotated[
+        bool, typer.Option("--package", help="Of the files that convkit ships: what no current kernel can use.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and delete nothing.")] = False,
 ) -> None:
     """Delete the trials that match all of the options given. Nothing else ever deletes one."""
     from convkit.tuner.evidence.database import Merged, open_user
 
+    if package:
+        if older or contended or machine or kernel:
+            raise typer.BadParameter("--package says itself what goes: give it alone, or with --dry-run")
+        _prune_package(dry_run)
+        return
     conditions: dict[str, Condition] = {}
     if older:
         before = (datetime.now(UTC) - timedelta(days=older)).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -42,6 +42,12 @@ def file_name(machine: MachineClass) -> str:
     return f"{machine.vendor}-{machine.family}-{machine.model}-{machine.isa}-l2{machine.l2 // 1024}k.trials"
 
 
+def machine_of(name: str) -> MachineClass:
+    """The class of machines that a file is for, as far as its name tells: the rest is 0."""
+    vendor, family, model, isa, l2 = name.removesuffix(".trials").split("-")
+    return MachineClass(vendor, int(family), int(model), 0, isa, 0, 1024 * int(l2[2:-1]), 0)
+
+
 class ShippedTier:
     """Trials of the package's data files. They are unpacked only where they are asked for.
 
