@@ -33,8 +33,7 @@ class BestOfReport:
             lines += [f"{indent}    {line}" for line in aligned([_COLUMNS, *rows], left=(0, 4))]
         for alternative, children in self.children.items():
             lines.append(f"{indent}  within {alternative}:")
-            for child in children:
-                lines += child._lines(indent + "    ")
+            lines += [line for child in children for line in child._lines(indent + "    ")]
         return lines
 
     def __rich__(self) -> Any:

@@ -28,10 +28,8 @@ class MachineClass(NamedTuple):
     l3: int
 
     def __str__(self) -> str:
-        return (
-            f"{self.vendor}-{self.family}-{self.model}-{self.stepping}-{self.isa}"
-            f"-l1d{self.l1d // 1024}k-l2{self.l2 // 1024}k-l3{self.l3 // 1024}k"
-        )
+        caches = f"l1d{self.l1d // 1024}k-l2{self.l2 // 1024}k-l3{self.l3 // 1024}k"
+        return f"{self.vendor}-{self.family}-{self.model}-{self.stepping}-{self.isa}-{caches}"
 
     @classmethod
     def parse(cls, text: str) -> MachineClass:

@@ -139,9 +139,7 @@ class Online:
 
     def reports(self) -> list[RoundsReport]:
         """What happened so far, for each problem."""
-        with self._lock:
-            problems = list(self._problems.values())
-        return [problem.report() for problem in problems]
+        return [problem.report() for problem in list(self._problems.values())]
 
 
 online = Slot(Online)

@@ -36,14 +36,15 @@ ROUNDS = 30
 ROUNDS_BEHIND = 3
 # Candidates closer than this to the best are as good as the best; the race does not go on for them.
 MARGIN = 0.015
-# Few samples prove little: nobody within reach of the best is sent home, and the reach is this over the rounds so far.
+# Few samples prove little: nobody within reach of the best is sent home. The reach is this over the rounds so far, and
+# what the anchor's twin, which is the same candidate in other memory, seems to lose.
 REACH = 0.45
 # Below this many samples an interval of the median is all of them.
 ENOUGH = 8
 # Share of the budget that a run of the anchor's twin may take, which tells how noisy the machine is.
 TWIN = 0.02
 # Time that moving operands, packed weights and workspaces to other memory may take, as a share of the rounds'.
-MOVING = 1.0
+MOVING = 2.0
 
 
 def policy(budget: float, seed: int) -> dict[str, Any]:
@@ -160,7 +161,7 @@ class Race:
         figures = {entrant: _figures(entrant, pace) for entrant in self._entrants}
         ranked = sorted(self._entrants, key=lambda entrant: figures[entrant][0])
         faster_half = set(ranked[: math.ceil(len(ranked) / 2)])
-        reach = 1 + max(3 * MARGIN, REACH / rounds)
+        reach = 1 + max(3 * MARGIN, REACH / rounds) + (self._noise(pace) or 0.0)
         best: dict[int, Figures] = {}
         settled: dict[int, bool] = {}
         for level in sorted({entrant.level for entrant in ranked}):
@@ -186,16 +187,20 @@ class Race:
             if decided or (entrant.behind and rounds >= ROUNDS_BEHIND):
                 self._leave(entrant, pace, "complete")
 
+    def _noise(self, pace: Entrant) -> float | None:
+        """How far the twin's times seem to lie from the anchor's; None without a twin."""
+        samples = self._twin.samples if self._twin else {}
+        ratios = [samples[number] / pace.samples[number] for number in samples.keys() & pace.samples.keys()]
+        if not ratios:
+            return None
+        middle = median(ratios)
+        # Twice the standard error of a median, from deviations that a few outliers do not move.
+        return max(abs(middle - 1), 3.7 * median(abs(ratio - middle) for ratio in ratios) / math.sqrt(len(ratios)))
+
     def _finish(self, pace: Entrant, samples: int) -> None:
-        shared = self._twin.samples.keys() & pace.samples.keys() if self._twin else ()
-        if self._twin and shared:
-            ratios = [self._twin.samples[number] / pace.samples[number] for number in shared]
-            middle = median(ratios)
-            # Twice the standard error of a median, from deviations that a few outliers do not move.
-            error = 3.7 * median(abs(ratio - middle) for ratio in ratios) / math.sqrt(len(ratios))
-            self.noise_floor = max(abs(middle - 1), error)
-            for candidate, result in self.results.items():
-                self.results[candidate] = self._blurred(result)
+        self.noise_floor = self._noise(pace)
+        for candidate, result in self.results.items():
+            self.results[candidate] = self._blurred(result)
         for entrant in list(self._entrants):
             if len(entrant.samples) >= samples:
                 self._leave(entrant, pace, "complete")

@@ -192,9 +192,8 @@ class Rounds:
             self._queue = [waiting for waiting in self._queue if waiting != index]
             if self.winner == index:
                 self.winner = None
-            alive = self.alive
-            if len(alive) == 1:
-                self.winner = alive[0]
+            if len(self.alive) == 1:
+                (self.winner,) = self.alive
 
     def harvest(self) -> dict[int, Result]:
         """What is known of each alternative that ran or failed, with ratios to the winner: once, as soon as it won."""
@@ -253,7 +252,6 @@ class Rounds:
             if not place or figures is None:
                 continue
             ratio, low, _ = figures
-            lost = low > _HOPELESS or (self._round >= 3 and low > 1.0)
-            slower_half = self._round >= 3 and place >= math.ceil(len(ranked) / 2) and ratio > 1.02
-            if lost or slower_half:
+            slower = low > 1.0 or (place >= math.ceil(len(ranked) / 2) and ratio > 1.02)
+            if low > _HOPELESS or (self._round >= 3 and slower):
                 self.arms[index].out = f"{ratio:.2f} times the best after {self._round} rounds"

@@ -26,8 +26,8 @@ IMPROVEMENT = 0.015
 # lucky in its first samples, so only a set that is faster by more than luck goes before it.
 DEFAULT_BONUS = 0.93
 # One slow sample may be an accident of the machine; of three hardly two are. More would take the time in which further
-# candidates are screened. But who seems to be the best of all is what others are held against from then on, and among
-# many one is always lucky.
+# candidates are screened. But others are held against who seems to be the best of all, and among many one is always
+# lucky; and a team may share a CPU for a while: nobody leaves whose samples contradict each other.
 SAMPLES = 3
 LEADING_SAMPLES = 9
 # A run this long is not slow by an accident of the machine.
@@ -129,13 +129,16 @@ class Screening:
             return
         best = self._best(entrant.level)
         ratios: list[float] = []
-        while len(ratios) < (LEADING_SAMPLES if entrant.first < best else SAMPLES):
+        most = SAMPLES
+        while len(ratios) < most:
             # Each finds the caches as the other left them.
             before = sample(pace)
             ratios.append(sample(entrant) / before)
             entrant.first = median(ratios) * pace.first
-            if len(ratios) > 1 and entrant.first > HOPELESS * best:
+            least = min(ratios) * pace.first
+            if len(ratios) > 1 and least > HOPELESS * best:
                 return
+            most = LEADING_SAMPLES if entrant.first < best or least <= SCREEN * best < entrant.first else SAMPLES
 
     def _cut(self) -> None:
         """Keep the promising entrants, as many as may be ready at a time."""
