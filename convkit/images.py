@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 
 from convkit import _core
-from convkit._core import empty, layer_norm, moments, pool, resample, scale_shift, softmax
+from convkit._core import empty, join, layer_norm, moments, pool, resample, scale_shift, softmax
 
 __all__ = [
-    "concatenate", "empty", "group_norm", "layer_norm", "mean_pool", "moments", "pool", "resample", "scale_shift",
-    "softmax",
+    "concatenate", "empty", "group_norm", "join", "layer_norm", "mean_pool", "moments", "pool", "resample",
+    "scale_shift", "softmax",
 ]  # fmt: skip
+
+_MOST_PARTS = 32  # of one `join`
 
 
 def mean_pool(x: Any, num_threads: int | None = None) -> Any:
@@ -54,13 +56,19 @@ def concatenate(parts: Sequence[Any], num_threads: int | None = None) -> Any:
     ndarray
         Of shape (N, H, W, sum of C).
     """
-    joined = empty((*parts[0].shape[:3], sum(part.shape[3] for part in parts)), parts[0])
-    begin = 0
-    for part in parts:
-        end = begin + part.shape[3]
-        _core.transpose(part, (0, 1, 2, 3), joined[..., begin:end], num_threads)
-        begin = end
-    return joined
+    if len(parts) > _MOST_PARTS:
+        parts = [concatenate(parts[:_MOST_PARTS], num_threads), *parts[_MOST_PARTS:]]
+        return concatenate(parts, num_threads)
+    beside = [part if _beside(part) else _core.transpose(part, (0, 1, 2, 3), None, num_threads) for part in parts]
+    return join(beside, num_threads)
+
+
+def _beside(x: Any) -> bool:
+    """Whether pixels are runs of channels at even places."""
+    n, h, w, c = x.strides
+    return bool(
+        c == x.itemsize and w >= x.shape[3] * c and h == w * x.shape[2] and (x.shape[0] == 1 or n == h * x.shape[1])
+    )
 
 
 def group_norm(

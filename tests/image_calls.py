@@ -127,7 +127,12 @@ def groups(random: Any, dtype: Any, channels: int, threads: int) -> None:
 def joins(random: Any, dtype: Any, channels: int, threads: int) -> None:
     parts = [random.normal(size=(2, 30, 40, c)).astype(dtype) for c in (channels, 5, 64)]
     parts[1] = np.ascontiguousarray(parts[1].transpose(0, 3, 1, 2)).transpose(0, 2, 3, 1)
+    parts.append(parts[2][..., 3:20])
     np.testing.assert_array_equal(images.concatenate(parts, threads), np.concatenate(parts, axis=3))
+    many = [parts[0][..., i % channels : i % channels + 1] for i in range(70)]
+    np.testing.assert_array_equal(images.concatenate(many, threads), np.concatenate(many, axis=3))
+    for lone in (parts[0][:1, :1, :1], parts[0][:, ::2], parts[0][:, :, 3:], parts[3][1:, :, ::-1]):
+        np.testing.assert_array_equal(images.concatenate([lone, lone], threads), np.concatenate([lone, lone], axis=3))
 
 
 def check_all() -> None:

@@ -308,8 +308,70 @@ def test_other_types_are_the_references() -> None:
             np.testing.assert_allclose(found, runtime(exact, {"x": X})[0], atol=3e-3)
 
 
+@pytest.mark.parametrize("op", ["ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin"])
+def test_reductions(op: str) -> None:
+    for more in ({"axes": [2, 3]}, {"axes": [-1], "keepdims": 0}, {"axes": [0, -2]}, {"keepdims": 0}, {"axes": [1]}):
+        check(op, opset=11, **more)
+    check(op, "x axes", {"axes": np.array([3, 2])}, opset=18, keepdims=0)
+    check(op, "x", opset=18, noop_with_empty_axes=1)
+    check(op, x=uniform(5, 7), axes=[-1], opset=11)
+
+
+@pytest.mark.parametrize(
+    ("starts", "ends", "axes", "steps"),
+    [
+        ([1], [-1], None, None),
+        ([0, 2], [2**62, 5], [1, 3], None),
+        ([-3, 7], [100, 2], [2, -1], [1, -2]),
+        ([-1], [-(2**62)], [1], [-1]),
+        ([-100], [-2], [1], [3]),
+        ([100], [0], [2], [-3]),
+        ([3], [3], [1], None),
+        ([-100], [-200], [1], [-1]),
+    ],
+)
+def test_slices(starts: list[int], ends: list[int], axes: Any, steps: Any) -> None:
+    given = {"s": starts, "e": ends, "a": axes, "t": steps}
+    constants = {name: np.array(value) for name, value in given.items() if value is not None}
+    inputs = " ".join(["x", *(name if value is not None else "-" for name, value in given.items())])
+    check("Slice", inputs, constants)
+
+
+def test_dimensions_of_size_one() -> None:
+    x = uniform(1, 4, 1, 5)
+    for opset in (11, 17):
+        for axes in ([0], [-2, 0]):
+            given = ("x", {}, {"axes": axes}) if opset == 11 else ("x axes", {"axes": np.array(axes)}, {})
+            check("Squeeze", given[0], given[1], x, opset=opset, **given[2])
+            check("Unsqueeze", given[0], given[1], opset=opset, **given[2])
+    check("Squeeze", x=x)
+
+
+def test_large_images_in_both_memory_orders() -> None:
+    x = uniform(1, 8, 60, 70)
+    gate = np.abs(uniform(1, 8, 1, 1))
+    for op in ("Add", "Mul", "Sub", "Div"):
+        for other in (gate, uniform(1, 8, 60, 70, seed=2), uniform(70), np.float32(3), uniform(1, 1, 60, 70)):
+            check(op, "x o", {"o": other}, x)
+            check(op, "o x", {"o": other}, np.abs(x) + 1)
+    nodes = [BEFORE, node("Sigmoid", "g", "s"), node("Mul", "s last", "m"), node("Add", "last m", "y")]
+    for shape in ((1, 8, 1, 1), (1, 1, 1, 1), (1, 8, 60, 70)):
+        proto = model(nodes, {"identity": IDENTITY}, inputs={"x": (np.float32, x.shape), "g": (np.float32, shape)})
+        feed = {"x": x, "g": uniform(*shape)}
+        close(door.InferenceSession(proto).run(None, feed), runtime(proto, feed))
+
+
 def test_every_operator_of_ours_is_tried_here() -> None:
     text = Path(__file__).read_text(encoding="utf-8")
-    made_by_rules = {"FusedConv", "FusedConvTranspose", "Silu", "Identity", "Dropout", "ConstantOfShape", "Constant"}
+    made_by_rules = {
+        "FusedConv",
+        "FusedConvTranspose",
+        "MulAdd",
+        "Silu",
+        "Identity",
+        "Dropout",
+        "ConstantOfShape",
+        "Constant",
+    }
     others = {"Log", "Sqrt", "Neg", "Abs", "Floor", "Ceil"}
     assert {op for op in OWN if f'"{op}"' not in text} <= made_by_rules | others

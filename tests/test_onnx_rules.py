@@ -73,6 +73,61 @@ def test_batch_norm_goes_into_a_convolution(opset: int) -> None:
     check(nodes, {"w": W, "b": B, **NORM}, ["Conv", "BatchNormalization", "Mul"], opset=opset)
 
 
+def test_factors_of_one_are_removed() -> None:
+    for shape in ((), (1,), (1, 1, 1, 1)):
+        one = {"w": W, "b": B, "one": np.ones(shape, np.float32)}
+        check([node("Mul", "x one", "a"), node("Relu", "a", "y")], one, ["Relu"])
+    pool = node("MaxPool", "x", "p", kernel_shape=[2, 2])
+    for shape, left in (((1,), []), ((1, 1, 1), ["Div"])):  # nothing tells of which rank the pool's result is
+        nodes = [pool, node("Div", "p one", "a"), node("Erf", "a", "y")]
+        check(nodes, {"one": np.ones(shape, np.float32)}, ["MaxPool", *left, "Erf"])
+    nodes = [CONV, node("Mul", "one c", "a"), node("Sigmoid", "a", "s"), node("Mul", "a s", "y")]
+    check(nodes, {"w": W, "b": B, "one": np.ones(1, np.float32)}, ["FusedConv"])
+    # A factor that is not one, one that is divided, one that adds a dimension, and an output of the graph stay.
+    check([node("Mul", "x two", "a"), node("Relu", "a", "y")], {"two": np.float32(2)}, ["Mul", "Relu"])
+    check([node("Div", "one x", "a"), node("Relu", "a", "y")], {"one": np.float32(1)}, ["Div", "Relu"])
+    check([node("Mul", "x one", "a"), node("Relu", "a", "y")], {"one": np.ones((1,) * 5, np.float32)}, ["Mul", "Relu"])
+    check([node("Relu", "x", "a"), node("Mul", "a one", "y")], {"one": np.float32(1)}, ["Relu", "Mul"])
+
+
+def layer_norm(square: str = "Pow", axes: Any = (-1,), **more: Any) -> list[Any]:
+    return [
+        node("ReduceMean", "x", "m", axes=axes, **more), node("Sub", "x m", "d"),
+        node(square, "d two" if square == "Pow" else "d d", "q"), node("ReduceMean", "q", "v", axes=axes, **more),
+        node("Add", "v epsilon", "e"), node("Sqrt", "e", "r"), node("Div", "d r", "n"), node("Mul", "n gain", "g"),
+        node("Add", "g offset", "y"),
+    ]  # fmt: skip
+
+
+def test_layer_normalization_written_as_a_chain() -> None:
+    constants = {
+        "two": np.float32(2), "epsilon": np.float32(1e-3), "gain": uniform(11, seed=6), "offset": uniform(11, seed=7),
+    }  # fmt: skip
+    for square in ("Pow", "Mul"):
+        for axes in ((-1,), (3,)):
+            check(layer_norm(square, axes), constants, ["LayerNormalization"])
+    # Another exponent, other dimensions, and somebody who reads what the chain computes on its way.
+    other = [n.op_type for n in layer_norm()]
+    check(layer_norm(), {**constants, "two": np.float32(4)}, other)
+    check(layer_norm(axes=(2, 3)), constants, other)
+    seen = [*layer_norm()[:-1], node("Add", "g offset", "z"), node("Add", "z m", "y")]
+    check(seen, constants, [*other, "Add"])
+    numbers = {**constants, "gain": np.float32(2), "offset": np.float32(1)}
+    check(layer_norm(), numbers, other)
+
+
+def test_a_gate_and_a_sum_are_one_node() -> None:
+    gate = [node("GlobalAveragePool", "x", "p"), node("HardSigmoid", "p", "s")]
+    for inputs in ("x s", "s x"):
+        for other in ("m x", "x m"):
+            nodes = [*gate, node("Mul", inputs, "m"), node("Add", other, "y")]
+            check(nodes, {}, ["GlobalAveragePool", "HardSigmoid", "MulAdd"])
+    nodes = [*gate, node("Mul", "x s", "m"), node("Add", "m m", "y")]
+    check(nodes, {}, [n.op_type for n in nodes])
+    nodes = [*gate, node("Mul", "x s", "m"), node("Add", "m b", "y")]
+    check(nodes, {"b": uniform(8, 1, 1)}, [n.op_type for n in nodes])
+
+
 def test_an_added_constant_is_a_bias() -> None:
     channel = uniform(8, 1, 1, seed=7)
     for op in ("Conv", "ConvTranspose"):

@@ -87,7 +87,8 @@ class InferenceSession:
         if self._options.graph_optimization_level != GraphOptimizationLevel.ORT_DISABLE_ALL:
             self.changes = simplify(model)
         memory = self._options.get_session_config_entry("convkit.memory", "fast")
-        self._plans = Plans(model, max(self._options.intra_op_num_threads, 0) or None, memory)
+        self._threads = max(self._options.intra_op_num_threads, 0) or None
+        self._plans = Plans(model, self._threads, memory)
 
     def run(
         self, output_names: Sequence[str] | None, input_feed: Mapping[str, Any], run_options: object = None
@@ -126,7 +127,7 @@ class InferenceSession:
         found = {}
         for name, value in zip(names, values, strict=True):
             if isinstance(value, np.ndarray | np.generic):
-                value = _own(np.asarray(value), taken)
+                value = _own(np.asarray(value), taken, self._threads)
                 taken.add(id(root(value)))
             found[name] = value
         return [found[name] for name in wanted]
@@ -197,10 +198,10 @@ class InferenceSession:
         accepted_providers(providers)
 
 
-def _own(value: Any, taken: set[int]) -> Any:
+def _own(value: Any, taken: set[int], threads: int | None) -> Any:
     """A C-contiguous array whose memory nobody else holds."""
     if not value.flags.c_contiguous:
         if value.ndim <= 4 and value.dtype in (np.float32, np.float64):
-            return ck.transpose(value, range(value.ndim))
+            return ck.transpose(value, range(value.ndim), num_threads=threads)
         return np.ascontiguousarray(value)
     return value.copy() if id(root(value)) in taken else value

@@ -6,6 +6,7 @@ namespace convkit {
 
 #define CONVKIT_ISA_ENTRY(isa, bytes, features, flags)   \
   namespace isa {                                        \
+  void join(const Join& what, int threads);              \
   void pool(const Pool& what, int threads);              \
   void resample(const Resample& what, int threads);      \
   void moments(const Moments& what, int threads);        \
@@ -21,6 +22,11 @@ template <class What>
 using Function = void (*)(const What&, int);
 
 #define CONVKIT_ISA_ENTRY(isa, bytes, features, flags) isa::CONVKIT_FUNCTION,
+#define CONVKIT_FUNCTION join
+constexpr Function<Join> join_of[isa_count] = {
+#include "isa/built.def"
+};
+#undef CONVKIT_FUNCTION
 #define CONVKIT_FUNCTION pool
 constexpr Function<Pool> pool_of[isa_count] = {
 #include "isa/built.def"
@@ -61,6 +67,8 @@ std::int64_t larger(std::int64_t a, std::int64_t b) { return a > b ? a : b; }
 int isa() { return static_cast<int>(active_isa()); }
 
 }  // namespace
+
+void run(const Join& j, int threads) { join_of[isa()](j, members(j.pixels * j.channels, threads)); }
 
 void run(const Pool& p, int threads) {
   pool_of[isa()](p, members(p.images * p.channels * larger(p.in[0] * p.in[1], p.out[0] * p.out[1]), threads));

@@ -1,4 +1,4 @@
-// What stands between convolutions: pools, resizing, moments, scaling, normalized rows. Not convolutions, so not in the
+// What stands between convolutions: pools, resizing, concatenation, moments, scaling, normalized rows. Not convolutions, so not in the
 // inventory: one function each, with the instruction set in force, by a team of at most `threads`.
 //
 // All arrays are dense and aligned to their elements, double where `wide` says so, else float. Images lie as N, H, W, C.
@@ -63,6 +63,21 @@ struct Rows {
   double epsilon;
 };
 
+// to[pixel] is one run of channels after the other: from[pixel][channels], pixels `stride` elements apart.
+struct Join {
+  static constexpr int most_parts = 32;
+  struct Part {
+    const void* from;
+    std::int64_t channels, stride;
+  };
+  void* to;
+  bool wide;
+  std::int64_t pixels, channels;  // of the result
+  int parts;
+  Part part[most_parts];
+};
+
+void run(const Join& what, int threads);
 void run(const Pool& what, int threads);
 void run(const Resample& what, int threads);
 void run(const Moments& what, int threads);

@@ -16,6 +16,8 @@ from convkit.onnx.kernels.memory import is_float, pixels
 
 __all__ = ["sides"]
 
+_KEPT = 64  # shapes for which a node remembers its layer
+
 
 def sides(call: Call, spatial: Sequence[int], kernel: Sequence[int], strides: Sequence[int]) -> list[tuple[int, int]]:
     """Padding before and after each spatial dimension, ``auto_pad`` worked out."""
@@ -77,10 +79,32 @@ class _Convolution:
         self.packs = 1 in call.constants
         self._layer = _Layer(ck.Conv2d)
         self._signal: tuple[Any, Any] | None = None
+        self._bound: dict[Any, Any] = {}  # layers by what is known to fit them
 
     def __call__(
         self, x: Any, w: Any, b: Any = None, residual: Any = None, scale: Any = None, shift: Any = None
     ) -> Any:
+        if self.packs and w.ndim == 4:
+            key = (id(w), x.shape, x.dtype, None if residual is None else (residual.shape, residual.dtype))
+            bound = self._bound.get(key)
+            if bound is not None and bound[0] is w and bound[1] is b and bound[2] is scale and bound[3] is shift:
+                last = x.transpose(0, 2, 3, 1)
+                if not last.flags.c_contiguous:
+                    last = pixels(x, self.call.threads)
+                if residual is not None:
+                    residual = residual.transpose(0, 2, 3, 1)
+                return bound[4](last, None, residual).transpose(0, 3, 1, 2)
+            used: list[Any] = []
+            y = self._checked(x, w, b, residual, scale, shift, used)
+            if used:
+                if len(self._bound) >= _KEPT:
+                    self._bound.clear()
+                self._bound[key] = (w, b, scale, shift, used[0])
+            return y
+        return self._checked(x, w, b, residual, scale, shift, [])
+
+    def _checked(self, x: Any, w: Any, b: Any, residual: Any, scale: Any, shift: Any, used: list[Any]) -> Any:
+        """The convolution for operands that nobody has seen yet; the layer that has done all of it goes into `used`."""
         rank = w.ndim
         if not is_float(x, w, *(a for a in (b, scale, shift) if a is not None)):
             return NotImplemented if self.call.op == "Conv" else self._in_steps(x, w, b, residual, scale, shift)
@@ -106,13 +130,12 @@ class _Convolution:
         expected = (x.shape[0], w.shape[0], *(size if n == 2 else size[1:]))
         if residual is not None and (residual.shape != expected or residual.dtype != x.dtype):
             # An addition with broadcasting, or of another type: shapes were not known when the rules ran.
-            plain = self._run(x, w, b, None, None, None, {**geometry, "activation": None, "residual_after": False})
+            plain = self._run(x, w, b, None, None, None, {**geometry, "activation": None, "residual_after": False}, [])
             return self._finish(plain if n == 2 else plain[:, :, 0], residual, scale, shift)
         if residual is not None and n == 1:
             residual = residual[:, :, None]
-        y = self._run(
-            x, w, b, residual, scale, shift, {**geometry, "activation": self.activation, "residual_after": self.after}
-        )
+        options = {**geometry, "activation": self.activation, "residual_after": self.after}
+        y = self._run(x, w, b, residual, scale, shift, options, used)
         return y if n == 2 else y[:, :, 0]
 
     def _lifted(self, w: Any) -> Any:
@@ -121,13 +144,15 @@ class _Convolution:
             self._signal = (w, w[:, :, None])
         return self._signal[1]
 
-    def _run(self, x: Any, w: Any, b: Any, residual: Any, scale: Any, shift: Any, options: dict[str, Any]) -> Any:
+    def _run(
+        self, x: Any, w: Any, b: Any, residual: Any, scale: Any, shift: Any, options: dict[str, Any], used: list[Any]
+    ) -> Any:
         x = pixels(x, self.call.threads)
         residual = None if residual is None else residual.transpose(0, 2, 3, 1)
         if self.packs:
-            y = self._layer(w, b, scale, shift, layout="NHWC", memory=self.call.memory, copy=False, **options)(
-                x, None, residual
-            )
+            layer = self._layer(w, b, scale, shift, layout="NHWC", memory=self.call.memory, copy=False, **options)
+            used.append(layer)
+            y = layer(x, None, residual)
         else:
             y = ck.conv2d(x, w, b, layout="NHWC", residual=residual, scale=scale, shift=shift, **options)
         return y.transpose(0, 3, 1, 2)

@@ -1,4 +1,4 @@
-"""Activations and arithmetic: in NumPy, strip by strip, so that what a formula needs in between stays in the cache."""
+"""Activations and arithmetic: compiled, or in NumPy in strips, so that a formula's own values stay in the cache."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from convkit import images
 from convkit.onnx.call import Call, Compute, implements
-from convkit.onnx.kernels.memory import FLOATS, is_float
+from convkit.onnx.kernels.memory import FLOATS, flat, is_float, like, pixels_in_place
 
 __all__ = ["activation", "erf"]
 
@@ -38,40 +39,19 @@ def _strips(formula: Formula) -> Compute:
     return compute
 
 
-def sigmoid(x: Any, out: Any) -> None:
-    """1 / (1 + exp(-x)), as a hyperbolic tangent: no overflow on either side."""
-    np.multiply(x, x.dtype.type(0.5), out=out)
-    np.tanh(out, out=out)
-    out *= x.dtype.type(0.5)
-    out += x.dtype.type(0.5)
+def _compiled(name: Any, threads: int | None = None, scale: float = 1, shift: float = 0) -> Compute:
+    """An activation of convkit, of ``scale * x + shift``; where x has gaps, of a copy."""
 
+    def compute(x: Any) -> Any:
+        if x.dtype not in FLOATS:
+            return NotImplemented
+        found = flat(x) or flat(np.ascontiguousarray(x))
+        assert found is not None
+        factor = None if scale == 1 else np.full((1, 1), scale, x.dtype)
+        summand = None if shift == 0 else np.full((1, 1), shift, x.dtype)
+        return found[1](images.scale_shift(found[0], factor, summand, None, name, threads))
 
-def silu(x: Any, out: Any) -> None:
-    sigmoid(x, out)
-    out *= x
-
-
-def hard_sigmoid(alpha: float, beta: float) -> Formula:
-    def formula(x: Any, out: Any) -> None:
-        np.multiply(x, x.dtype.type(alpha), out=out)
-        out += x.dtype.type(beta)
-        np.clip(out, 0, 1, out=out)
-
-    return formula
-
-
-def hard_swish(x: Any, out: Any) -> None:
-    hard_sigmoid(1 / 6, 0.5)(x, out)
-    out *= x
-
-
-def leaky_relu(alpha: float) -> Formula:
-    def formula(x: Any, out: Any) -> None:
-        np.minimum(x, 0, out=out)
-        out *= x.dtype.type(alpha)
-        out += np.maximum(x, 0)
-
-    return formula
+    return compute
 
 
 def mish(x: Any, out: Any) -> None:
@@ -111,72 +91,59 @@ def _horner(coefficients: tuple[float, ...], x: Any) -> Any:
     return value
 
 
-def gelu(x: Any, out: Any) -> None:
-    kind = x.dtype.type
-    erf(x * kind(math.sqrt(0.5)), out)
-    out += kind(1)
-    out *= x * kind(0.5)
-
-
-def gelu_tanh(x: Any, out: Any) -> None:
-    kind = x.dtype.type
-    np.tanh(kind(math.sqrt(2 / math.pi)) * (x + kind(0.044715) * x * x * x), out=out)
-    out += kind(1)
-    out *= x * kind(0.5)
-
-
 def activation(name: str, numbers: tuple[float, ...] = ()) -> Compute:
     """An activation under convkit's name, for a result that is there already."""
-    if name == "relu":
-        return lambda y: np.maximum(y, 0)
-    if name == "clip":
-        return lambda y: np.clip(y, *(y.dtype.type(n) for n in numbers))
-    if name == "tanh":
-        return lambda y: np.tanh(y)
-    if name == "leaky_relu":
-        return _strips(leaky_relu(*numbers))
-    return _strips(
-        {"silu": silu, "hardswish": hard_swish, "sigmoid": sigmoid, "gelu": gelu, "gelu_tanh": gelu_tanh}[name]
-    )
+    return _compiled((name, *numbers) if numbers else name)
 
 
-@implements("Relu")
-def relu_node(call: Call) -> Compute:
-    """Relu; `np.maximum` carries NaN on."""
-    return lambda x: np.maximum(x, x.dtype.type(0))
+_NAMED = {"Relu": "relu", "Sigmoid": "sigmoid", "Silu": "silu", "HardSwish": "hardswish", "Tanh": "tanh"}
+
+
+@implements(*_NAMED)
+def named_node(call: Call) -> Compute:
+    """Activations of convkit without parameters; Silu is what rules make of Sigmoid and Mul."""
+    return _compiled(_NAMED[call.op], call.threads)
 
 
 @implements("LeakyRelu")
 def leaky_relu_node(call: Call) -> Compute:
     """LeakyRelu."""
-    return activation("leaky_relu", (call.get("alpha", 0.01),))
-
-
-@implements("Sigmoid", "Silu", "HardSwish", "Mish", "Erf")
-def unary_node(call: Call) -> Compute:
-    """Activations without parameters; Silu is what rules make of Sigmoid and Mul."""
-    return _strips({"Sigmoid": sigmoid, "Silu": silu, "HardSwish": hard_swish, "Mish": mish, "Erf": erf}[call.op])
+    return _compiled(("leaky_relu", call.get("alpha", 0.01)), call.threads)
 
 
 @implements("HardSigmoid")
 def hard_sigmoid_node(call: Call) -> Compute:
     """HardSigmoid."""
-    return _strips(hard_sigmoid(call.get("alpha", 0.2), call.get("beta", 0.5)))
+    return _compiled(("clip", 0, 1), call.threads, call.get("alpha", 0.2), call.get("beta", 0.5))
 
 
 @implements("Gelu")
 def gelu_node(call: Call) -> Compute:
     """Gelu, exact or by the hyperbolic tangent."""
-    return _strips(gelu_tanh if call.get("approximate", "none") == "tanh" else gelu)
+    return _compiled("gelu_tanh" if call.get("approximate", "none") == "tanh" else "gelu", call.threads)
+
+
+@implements("Mish", "Erf")
+def strips_node(call: Call) -> Compute:
+    """Activations that convkit does not have."""
+    return _strips({"Mish": mish, "Erf": erf}[call.op])
 
 
 @implements("Clip")
 def clip_node(call: Call) -> Compute:
     """Clip, its bounds as attributes (operator set 6) or inputs."""
+    compiled: dict[tuple[float | None, float | None], Compute] = {}
 
     def compute(x: Any, lo: Any = None, hi: Any = None) -> Any:
         lo = call.get("min") if lo is None else lo
         hi = call.get("max") if hi is None else hi
+        if x.dtype in FLOATS:
+            bounds = None if lo is None else float(lo), None if hi is None else float(hi)
+            if bounds[0] is None or bounds[1] is None or bounds[0] <= bounds[1]:
+                if bounds not in compiled and len(compiled) < 64:
+                    compiled[bounds] = _compiled(("clip", *bounds), call.threads)
+                if bounds in compiled:
+                    return compiled[bounds](x)
         if lo is not None:
             x = np.maximum(x, np.asarray(lo, x.dtype))
         return x if hi is None else np.minimum(x, np.asarray(hi, x.dtype))
@@ -185,7 +152,7 @@ def clip_node(call: Call) -> Compute:
 
 
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
-    "Tanh": np.tanh, "Exp": np.exp, "Log": np.log, "Sqrt": np.sqrt, "Neg": np.negative, "Abs": np.abs,
+    "Exp": np.exp, "Log": np.log, "Sqrt": np.sqrt, "Neg": np.negative, "Abs": np.abs,
     "Floor": np.floor, "Ceil": np.ceil,
 }  # fmt: skip
 _OPERATIONS: dict[str, Callable[..., Any]] = {
@@ -206,4 +173,62 @@ def operation_node(call: Call) -> Compute:
     operation = _OPERATIONS[call.op]
     if call.version < 7:
         return lambda a, b: NotImplemented
-    return lambda a, b: operation(a, b) if is_float(a, b) else NotImplemented
+
+    def compute(a: Any, b: Any) -> Any:
+        if not is_float(a, b):
+            return NotImplemented
+        if a.size < _STRIP and b.size < _STRIP:
+            return operation(a, b)
+        if call.op in ("Add", "Mul"):
+            large, small = (a, b) if a.size >= b.size else (b, a)
+            y = (_sum if call.op == "Add" else _gated)(large, small, call.threads)
+            if y is not None:
+                return y
+        shape = np.broadcast_shapes(a.shape, b.shape)
+        for operand in (a, b):
+            if operand.shape == shape:
+                return operation(a, b, out=like(operand))
+        return operation(a, b)
+
+    return compute
+
+
+def _sum(x: Any, other: Any, threads: int | None) -> Any:
+    """X + other, if they lie in memory alike, else None."""
+    if x.shape != other.shape or x.strides != other.strides:
+        return None
+    found, beside = flat(x), flat(other)
+    if found is None or beside is None:
+        return None
+    return found[1](images.scale_shift(found[0], None, None, beside[0], None, threads))
+
+
+def _gated(x: Any, gate: Any, threads: int | None, residual: Any = None) -> Any:
+    """Images times a number for each of their channels, perhaps plus others that lie alike; else None."""
+    last = pixels_in_place(x)
+    if last is None or gate.ndim != 4 or gate.shape != (*x.shape[:2], 1, 1):
+        return None
+    n, c = x.shape[:2]
+    if residual is not None:
+        residual = pixels_in_place(residual)
+        if residual is None or residual.shape != last.shape:
+            return None
+        residual = residual.reshape(n, -1, c)
+    factors = np.ascontiguousarray(gate.reshape(n, c))
+    y = images.scale_shift(last.reshape(n, -1, c), factors, None, residual, None, threads)
+    return y.reshape(last.shape).transpose(0, 3, 1, 2)
+
+
+@implements("MulAdd")
+def multiply_add(call: Call) -> Compute:
+    """A * b + c, which a rule makes of Mul and Add: a gate of channels and a residual in one pass."""
+
+    def compute(a: Any, b: Any, c: Any) -> Any:
+        if is_float(a, b, c) and max(a.size, b.size) >= _STRIP and c.shape == np.broadcast_shapes(a.shape, b.shape):
+            large, small = (a, b) if a.size >= b.size else (b, a)
+            y = _gated(large, small, call.threads, c)
+            if y is not None:
+                return y
+        return a * b + c
+
+    return compute

@@ -1,17 +1,21 @@
-"""Pools, one dimension after the other: maxima and sums over a window are separable, and NumPy is fast on rows."""
+"""Pools: of images by `convkit.images`, of other ranks one dimension after the other, as NumPy is fast on rows."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
+from convkit import images
 from convkit.onnx.call import Call, Compute, implements
 from convkit.onnx.kernels.convolutions import sides
-from convkit.onnx.kernels.memory import empty, is_float
+from convkit.onnx.kernels.memory import empty, is_float, pixels, pixels_in_place
 
-__all__: list[str] = []
+__all__ = ["channel_means"]
+
+_KEPT = 64  # sizes whose geometry is kept
 
 
 def _sizes(
@@ -31,6 +35,47 @@ def _sizes(
             count += 1
         size.append(count)
     return kernel, strides, dilations, padding, size
+
+
+def _pool(call: Call, others: Callable[[Any], Any], mean: bool) -> Compute:
+    """A pool of signals and images, compiled; `others` does other ranks."""
+
+    @lru_cache(_KEPT)
+    def geometry(spatial: tuple[int, ...], dtype: Any) -> tuple[Any, ...] | None:
+        kernel, strides, dilations, padding, size = _sizes(call, spatial)
+        if min(size) < 1 or any(before < 0 for before, _ in padding):
+            return None
+        factors = [f.astype(dtype) for f in _shares(call, spatial)] if mean else [None, None]
+        given: list[Any] = [kernel, strides, dilations, [before for before, _ in padding], size]
+        if len(kernel) == 1:
+            given = [[fill, *one] for fill, one in zip((1, 1, 1, 0, 1), given, strict=True)]
+            factors = [np.ones(1, dtype), *factors] if mean else factors
+        return (*given, *factors)
+
+    def compute(x: Any) -> Any:
+        n = len(call.attributes["kernel_shape"])
+        if not is_float(x) or x.ndim != 2 + n:
+            return NotImplemented
+        given = geometry(x.shape[2:], x.dtype) if n < 3 else None
+        if given is None or x.size == 0:
+            return others(x)
+        rest: Any = (*given, call.threads)
+        y: Any = images.pool(pixels(x if n == 2 else x[:, :, None], call.threads), *rest)
+        y = y.transpose(0, 3, 1, 2)
+        return y if n == 2 else y[:, :, 0]
+
+    return compute
+
+
+def _shares(call: Call, spatial: tuple[int, ...]) -> list[Any]:
+    """For each spatial dimension one over the number of pixels in each window, padding counted or not."""
+    kernel, strides, dilations, padding, size = _sizes(call, spatial)
+    found = []
+    for i, (before, after) in enumerate(padding):
+        low, high = (-before, spatial[i] + after) if call.get("count_include_pad", 0) else (0, spatial[i])
+        at = np.arange(size[i])[:, None] * strides[i] - before + np.arange(kernel[i]) * dilations[i]
+        found.append(1 / np.maximum(((at >= low) & (at < high)).sum(1), 1))
+    return found
 
 
 def _along(
@@ -71,16 +116,14 @@ def max_pool(call: Call) -> Compute | None:
     if call.outputs > 1:
         return None if call.get("storage_order", 0) else _with_indices(call)
 
-    def compute(x: Any) -> Any:
-        if not is_float(x) or x.ndim != 2 + len(call.attributes["kernel_shape"]):
-            return NotImplemented
+    def others(x: Any) -> Any:
         kernel, strides, dilations, padding, size = _sizes(call, x.shape[2:])
         for i in range(len(kernel)):
             if (kernel[i], strides[i], padding[i]) != (1, 1, (0, 0)):
                 x = _along(x, 2 + i, kernel[i], strides[i], dilations[i], padding[i][0], size[i], np.maximum, -np.inf)
         return x
 
-    return compute
+    return _pool(call, others, mean=False)
 
 
 def _with_indices(call: Call) -> Compute:
@@ -118,30 +161,38 @@ def _with_indices(call: Call) -> Compute:
 def average_pool(call: Call) -> Compute | None:
     """AveragePool of any rank: the sum over the number of pixels, padding counted or not."""
 
-    def compute(x: Any) -> Any:
-        if not is_float(x) or x.ndim != 2 + len(call.attributes["kernel_shape"]):
-            return NotImplemented
+    def others(x: Any) -> Any:
         kernel, strides, dilations, padding, size = _sizes(call, x.shape[2:])
-        with_padding = bool(call.get("count_include_pad", 0))
-        spatial = x.shape[2:]
+        shares = _shares(call, x.shape[2:])
         for i in range(len(kernel)):
             x = _along(x, 2 + i, kernel[i], strides[i], dilations[i], padding[i][0], size[i], np.add, 0)
-            before, after = padding[i]
-            low, high = (-before, spatial[i] + after) if with_padding else (0, spatial[i])
-            at = np.arange(size[i])[:, None] * strides[i] - before + np.arange(kernel[i]) * dilations[i]
-            count = np.maximum(((at >= low) & (at < high)).sum(1), 1)
-            x *= (1 / count).astype(x.dtype).reshape(-1, *(1,) * (x.ndim - 3 - i))
+            x *= shares[i].astype(x.dtype).reshape(-1, *(1,) * (x.ndim - 3 - i))
         return x
 
-    return compute
+    return _pool(call, others, mean=True)
 
 
 @implements("GlobalAveragePool", "GlobalMaxPool")
 def global_pool(call: Call) -> Compute:
     """The mean or the maximum of each channel."""
-    reduce = np.mean if call.op == "GlobalAveragePool" else np.max
 
     def compute(x: Any) -> Any:
-        return reduce(x, axis=tuple(range(2, x.ndim)), keepdims=True) if is_float(x) else NotImplemented
+        if not is_float(x):
+            return NotImplemented
+        if call.op == "GlobalMaxPool" or x.size == 0:
+            reduce = np.max if call.op == "GlobalMaxPool" else np.mean
+            return reduce(x, axis=tuple(range(2, x.ndim)), keepdims=True)
+        return channel_means(x, call.threads)
 
     return compute
+
+
+def channel_means(x: Any, threads: int | None) -> Any:
+    """The mean of each channel, all other dimensions 1."""
+    n, c = x.shape[:2]
+    last = pixels_in_place(x)
+    if last is not None:
+        means = images.mean_pool(last, threads)
+    else:
+        means = images.moments(np.ascontiguousarray(x).reshape(n * c, -1, 1), False, threads)
+    return means.reshape(n, c, *(1,) * (x.ndim - 2))

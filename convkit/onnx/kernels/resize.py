@@ -1,15 +1,19 @@
-"""Resize and Upsample, nearest and linear: each dimension by itself."""
+"""Resize and Upsample, nearest and linear: images by `convkit.images`, others one dimension after the other."""
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
+from convkit import images
 from convkit.onnx.call import Call, Compute, implements
-from convkit.onnx.kernels.memory import is_float
+from convkit.onnx.kernels.memory import is_float, pixels
 
 __all__: list[str] = []
+
+_KEPT = 64  # sizes whose tables are kept
 
 
 @implements("Resize", "Upsample")
@@ -29,6 +33,15 @@ def resize(call: Call) -> Compute | None:
     ):
         return None
 
+    @lru_cache(_KEPT)
+    def tables(shape: tuple[int, ...], sizes: tuple[int, ...], scales: tuple[float, ...], dtype: Any) -> list[Any]:
+        at = [_positions(sizes[i], shape[i], scales[i], coordinates) for i in (2, 3)]
+        if mode == "nearest":
+            positions = [_rounded(at[i], shape[2 + i], rounding).astype(np.int64) for i in range(2)]
+            return [*positions, None, None, None, None]
+        found = [_between(at[i], shape[2 + i], dtype) for i in range(2)]
+        return [np.ascontiguousarray(table) for pair in zip(*found, strict=True) for table in pair]
+
     def compute(x: Any, *rest: Any) -> Any:
         if not is_float(x):
             return NotImplemented
@@ -38,6 +51,13 @@ def resize(call: Call) -> Compute | None:
         else:
             sizes = [int(size) for size in sizes]
             scales = [new / size for new, size in zip(sizes, x.shape, strict=True)]
+        if x.ndim == 4 and x.size and list(x.shape[:2]) == sizes[:2] and all(scale == 1 for scale in scales[:2]):
+            if list(x.shape) == sizes and all(scale == 1 for scale in scales):
+                return x
+            chosen = tables(x.shape, tuple(sizes), tuple(float(scale) for scale in scales), x.dtype)
+            tail: Any = (*chosen, call.threads)
+            y: Any = images.resample(pixels(x, call.threads), *tail)
+            return y.transpose(0, 3, 1, 2)
         for axis in range(x.ndim):
             if sizes[axis] == x.shape[axis] and scales[axis] == 1:
                 continue
@@ -70,15 +90,19 @@ def _positions(new: int, size: int, scale: float, coordinates: str) -> Any:
     return (i + one / 2) / np.float32(scale) - one / 2
 
 
-def _nearest(x: Any, axis: int, at: Any, rounding: str) -> Any:
-    size = x.shape[axis]
+def _rounded(at: Any, size: int, rounding: str) -> Any:
     if rounding == "floor":
         at = np.floor(at)
     elif rounding == "ceil":
         at = np.ceil(at)
     else:
         at = np.ceil(at - 0.5) if rounding == "round_prefer_floor" else np.floor(at + 0.5)
-    index = np.clip(at, 0, size - 1).astype(np.intp)
+    return np.clip(at, 0, size - 1).astype(np.intp)
+
+
+def _nearest(x: Any, axis: int, at: Any, rounding: str) -> Any:
+    size = x.shape[axis]
+    index = _rounded(at, size, rounding)
     factor = len(index) // size if size else 0
     if factor * size == len(index) and np.array_equal(index, np.repeat(np.arange(size), factor)):
         return _repeated(x, axis, factor)
@@ -98,12 +122,17 @@ def _taken(x: Any, index: Any, axis: int) -> Any:
     return taken.transpose(np.argsort(order))
 
 
-def _linear(x: Any, axis: int, at: Any) -> Any:
-    size = x.shape[axis]
+def _between(at: Any, size: int, dtype: Any) -> tuple[Any, Any, Any]:
+    """The pixels before and after each position, and the share of the one after."""
     at = np.clip(at, 0, size - 1)
-    low = np.floor(at).astype(np.intp)
-    weight = (at - low).astype(x.dtype).reshape(-1, *(1,) * (x.ndim - 1 - axis))
-    y = _taken(x, np.minimum(low + 1, size - 1), axis)
+    low = np.floor(at).astype(np.int64)
+    return low, np.minimum(low + 1, size - 1), (at - low).astype(dtype)
+
+
+def _linear(x: Any, axis: int, at: Any) -> Any:
+    low, high, weight = _between(at, x.shape[axis], x.dtype)
+    weight = weight.reshape(-1, *(1,) * (x.ndim - 1 - axis))
+    y = _taken(x, high, axis)
     below = _taken(x, low, axis)
     y -= below
     y *= weight

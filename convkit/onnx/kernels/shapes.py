@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from convkit import images
 from convkit.onnx.call import Call, Compute, implements
+from convkit.onnx.kernels.memory import channels_last, is_float
 
 __all__: list[str] = []
 
@@ -40,7 +42,52 @@ def constant(call: Call) -> Compute | None:
 def concat(call: Call) -> Compute:
     """Concat, channels-last images to channels-last ones."""
     axis = call.get("axis", 1)
-    return lambda *parts: np.concatenate(parts, axis=axis)
+
+    def compute(*parts: Any) -> Any:
+        pictures = axis == 1 and all(part.ndim == 4 for part in parts) and is_float(*parts)
+        if pictures and any(map(channels_last, parts)) and len({(p.shape[0], *p.shape[2:]) for p in parts}) == 1:
+            joined = images.concatenate([part.transpose(0, 2, 3, 1) for part in parts], call.threads)
+            return joined.transpose(0, 3, 1, 2)
+        return np.concatenate(parts, axis=axis)
+
+    return compute
+
+
+@implements("Slice")
+def slice_node(call: Call) -> Compute | None:
+    """Slice, as a view."""
+    if call.version < 10:
+        return None
+
+    def compute(x: Any, starts: Any, ends: Any, axes: Any = None, steps: Any = None) -> Any:
+        index = [slice(None)] * x.ndim
+        for i, axis in enumerate(range(len(starts)) if axes is None else axes.tolist()):
+            step = 1 if steps is None else int(steps[i])
+            index[axis] = _slice(int(starts[i]), int(ends[i]), step, x.shape[axis])
+        return x[tuple(index)]
+
+    return compute
+
+
+def _slice(start: int, end: int, step: int, size: int) -> slice:
+    """From where to where, a negative place counting from the end, within the array."""
+    start, end = (place + size if place < 0 else place for place in (start, end))
+    if step > 0:
+        return slice(min(max(start, 0), size), min(max(end, 0), size), step)
+    return slice(min(max(start, 0), size - 1), None if end < 0 else end, step) if size else slice(0, 0)
+
+
+@implements("Squeeze", "Unsqueeze")
+def squeeze(call: Call) -> Compute:
+    """Squeeze and Unsqueeze, as views; axes as an attribute or an input."""
+
+    def compute(x: Any, axes: Any = None) -> Any:
+        given = call.get("axes") if axes is None else axes.tolist()
+        if call.op == "Squeeze":
+            return np.squeeze(x, None if given is None else tuple(given))
+        return np.expand_dims(x, tuple(given))
+
+    return compute
 
 
 @implements("Transpose")

@@ -6,7 +6,18 @@ from typing import Any
 
 from onnx_ir.passes import common as passes
 
-from convkit.onnx.rules import activations, batch_norm, bias, constants, epilogue, padding, removal
+from convkit.onnx.rules import (
+    activations,
+    batch_norm,
+    bias,
+    constants,
+    epilogue,
+    factors,
+    gates,
+    layer_norm,
+    padding,
+    removal,
+)
 
 __all__ = ["RULES", "simplify"]
 
@@ -16,7 +27,10 @@ RULES = {
     "padding": padding.apply,
     "bias": bias.apply,
     "batch_norm": batch_norm.apply,
+    "factors": factors.apply,
     "activations": activations.apply,
+    "layer_norm": layer_norm.apply,
+    "gates": gates.apply,
     "epilogue": epilogue.apply,
 }
 """In the order in which they run: each leaves the form that the next one looks for."""

@@ -82,6 +82,15 @@ class _Grown:
             self.activation = ("gelu_tanh" if tanh else "gelu", ())
         elif op == "LeakyRelu":
             self.activation = ("leaky_relu", (node.attributes["alpha"].value if "alpha" in node.attributes else 0.01,))
+        elif op == "HardSigmoid" and not self.transposed and self.residual is None:
+            # Its line goes into filters and bias.
+            slope, middle = (
+                node.attributes[name].value if name in node.attributes else usual
+                for name, usual in (("alpha", 0.2), ("beta", 0.5))
+            )
+            self._multiply(np.full(self.channels, slope, self.w.dtype))
+            self._add(np.full(self.channels, middle, self.w.dtype))
+            self.activation = ("clip", (0.0, 1.0))
         elif op == "Clip" and None not in bounds(node):
             lo, hi = bounds(node)
             assert lo is not None
