@@ -179,6 +179,8 @@ def origin_of(origin: int, size: int, name: str = "origin") -> int:
 
 def number_of(cval: complex, real: bool = True) -> complex:
     """A number for what lies beyond the edges."""
+    if type(cval) is float:
+        return cval
     if real and np.iscomplexobj(cval):
         raise ValueError(f"Cannot provide a complex-valued cval when the input is real: cval is {cval}")
     try:

@@ -43,6 +43,8 @@ class Box:
 
     def without_single_taps(self) -> Box:
         """The same filter without the axes along which it has one weight only."""
+        if 1 not in self.weights.shape:
+            return self
         kept = [i for i, size in enumerate(self.weights.shape) if size > 1]
         return Box(
             np.squeeze(self.weights), tuple(self.axes[i] for i in kept), tuple(self.modes[i] for i in kept),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
 from math import prod
 from typing import Any
 
@@ -53,16 +55,37 @@ def in_any_order(passes: Sequence[Pass], input: Array, output: Array, cval: floa
         return False
     if output.dtype.kind == "f":
         return True
-    if input.dtype.kind not in "iub" or output.dtype.kind == "b":
-        return False
-    largest = 1 if input.dtype.kind == "b" else max(-int(np.iinfo(input.dtype).min), int(np.iinfo(input.dtype).max))
+    largest = _largest(input.dtype)
     for one in passes:
-        if isinstance(one.taps, int) or not np.array_equal(one.taps, np.rint(one.taps)):
+        if isinstance(one.taps, int):
             return False
-        largest *= int(np.abs(one.taps).sum())
-    # Narrow types are cut out of 32 bits, unsigned ones out of 64; other numbers that do not fit are not wrapped.
-    exact = {"i1": 2**31, "i2": 2**31, "u1": 2**31, "u2": 2**31, "u4": 2**53}
-    return largest < exact.get(output.dtype.str[1:], int(np.iinfo(output.dtype).max) + 1) and largest <= 2**53
+        taps = one.taps.tolist()
+        if not all(map(float.is_integer, taps)):
+            return False
+        largest *= sum(map(abs, taps))
+    return largest < _room(output.dtype)
+
+
+@cache
+def _largest(dtype: np.dtype[Any]) -> float:
+    """The largest absolute value of an element type, infinity if it has fractions."""
+    if dtype.kind == "b":
+        return 1
+    return -float(np.iinfo(dtype).min) or float(np.iinfo(dtype).max) if dtype.kind in "iu" else np.inf
+
+
+@cache
+def _room(dtype: np.dtype[Any]) -> float:
+    """The least number that may come out otherwise than cut to the type's last bits.
+
+    Narrow types are cut out of 32 bits, and unsigned ones of 32 out of 64. Double precision has all whole numbers below
+    2**53.
+    """
+    if dtype.kind == "b":
+        return 0
+    if dtype.itemsize < 4:
+        return 2.0**31
+    return min(2.0**53, np.inf if dtype.kind == "u" and dtype.itemsize == 4 else float(np.iinfo(dtype).max))
 
 
 def filtered(input: Array, output: Array, passes: Sequence[Pass], cval: float, threads: int) -> None:
@@ -86,7 +109,7 @@ def filtered(input: Array, output: Array, passes: Sequence[Pass], cval: float, t
     if not passes:
         output[...] = input
         return
-    if in_any_order(passes, input, output, cval):
+    if not _ascending(passes) and in_any_order(passes, input, output, cval):
         passes = sorted(passes, key=lambda one: one.axis)
     groups = list(_grouped(passes, input.shape))
     dtype = output.dtype.newbyteorder("=")
@@ -105,6 +128,10 @@ def filtered(input: Array, output: Array, passes: Sequence[Pass], cval: float, t
         source = result
     if target is None:
         output[...] = source
+
+
+def _ascending(passes: Sequence[Pass]) -> bool:
+    return all(one.axis < other.axis for one, other in pairwise(passes))
 
 
 def _grouped(passes: Sequence[Pass], shape: tuple[int, ...]) -> Iterator[tuple[Pass, ...]]:
