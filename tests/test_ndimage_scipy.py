@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 import subprocess
 import sys
@@ -144,3 +145,22 @@ def test_scipy_s_own_tests(tmp_path: Path) -> None:
     ours = failures("-p", "patched", str(tests), "-k", f"not ({_OTHERS})")
     theirs = failures(*(str(tests.parents[2] / name) for name in sorted(ours))) if ours else set()
     assert ours <= theirs
+
+
+def test_the_benchmark_s_rows(tmp_path: Path) -> None:
+    path = Path(__file__).parent.parent / "bench" / "filters.py"
+    specification = importlib.util.spec_from_file_location("filters_benchmark", path)
+    assert specification is not None
+    assert specification.loader is not None
+    bench = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(bench)
+    row = bench.measure("small", lambda: bench.dense(bench.image(30, "float32"), 3), 1, ["scipy"], 0.0)
+    assert row["seconds"].keys() == {"scipy", "convkit"}
+    assert row["error"] < 1e-6
+    assert bench.told(row).startswith("small, 1 threads: SciPy")
+    (tmp_path / bench.STORED).write_text(json.dumps({"cpu": "A CPU", "when": "today", "versions": {}, "rows": [row]}))
+    page = bench.rewritten("before\n<!-- by bench/filters.py --> old <!-- until here -->\nafter\n", [tmp_path])
+    assert page.startswith("before\n<!-- by bench/filters.py -->\n\nA CPU, today")
+    assert "| small | 1 | " in page
+    assert page.endswith("<!-- until here -->\nafter\n")
+    assert bench.rewritten(page, []).count("Nothing is stored yet") == 1
