@@ -67,11 +67,11 @@ const ArgumentNames& update_argument_names() {
 // A plan with the packed weights that its kernel reads; a call holds it while it runs.
 struct LayerPlan {
   PlanPointer plan;
-  std::shared_ptr<LayerWeights> weights;
+  Held<LayerWeights> weights;
   std::shared_ptr<const Packed> packed;
   OwnWeights own;
 };
-using LayerPlanPointer = std::shared_ptr<const LayerPlan>;
+using LayerPlanPointer = Held<const LayerPlan>;
 
 struct Layer {
   explicit Layer() : plans(64) {}
@@ -79,12 +79,12 @@ struct Layer {
   bool borrows = false;             // weights are not copied
   bool packs = true;                // false: every call packs on the way
   Reference given[most_arguments];  // the constructor's arguments, null where left out; w and bias stay null
-  std::shared_ptr<LayerWeights> weights;
+  Held<LayerWeights> weights;
   PlanCache<LayerPlanPointer> plans;
   Shared<std::uint64_t> generation{0};  // of the plans
 
   // What update() replaces.
-  std::shared_ptr<LayerWeights> present_weights() const {
+  Held<LayerWeights> present_weights() const {
     const Guard guard(this);
     return weights;
   }
@@ -231,7 +231,7 @@ PyObject* layer_new(PyTypeObject* type, PyObject* arguments, PyObject* keywords)
                          values_of(bound[kind.shift], "shift", w, layer->options)};
     if (values.scale) layer->options.scale.kind = Factor::array;
     if (values.shift) layer->options.shift.kind = Factor::array;
-    layer->weights = std::make_shared<LayerWeights>(w, std::move(values), layer->options, layer->borrows);
+    layer->weights = make_held<LayerWeights>(w, std::move(values), layer->options, layer->borrows);
 
     auto* self = reinterpret_cast<LayerObject*>(checked(type->tp_alloc(type, 0)));
     self->vectorcall = layer_vectorcall;
@@ -264,8 +264,7 @@ bool keep(Layer& layer, const Key& key, const LayerPlanPointer& made, std::uint6
   return true;
 }
 
-LayerPlanPointer find_plan(Layer& layer, const std::shared_ptr<LayerWeights>& weights, const Operands& operands,
-                           int threads) {
+LayerPlanPointer find_plan(Layer& layer, const Held<LayerWeights>& weights, const Operands& operands, int threads) {
   Key key;
   key.add(threads | context_token() << 32);
   key.add(operands.x);
@@ -295,7 +294,7 @@ LayerPlanPointer find_plan(Layer& layer, const std::shared_ptr<LayerWeights>& we
   auto packed = weights->packed_for(*plan);
   OwnWeights own{nullptr, nullptr, weights->finite()};
   if (packed) (plan->packing.id[0] ? own.packed : own.dense) = packed->block.data();
-  auto made = std::make_shared<LayerPlan>(LayerPlan{plan, weights, std::move(packed), own});
+  const LayerPlanPointer made = make_held<LayerPlan>(LayerPlan{plan, weights, std::move(packed), own});
   // The chooser ran Python code: what it did to plans or weights meanwhile wins over what was found for the old ones.
   if (!plan->settle && keep(layer, key, made, generation)) weights->prune();
   return made;
@@ -331,13 +330,13 @@ PyObject* layer_vectorcall(PyObject* self, PyObject* const* arguments, std::size
 }
 
 // Replaces the weights, if they are still `old`.
-bool replace(Layer& layer, const std::shared_ptr<LayerWeights>& old, std::shared_ptr<LayerWeights> made) {
+bool replace(Layer& layer, const Held<LayerWeights>& old, Held<LayerWeights> made) {
   std::vector<LayerPlanPointer> dropped;
   const Guard guard(&layer);
   if (layer.weights != old) return false;
   // The plans stay; the packings of the old weights go now and not at each plan's next call.
   layer.plans.each([&](LayerPlanPointer& entry) {
-    auto bare = std::make_shared<const LayerPlan>(LayerPlan{entry->plan, {}, {}, {}});
+    auto bare = make_held<LayerPlan>(LayerPlan{entry->plan, {}, {}, {}});
     dropped.push_back(std::exchange(entry, std::move(bare)));
   });
   layer.weights = std::move(made);
@@ -374,7 +373,7 @@ PyObject* layer_update(PyObject* self, PyObject* const* arguments, Py_ssize_t gi
       ChannelValues channel_values{frozen_copy(bias), values_of(values[2], "weight_scale", w, layer.options),
                                    updated(values[3], "scale", weights->scale()),
                                    updated(values[4], "shift", weights->shift())};
-      auto made = std::make_shared<LayerWeights>(w, std::move(channel_values), layer.options, layer.borrows);
+      auto made = make_held<LayerWeights>(w, std::move(channel_values), layer.options, layer.borrows);
       if (replace(layer, weights, std::move(made))) Py_RETURN_NONE;
       weights = layer.present_weights();  // another update() came first: what it gave of what this one leaves out stays
     }

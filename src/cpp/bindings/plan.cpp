@@ -1,6 +1,7 @@
 #include "plan.hpp"
 
 #include <unistd.h>
+#include <utility>
 
 #include <algorithm>
 #include <cerrno>
@@ -107,14 +108,16 @@ int resolve_threads(const Options& options) {
   return options.threads == 0 ? default_team() : bounded_team(options.threads);
 }
 
-std::shared_ptr<const Plan> make_plan(const Operands& operands, const Options& options, int threads, bool packed) {
+PlanPointer make_plan(const Operands& operands, const Options& options, int threads, bool packed) {
   look_for_runtime();  // libraries that were imported since the last new shape may have brought one
-  auto plan = std::make_shared<Plan>();
+  Held<Plan> fresh = make_held<Plan>();
+  Plan* const plan = &*fresh;
+  const PlanPointer made = std::move(fresh);
   const Opaque* opaques[] = {&options.algorithm, &options.accuracy, &options.workspace_limit};
   for (int i = 0; i < 3; ++i) plan->owned[i] = Reference::borrow(opaques[i]->value);
   static_cast<Description&>(*plan) = describe(operands, options, packed);
   plan->threads = threads;
-  if (plan->y_bytes == 0 || PyArray_SIZE(operands.x.get()) == 0) return plan;
+  if (plan->y_bytes == 0 || PyArray_SIZE(operands.x.get()) == 0) return made;
 
   Key described;
   described.add(operands);
@@ -134,7 +137,7 @@ std::shared_ptr<const Plan> make_plan(const Operands& operands, const Options& o
 
   bring_operands(operands, options, *plan);
   plan->releases_gil = estimated_seconds(*plan) > least_seconds_without_gil;
-  return plan;
+  return made;
 }
 
 }  // namespace convkit::bindings

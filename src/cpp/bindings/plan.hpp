@@ -2,7 +2,6 @@
 // arrays get to it. Needs the GIL.
 #pragma once
 #include <cstdint>
-#include <memory>
 
 #include "../inventory.hpp"
 #include "bring.hpp"
@@ -36,6 +35,6 @@ int default_team();
 int resolve_threads(const Options& options);
 
 // Describes the call and asks the chooser for a kernel. `packed`: the weights are a layer's.
-std::shared_ptr<const Plan> make_plan(const Operands& operands, const Options& options, int threads, bool packed);
+PlanPointer make_plan(const Operands& operands, const Options& options, int threads, bool packed);
 
 }  // namespace convkit::bindings

@@ -3,12 +3,11 @@
 #pragma once
 #include <cstdint>
 #include <cstring>
-#include <memory>
 #include <unordered_map>
 #include <utility>
 
 #include "arrays.hpp"
-#include "free_threading.hpp"
+#include "held.hpp"
 #include "options.hpp"
 
 namespace convkit::bindings {
@@ -84,7 +83,7 @@ class PlanCache {
   typename Entries::value_type* last_ = nullptr;
 };
 
-using PlanPointer = std::shared_ptr<const Plan>;
+using PlanPointer = Held<const Plan>;
 // Of the calls that bring their own weights: null if absent.
 PlanPointer kept_plan(const Key& key);
 // Keeps a plan that was made in this generation, unless it has passed.
