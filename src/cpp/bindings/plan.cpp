@@ -1,13 +1,13 @@
 #include "plan.hpp"
 
 #include <unistd.h>
-#include <utility>
 
 #include <algorithm>
 #include <cerrno>
 #include <cstdlib>
 #include <limits>
 #include <string>
+#include <utility>
 
 #include "../parallel.hpp"
 #include "../workspace.hpp"
