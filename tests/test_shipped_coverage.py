@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from convkit import _core
 from convkit.commands import app
 from convkit.problem import Problem
-from convkit.tuner.choosing.coverage import coverage, prune
+from convkit.report.coverage import coverage, prune
 from convkit.tuner.evidence.records import Session, Trial
 from convkit.tuner.evidence.shipped import DIRECTORY, file_name, packed
 from convkit.tuner.inventory import Inventory, core_inventory

@@ -187,7 +187,7 @@ def shipped() -> None:
     A problem is answered completely if every kernel that takes it was measured at its current revision. Where the best
     one was measured at an older revision, that trial counts until somebody measures anew.
     """
-    from convkit.tuner.choosing.coverage import coverage
+    from convkit.report.coverage import coverage
     from convkit.tuner.evidence.shipped import DIRECTORY
     from convkit.tuner.inventory import core_inventory
 
@@ -222,7 +222,7 @@ def _judged(path: Path) -> bool:
 
 def _prune_package(dry_run: bool) -> None:
     """Rewrite the shipped files without what no current kernel can use."""
-    from convkit.tuner.choosing.coverage import prune as pruned
+    from convkit.report.coverage import prune as pruned
     from convkit.tuner.evidence.shipped import DIRECTORY
     from convkit.tuner.inventory import core_inventory
 

@@ -132,8 +132,5 @@ def versions() -> dict[str, str]:
         own = version(name())
     except PackageNotFoundError:
         own = str(_core.build_info().get("version", "unknown"))
-    return {
-        "convkit": own,
-        "compiler": str(_core.build_info().get("compiler", "unknown")),
-        "python": platform.python_version(),
-    }
+    compiler = str(_core.build_info().get("compiler", "unknown"))
+    return {"convkit": own, "compiler": compiler, "python": platform.python_version()}

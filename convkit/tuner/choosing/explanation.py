@@ -77,15 +77,12 @@ class Explanation:
         row = ("kernel", "parameters", "seconds", "measured", "ratio", "low", "high", "error", "workspace", "status")
         choice = ("kernel", "family", "parameters", "tier", "seconds", "measured", "error", "workspace", "stale")
         value = {
-            "problem": str(self.problem),
-            "threads": self.threads,
-            "accuracy": self.accuracy,
-            "workspace_limit": self.workspace_limit,
+            "problem": str(self.problem), "threads": self.threads,
+            "accuracy": self.accuracy, "workspace_limit": self.workspace_limit,
             "choice": {
                 "problem": str(self.problem), "threads": self.threads, **_record(self.choice, (*choice, "epilogue"))
             },
-            "tiers": dict(self.tiers),
-            "missing": list(self.missing),
+            "tiers": dict(self.tiers), "missing": list(self.missing),
             "rows": [_record(one, (*row, "verdict")) for one in self.rows],
         }  # fmt: skip
         return json.dumps(value, indent=1)
@@ -93,16 +90,11 @@ class Explanation:
 
 def _cells(row: Row) -> tuple[str, ...]:
     return (
-        "*" if row.verdict == "chosen" else "",
-        row.kernel,
-        ",".join(map(str, row.parameters)),
-        "" if math.isinf(row.seconds) else f"{1e3 * row.seconds:.3f}",
-        "measured" if row.measured else row.status,
-        "" if math.isinf(row.ratio) else f"{row.ratio:.3f}",
-        "" if row.error is None else f"{row.error:.1e}",
-        bytes_text(row.workspace),
-        row.verdict,
-    )
+        "*" if row.verdict == "chosen" else "", row.kernel, ",".join(map(str, row.parameters)),
+        "" if math.isinf(row.seconds) else f"{1e3 * row.seconds:.3f}", "measured" if row.measured else row.status,
+        "" if math.isinf(row.ratio) else f"{row.ratio:.3f}", "" if row.error is None else f"{row.error:.1e}",
+        bytes_text(row.workspace), row.verdict,
+    )  # fmt: skip
 
 
 def _record(row: Row | Choice, names: Iterable[str]) -> dict[str, Any]:

@@ -70,9 +70,8 @@ class ContentionGuard:
             before, begin = self._switches(), clock()
             seconds = sample()
             used = (clock() - begin) / threads
-            told = threads == 1 or seconds >= TEAM_CLOCK_SECONDS
-            kept = told and seconds - used <= max(LOST_SHARE * seconds, LOST_SECONDS)
-            if kept or self._switches() == before:
+            kept = seconds - used <= max(LOST_SHARE * seconds, LOST_SECONDS)
+            if self._switches() == before or (kept and (threads == 1 or seconds >= TEAM_CLOCK_SECONDS)):
                 self._samples += 1
                 return seconds, True
             shortest = min(shortest, used if threads == 1 else seconds)

@@ -129,8 +129,7 @@ class Online:
 
     def next(self, selector: Selector, case: Case, constraints: Constraints) -> Turn | None:
         """The candidate for a call."""
-        # What was chosen under one affinity says little about another.
-        key = constraints, case.here
+        key = constraints, case.here  # what was chosen under one affinity says little about another
         with self._lock:
             found = self._problems.get(key)
             if found is None:

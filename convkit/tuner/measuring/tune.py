@@ -40,7 +40,7 @@ def tune_problem(
     threads : int
         Team size.
     budget : float, optional
-        Seconds; by default about one, less for tiny problems.
+        Seconds; by default one or two.
     at_most : float
         Limit of the default budget, in seconds.
     progress : callable, optional
@@ -147,9 +147,10 @@ def _incumbents(case: Case) -> Iterator[Candidate]:
 
 
 def default_budget(case: Case) -> float:
-    """A second or two; more where a run takes milliseconds."""
+    """A second or two; more where a run takes milliseconds. Samples of teams vary more: it takes more of them."""
     once = next((row.seconds for row in case.predictions().ranked), 0.0)
-    return max(min(max(1000 * once, 1.0), 2.0), min(300 * once, 4.0), min(80 * once, 10.0))
+    usual = 2.0 if case.task.threads > 1 else min(max(1000 * once, 1.0), 2.0)
+    return max(usual, min(300 * once, 4.0), min(80 * once, 10.0))
 
 
 def _spread(sets: list[Candidate]) -> list[Candidate]:
