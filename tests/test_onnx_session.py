@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ pytest.importorskip("onnx_ir", reason="onnx-ir is not installed")
 
 from onnx import helper  # noqa: E402
 from onnx_calls import close, model, node, ops, plain, uniform  # noqa: E402
+from shims import fresh  # noqa: E402
 
 import convkit.onnx as door  # noqa: E402
 
@@ -133,6 +135,36 @@ def test_values_are_freed_after_their_last_use() -> None:
     found = session(node("Neg", "x", "a"), node("Exp", "a", "b"), node("Add", "a b", "y"))
     steps = found._plans.general.steps
     assert [len(step.frees) for step in steps] == [1, 0, 2]
+
+
+def test_outputs_without_a_name_are_nobodys_inputs() -> None:
+    nodes = [node("MaxPool", "x", "- i", kernel_shape=[2, 2]), node("Cast", "i", "f", to=1), node("Clip", "f - h", "y")]
+    (places,) = session(*nodes[:2], outputs="f").run(None, {"x": X})
+    found = session(*nodes, constants={"h": np.float32(90)})
+    for _ in range(2):
+        close(found.run(None, {"x": X}), [np.minimum(places, 90)])
+
+
+def test_a_session_holds_its_weights_once(tmp_path: Path) -> None:
+    script = """
+        import sys
+        import numpy as np
+        import convkit.onnx as door
+
+        def resident():
+            with open("/proc/self/status") as status:
+                return next(int(line.split()[1]) for line in status if line.startswith("VmRSS")) >> 10
+
+        before = resident()
+        options = door.SessionOptions()
+        options.add_session_config_entry("convkit.memory", "low")
+        session = door.InferenceSession(sys.argv[1], options)
+        print(resident() - before)
+    """
+    w = uniform(512, 512, 8, 8)  # 64 MiB
+    path = tmp_path / "model.onnx"
+    path.write_bytes(model([node("Conv", "x w", "y")], {"w": w}, shape=(1, 512, 9, 9)).SerializeToString())
+    assert int(fresh(script, str(path))) < 64 * 1.5
 
 
 def test_branches_read_values_from_around_them() -> None:

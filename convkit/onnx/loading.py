@@ -65,9 +65,18 @@ def load(model: Any) -> Any:
         if graph.functions:
             passes.InlinePass()(graph)
         graph.graph.sort()
+        _hold_once(graph.graph)
     except Exception as error:  # whatever a reader of half-checked files may raise
         raise ModelError(f"the graph does not hold together: {error}") from error
     return graph
+
+
+def _hold_once(graph: Any) -> None:
+    """Initializers as arrays: each look at a tensor of the file's would copy its bytes, and keep the whole file."""
+    for value in graph.initializers.values():
+        tensor = value.const_value
+        if tensor is not None and tensor.dtype.name in _BITS:
+            value.const_value = ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name)
 
 
 def _parsed(data: bytes, origin: str) -> Any:

@@ -65,6 +65,10 @@ class Plan:
     def __init__(self, steps: Sequence[Step], values: list[Any], kept: frozenset[int]) -> None:
         self.values = values
         self.steps = _freed(steps, kept, {i for i, value in enumerate(values) if value is not None})
+        # The place of a step's only result, or 0 and those of all.
+        self._loop = [
+            (s, s.compute, s.inputs, s.outputs[0] if len(s.outputs) == 1 else 0, s.outputs, s.frees) for s in self.steps
+        ]
 
     def run(self, feeds: Mapping[int, Any], watch: Mapping[int, Any] | None = None) -> tuple[list[Any], Run]:
         """All values after a run; those in `watch` are never freed."""
@@ -73,20 +77,27 @@ class Plan:
             values[i] = value
         record = Run(self, [], [], [], threading.get_ident())
         clock = time.perf_counter
+        times, starts, shapes = record.times.append, record.starts.append, record.shapes.append
         with np.errstate(all="ignore"):
-            for step in self.steps:
-                operands = [values[i] for i in step.inputs]
+            for step, compute, inputs, output, outputs, frees in self._loop:
+                operands = [values[i] for i in inputs]
                 begin = clock()
                 try:
-                    results = step.compute(*operands)
+                    results = compute(*operands)
                 except Exception as error:  # a node may be wrong in as many ways as there are operators
                     raise ModelError(_why(step, operands, error)) from error
-                record.times.append(clock() - begin)
-                record.starts.append(begin)
-                record.shapes.append(getattr(results[0], "shape", ()))
-                for i, value in zip(step.outputs, results, strict=False):
-                    values[i] = value
-                for i in step.frees:
+                times(clock() - begin)
+                starts(begin)
+                first = results[0]
+                shapes(getattr(first, "shape", ()))
+                if output:
+                    values[output] = first
+                else:
+                    for i, value in zip(outputs, results, strict=False):
+                        if i:  # place 0 stands for inputs that are left out
+                            values[i] = value
+                del operands, results, first  # or else they hold until the next step what is freed now
+                for i in frees:
                     if watch is None or i not in watch:
                         values[i] = None
         return values, record

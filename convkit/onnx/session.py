@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -89,6 +90,12 @@ class InferenceSession:
         memory = self._options.get_session_config_entry("convkit.memory", "fast")
         self._threads = max(self._options.intra_op_num_threads, 0) or None
         self._plans = Plans(model, self._threads, memory)
+        for value in graph.initializers.values():
+            value.const_value = (
+                None  # nodes that stay for the reference's sake hold the graph, and this its file's bytes
+            )
+        if memory == "low":
+            _give_back()
 
     def run(
         self, output_names: Sequence[str] | None, input_feed: Mapping[str, Any], run_options: object = None
@@ -196,6 +203,13 @@ class InferenceSession:
     def set_providers(self, providers: Sequence[Any] | None = None, provider_options: object = None) -> None:
         """Accepted if the CPU is among them."""
         accepted_providers(providers)
+
+
+def _give_back() -> None:
+    """What reading the file has left behind goes back to the system; the C library would keep it for later."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def _own(value: Any, taken: set[int], threads: int | None) -> Any:

@@ -19,7 +19,7 @@ namespace {
 constexpr std::int64_t page = 4096;
 constexpr std::int64_t huge_page = std::int64_t{2} << 20;
 constexpr std::int64_t default_limit = std::int64_t{1} << 30;
-constexpr std::size_t most_outputs = 16;
+constexpr std::size_t most_outputs = 32;
 constexpr std::size_t most_workspaces = 32;
 
 std::atomic<std::int64_t> limit{default_limit};

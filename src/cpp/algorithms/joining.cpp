@@ -13,15 +13,34 @@ template <class T>
 CONVKIT_INLINE void copy_run(const T* from, T* to, std::int64_t count) {
   using V = Vec<T>;
   std::int64_t i = 0;
-  for (; i + 2 * V::lanes <= count; i += 2 * V::lanes) {
-    const auto a = V::load(from + i), b = V::load(from + i + V::lanes);
-    V::store(to + i, a);
-    V::store(to + i + V::lanes, b);
-  }
   for (; i + V::lanes <= count; i += V::lanes) V::store(to + i, V::load(from + i));
   if (i < count) {
     const int left = static_cast<int>(count - i);
     V::store(to + i, V::load(from + i, left), left);
+  }
+}
+
+// Runs of NV whole vectors, or of any length if NV is 0.
+template <class T, int NV>
+void copy_runs(const Join::Part& p, const T* from, T* to, std::ptrdiff_t to_stride, std::int64_t count) {
+  using V = Vec<T>;
+  for (std::int64_t i = 0; i < count; ++i, from += p.stride, to += to_stride) {
+    if constexpr (NV == 0) {
+      copy_run(from, to, p.channels);
+    } else {
+      CONVKIT_UNROLL
+      for (int v = 0; v < NV; ++v) V::store(to + v * V::lanes, V::load(from + v * V::lanes));
+    }
+  }
+}
+
+template <class T>
+CONVKIT_INLINE auto runs_of(std::int64_t channels) {
+  switch (channels % Vec<T>::lanes ? 0 : channels / Vec<T>::lanes) {
+    case 1: return copy_runs<T, 1>;
+    case 2: return copy_runs<T, 2>;
+    case 4: return copy_runs<T, 4>;
+    default: return copy_runs<T, 0>;
   }
 }
 
@@ -33,9 +52,7 @@ void join_pixels(const Join& j, int index, int size) {
     T* to = static_cast<T*>(j.to) + begin * j.channels;
     for (int part = 0; part < j.parts; ++part) {
       const Join::Part& p = j.part[part];
-      const T* from = static_cast<const T*>(p.from) + begin * p.stride;
-      T* at = to;
-      for (std::int64_t i = begin; i < end; ++i, from += p.stride, at += j.channels) copy_run(from, at, p.channels);
+      runs_of<T>(p.channels)(p, static_cast<const T*>(p.from) + begin * p.stride, to, j.channels, end - begin);
       to += p.channels;
     }
   }
