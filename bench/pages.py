@@ -1,4 +1,4 @@
-"""Rewrites the tables and pictures of docs/performance.md and docs/accuracy.md from bench/results/.
+"""Rewrites the tables and pictures of the pages of results in docs/ from bench/results/.
 
     python bench/pages.py [--machine FOLDER]
 
@@ -27,6 +27,7 @@ from convkit.tables import threads_text
 RESULTS = Path(__file__).with_name("results")
 DOCS = Path(__file__).parents[1] / "docs"
 PICTURES = DOCS / "results"
+PAGES = ("performance.md", "layers.md", "selection.md", "commands.md", "accuracy.md")
 NOISE = 1.03
 TOO_WRONG = 1e-3
 
@@ -373,7 +374,7 @@ def rewritten(text: str, measured: Sequence[Results]) -> str:
 
 
 def main() -> None:
-    """Rewrite both pages and draw the pictures."""
+    """Rewrite the pages and draw the pictures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--machine", default="", help="only folders of bench/results whose names contain this")
     measured = machines(parser.parse_args().machine)
@@ -391,9 +392,9 @@ def main() -> None:
             draw().savefig(folder / f"{name}.png", dpi=90, metadata={"Software": None})
     # Errors belong to the kernels: those of one machine are enough.
     errors = [results for results in measured if results.read("accuracy") is not None][:1]
-    for name, shown in (("performance.md", measured), ("accuracy.md", errors)):
+    for name in PAGES:
         page = DOCS / name
-        page.write_text(rewritten(page.read_text(), shown))
+        page.write_text(rewritten(page.read_text(), errors if name == "accuracy.md" else measured))
 
 
 if __name__ == "__main__":
