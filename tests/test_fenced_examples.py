@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import typer
 
+import convkit.ndimage
 from convkit import networks
 from convkit.commands import app
 
@@ -32,8 +33,9 @@ volume, cubes = x[:, :, None], w[:, :, None]
 dy, eps, a, k = np.ones((2, 4, 9, 9), np.float32), 1e-5, x[0, 0], w[0, 0]
 """,
     "performance.md": "conv, x = ck.Conv2d(np.ones((4, 4, 3, 3), np.float32)), np.ones((1, 4, 9, 9), np.float32)",
+    "ndimage.md": "image, weights, bank = np.ones((9, 9)), np.ones((3, 3)), np.ones((2, 3, 3))",
     "README.md": """
-images = []
+images, image = [], np.ones((9, 9))
 class Model:
     pass
 model = Model()
@@ -45,7 +47,7 @@ batches = [x] * 3
 }
 SCRIPT: Any = typer.main.get_command(app)
 # Modules that the examples of a page need; without them they are not run.
-NEEDS = {"torch": "torch", "onnx": "onnx"}
+NEEDS = {"torch": "torch", "onnx": "onnx", "patch_scipy": "scipy"}
 
 
 def model_file(path: Path) -> None:
@@ -77,7 +79,7 @@ def test_python_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.Mon
     ran = 0
     for example in examples:
         source = str(example.parsed)
-        missing = [name for name in NEEDS if re.search(rf"\b(?:convkit\.)?{name}\b", source) and not has(name)]
+        missing = [name for name, module in NEEDS.items() if re.search(rf"\b{name}\b", source) and not has(module)]
         if missing:
             continue
         if "torch.hub.load" in source or "convkit.torch" in source:
@@ -87,6 +89,8 @@ def test_python_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.Mon
             document.namespace.setdefault("x", document.namespace["np"].ones((1, 64, 56, 56), "float32"))
         example.evaluate()
         ran += 1
+        if "patch_scipy" in source:
+            convkit.ndimage.unpatch_scipy()
     if not ran:
         pytest.skip("what these examples need is not installed")
 
