@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import re
@@ -79,6 +80,18 @@ _GROUPS = (
 )
 
 
+def _doors() -> list[str]:
+    """Packages in other libraries' language that can be imported here."""
+    found = []
+    for name in ("ndimage", "onnx", "torch"):
+        try:
+            importlib.import_module(f"convkit.{name}")
+        except ImportError:
+            continue
+        found.append(name)
+    return found
+
+
 def _reference() -> str:
     """The page of the reference: everything that the package calls public, so that no name can be forgotten."""
     modules = [name for name in convkit.__all__ if type(getattr(convkit, name)) is type(sys)]
@@ -94,7 +107,8 @@ def _reference() -> str:
     lines.extend([".. currentmodule:: convkit", ""])
     for title, belongs in _GROUPS:
         table(title, [name for name in names if belongs(getattr(convkit, name))])
-    for module in modules:
+    # The doors that an extra brings are described where it is there.
+    for module in [*modules, *_doors()]:
         table(f"convkit.{module}", [f"{module}.{name}" for name in getattr(convkit, module).__all__])
     return "\n".join(lines)
 
