@@ -10,7 +10,7 @@ _NEEDED = ("typer", "rich")
 
 
 def main() -> None:
-    """Run the command line; exit status 2 with the install line where typer or rich is missing."""
+    """Run the command line; exit status 2 with the install line if typer or rich is missing."""
     try:
         from convkit.commands import app
     except ModuleNotFoundError as error:

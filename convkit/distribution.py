@@ -9,7 +9,7 @@ _SCRIPT = "convkit.cli:main"
 
 
 def name() -> str:
-    """The name of the installed distribution that the script `convkit` came with; ours where nothing is installed."""
+    """The name of the installed distribution that the script `convkit` came with; ours if nothing is installed."""
     from importlib.metadata import entry_points
 
     for script in entry_points(group="console_scripts", name="convkit"):

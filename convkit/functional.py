@@ -246,7 +246,7 @@ def explain(
     }  # fmt: skip
     surplus = [name for name, value in extras.items() if value is not None]
     if op != "forward" and surplus:
-        raise ValueError(f"{surplus[0]} must be None where op is {op!r}")
+        raise ValueError(f"{surplus[0]} must be None if op is {op!r}")
     problem, threads = of_call(
         x, w, bias, stride, padding, dilation, groups, layout=layout, activation=activation, residual=residual,
         scale=scale, shift=shift, residual_after=residual_after, out=out, num_threads=num_threads, dtype=dtype,

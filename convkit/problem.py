@@ -76,7 +76,7 @@ class Problem(_Fields):
     epilogue : {"none", "clamp", "other"}
         What happens to an output before it is stored. Clip values are not part of a problem.
     packed : bool
-        True where the weights were packed beforehand, so that packing is not part of the call.
+        True if the weights were packed beforehand, so that packing is not part of the call.
     """
 
     __slots__ = ()

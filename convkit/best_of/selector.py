@@ -64,8 +64,8 @@ class BestOf:
     once for each pass and the object that it returns once for each stage.
 
     Alternatives may use other `BestOf` objects, and convkit in online mode. A time counts for an outer selector only
-    where nothing inside it was still exploring. An alternative that raises is dropped and the next one answers the
-    call; where all raise, the arguments are to blame: the first exception goes to the caller and nobody is dropped.
+    if nothing inside it was still exploring. An alternative that raises is dropped and the next one answers the
+    call; if all raise, the arguments are to blame: the first exception goes to the caller and nobody is dropped.
     Once settled, exceptions are the caller's. Calls may come from many threads. `copy.deepcopy` gives a selector that
     has measured nothing yet; so does `pickle`, if the alternatives and the key can be pickled.
     """

@@ -33,9 +33,9 @@ def save(name: str, key: str, threads: int, alternatives: Sequence[str], results
 
 
 def load(name: str, key: str, threads: int, alternatives: Sequence[str]) -> int | None:
-    """The alternative that won before in this context; None where it must be found out (again).
+    """The alternative that won before in this context; None if it must be found out (again).
 
-    A result counts only where every alternative of today took part.
+    A result counts only if every alternative of today took part.
     """
     evidence = selector().user.evidence([problem_text(name, key)], machine.context(threads))
     by_session: dict[str, dict[str, Trial]] = {}

@@ -55,7 +55,7 @@ def _quoted(option: str | None) -> str | None:
 
 
 def words(text: str, allowed: tuple[str, ...] = (), option: str | None = None) -> tuple[str, ...]:
-    """Words separated by commas, each one of `allowed` where that is given."""
+    """Words separated by commas, each one of `allowed` if that is given."""
     found = tuple(word.strip() for word in text.split(",") if word.strip())
     for word in found:
         if allowed and word not in allowed:

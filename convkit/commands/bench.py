@@ -285,7 +285,7 @@ def _command(context: typer.Context) -> str:
 def _savers(
     outputs: Outputs, json: Path | None, csv: Path | None, plot: Path | None
 ) -> list[Callable[[Report], list[str]]]:
-    """What writes the files that were asked for and says so; raises where that would fail at the end."""
+    """What writes the files that were asked for and says so; raises if that would fail at the end."""
     found: list[Callable[[Report], list[str]]] = []
 
     def saver(path: Path, save: Callable[[Report, Path], None], what: str) -> None:

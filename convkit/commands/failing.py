@@ -43,7 +43,7 @@ class Commands(TyperGroup):
 
 
 def _sentence(error: Exception) -> str | None:
-    """The reason in one sentence where the world is to blame; None for typer's own exceptions and for bugs."""
+    """The reason in one sentence if the world is to blame; None for typer's own exceptions and for bugs."""
     if isinstance(error, BrokenPipeError):  # whoever read the output has seen enough: typer ends quietly
         return None
     if isinstance(error, CommandError):

@@ -22,7 +22,7 @@ class Outputs:
     """What one command writes, as a context manager.
 
     `file` and `folder` return where to write until the block ends; then everything is put in its place, or thrown away
-    if the block raised. They raise OSError at once where that place cannot be written.
+    if the block raised. They raise OSError at once if that place cannot be written.
     """
 
     def __init__(self) -> None:
@@ -77,7 +77,7 @@ class Outputs:
 
 
 def try_file(path: Path) -> None:
-    """Raise OSError where a file could not be written at the end of long work; make its folder."""
+    """Raise OSError if a file could not be written at the end of long work; make its folder."""
     with _blamed(path):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if path.is_dir():

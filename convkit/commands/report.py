@@ -121,7 +121,7 @@ def _network(measured: Measured, json: bool) -> dict[str, Any]:
 
 
 def _comparable(against: Path) -> Path:
-    """The user's database, where both can be read: a file that is none is an error, not one that knows nothing."""
+    """The user's database, if both can be read: a file that is none is an error, not one that knows nothing."""
     from convkit.tuner.evidence.database import Database, open_user
 
     ours = open_user()

@@ -17,13 +17,13 @@ from convkit.tables import aligned
 
 __all__ = ["run"]
 
-_FREE = 224  # height and width where the model leaves them open and nobody says them
+_FREE = 224  # height and width if the model leaves them open and nobody says them
 
 
 def run(
     model: Annotated[Path, typer.Argument(help="The model's file.")],
     input: Annotated[Path | None, typer.Option("--input", help="A picture, or an array as .npy; else noise.")] = None,
-    shape: Annotated[str, typer.Option(help="Shape of the input where the model leaves it open: 1x3x640x640.")] = "",
+    shape: Annotated[str, typer.Option(help="Shape of the input if the model leaves it open: 1x3x640x640.")] = "",
     threads: Annotated[int, typer.Option(help="Team size; 0: what a call would use.", min=0)] = 0,
     repeats: Annotated[int, typer.Option(help="Runs that are timed.", min=1)] = 5,
     profile: Annotated[Path | None, typer.Option(help="Write what each node took: .csv, or .json for a trace.")] = None,

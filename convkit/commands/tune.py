@@ -59,12 +59,12 @@ class Tally:
 
     @property
     def slower(self) -> float | None:
-        """How many times slower the cost model's choices are on average; None where nothing tells."""
+        """How many times slower the cost model's choices are on average; None if nothing tells."""
         return math.exp(sum(map(math.log, self.regrets)) / len(self.regrets)) if self.regrets else None
 
     @property
     def faster(self) -> float | None:
-        """How many times faster one run of every measured problem is than it was before; None where nothing tells."""
+        """How many times faster one run of every measured problem is than it was before; None if nothing tells."""
         before, after = (sum(times) for times in zip(*self.gains.values(), strict=True)) if self.gains else (0.0, 0.0)
         return before / after if after else None
 
@@ -182,7 +182,7 @@ def _whole(budget: str, jobs: Sequence[Job], again: bool) -> float | None:
 
 
 def _try_database() -> None:
-    """Raise where nobody would remember what is measured."""
+    """Raise if nobody would remember what is measured."""
     from convkit.tuner.evidence.database import DatabaseError, open_user
     from convkit.tuner.evidence.paths import is_default, paths
 

@@ -34,7 +34,7 @@ class Watch:
     what : str
         What is counted.
     total : float or None
-        How many of them there are; seconds where `timed`.
+        How many of them there are; seconds if `timed`.
     console : Console
     parts : bool
         Show a second bar for what happens within one problem.
@@ -74,7 +74,7 @@ class Watch:
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def now(self, text: str) -> None:
-        """Say what is being done: beside the bar, or in a line of its own where there is none."""
+        """Say what is being done: beside the bar, or in a line of its own if there is none."""
         if self._console.is_terminal:
             done = time.monotonic() - self._began if self._timed else None
             self._progress.update(self._whole, description=text, completed=done)
@@ -96,7 +96,7 @@ class Watch:
             self.advance()
 
     def done(self, line: str) -> None:
-        """Count one as done, and say so in a line where there is no bar."""
+        """Count one as done, and say so in a line if there is no bar."""
         if not self._console.is_terminal:
             self.tell(line)
         self.advance()

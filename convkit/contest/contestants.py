@@ -40,9 +40,9 @@ class Contestant:
     result : callable
         Turns that into an array of the forward output (or gradient) with NCHW's shape.
     kernel : str
-        The kernel that runs, where it is known.
+        The kernel that runs, if it is known.
     parts : tuple of (Problem, str, tuple of int)
-        The kernels behind the call with their problems and parameters, where they are known.
+        The kernels behind the call with their problems and parameters, if they are known.
     """
 
     name: str
@@ -54,12 +54,12 @@ class Contestant:
 
 
 class Operands:
-    """Operands of a problem, NCHW and OIHW: `x` and `w` (forward), `dy` where a gradient is computed.
+    """Operands of a problem, NCHW and OIHW: `x` and `w` (forward), `dy` if a gradient is computed.
 
     Parameters
     ----------
     x, w, bias : ndarray, optional
-        Random where they are left out.
+        Random if they are left out.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class Operands:
 
     @property
     def plain(self) -> bool:
-        """True where there is nothing behind the convolution but what every library has: a bias and a ReLU."""
+        """True if there is nothing behind the convolution but what every library has: a bias and a ReLU."""
         return self.problem.epilogue != "other" and not self.problem.residual
 
     def exact(self) -> Array:
@@ -383,10 +383,10 @@ PEERS: dict[str, tuple[tuple[str, ...], Callable[[Operands, int], Contestant | N
 
 
 def installed(name: str) -> bool:
-    """True where a peer can be imported."""
+    """True if a peer can be imported."""
     return all(find_spec(module) for module in PEERS[name][0])
 
 
 def peer(name: str, operands: Operands, threads: int) -> Contestant | None:
-    """Set a peer up; None where it cannot do this layer."""
+    """Set a peer up; None if it cannot do this layer."""
     return PEERS[name][1](operands, threads) if operands.plain else None

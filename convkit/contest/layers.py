@@ -112,7 +112,7 @@ class Heat:
     Parameters
     ----------
     operands : Operands, optional
-        Random ones where they are left out.
+        Random ones if they are left out.
     """
 
     def __init__(self, layer: TimedLayer, operands: Operands | None = None) -> None:
@@ -168,7 +168,7 @@ class Heat:
 
 @contextlib.contextmanager
 def limited(threads: int) -> Iterator[None]:
-    """Hold the BLAS behind NumPy to the same number of threads, where threadpoolctl is installed."""
+    """Hold the BLAS behind NumPy to the same number of threads, if threadpoolctl is installed."""
     try:
         from threadpoolctl import threadpool_limits
     except ModuleNotFoundError:

@@ -39,7 +39,7 @@ class Row:
     error, rms_error : float
         Largest error over the largest value; RMS error over the RMS.
     limit : float
-        Seconds that the kernel could reach at most; 0 where that is not known.
+        Seconds that the kernel could reach at most; 0 if that is not known.
     op : str
         "forward", "input" or "weight"; "training" for the three of them in one call.
     busy : str
@@ -76,7 +76,7 @@ class Row:
 
     @property
     def doubtful(self) -> bool:
-        """True where convkit's samples were interrupted, or got less CPU time than its threads could use.
+        """True if convkit's samples were interrupted, or got less CPU time than its threads could use.
 
         The latter does not count for short calls: they may be too small for the whole team.
         """
@@ -189,7 +189,7 @@ class Report:
         return [row for row in self.rows if network in (None, row.network) and threads in (None, row.threads)]
 
     def total(self, rows: Iterable[Row], contestant: str) -> float | None:
-        """Seconds for all layers of a network, each as often as it occurs; None where a layer is missing."""
+        """Seconds for all layers of a network, each as often as it occurs; None if a layer is missing."""
         rows = list(rows)
         layers = {row.layer for row in rows}
         own = [row for row in rows if row.contestant == contestant]
@@ -210,7 +210,7 @@ class Report:
         path.write_text(text + ',\n "rows": [\n' + ",\n".join(rows) + "\n]}\n")
 
     def merge(self, other: Report) -> None:
-        """Take the rows of another report of the same class of machine; its limits count where this one has none.
+        """Take the rows of another report of the same class of machine; its limits count if this one has none.
 
         Raises
         ------

@@ -136,7 +136,7 @@ def _sample(contestant: Contestant, repeats: int, walls: list[float]) -> float:
 
 
 def _threads_at_work(contestant: Contestant, threads: int) -> float:
-    """CPU time over elapsed time, over many ticks of the kernel's clock where other threads run."""
+    """CPU time over elapsed time, over many ticks of the kernel's clock if other threads run."""
     if threads > 1:
         wait_for_idle()
     least = _POLL if threads == 1 else 10 * _POLL

@@ -60,7 +60,7 @@ def coverage(path: Path, inventory: Inventory) -> Coverage:
 def prune(path: Path, inventory: Inventory, output: Path) -> int:
     """Write a shipped file again without the trials that can decide nothing; how many those are.
 
-    Trials of an older revision stay where nothing newer is known of their kernel: they choose better than a model does.
+    Trials of an older revision stay if nothing newer is known of their kernel: they choose better than a model does.
     """
     everything = _everything(path)
     useless = _useless(everything, inventory)

@@ -25,7 +25,7 @@ class Regret:
     best : Row
         The fastest candidate that default accuracy and workspace allow.
     model, neighbour : float or None
-        Regret of the cost model's choice and of the neighbours' choice; None where it cannot be told.
+        Regret of the cost model's choice and of the neighbours' choice; None if it cannot be told.
     """
 
     case: Case

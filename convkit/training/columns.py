@@ -42,7 +42,7 @@ class Columns:
 
     @staticmethod
     def refusal(p: Problem, workspace_limit: int | None) -> str:
-        """Why there are no columns for a problem; empty where there are."""
+        """Why there are no columns for a problem; empty if there are."""
         if p.kh == p.kw == p.stride_h == p.stride_w == 1 and not (
             p.pad_top or p.pad_bottom or p.pad_left or p.pad_right
         ):

@@ -35,7 +35,7 @@ class TrainingConv2d:
     """A convolution for training: `forward`, then `backward` with the gradients of its input, weights and bias.
 
     The two calls are one pipeline. What the forward call computed and the backward call can use again is kept in
-    between, where that is faster and fits `workspace_limit`. Which pipeline is fastest is found out by a
+    between, if that is faster and fits `workspace_limit`. Which pipeline is fastest is found out by a
     `convkit.BestOf` that times whole passes, forward and backward together: in mode "online" on the passes that a
     program makes anyway, in mode "tune" at first sight. It remembers the answer in the tuning database; the other modes
     only read it.
@@ -52,7 +52,7 @@ class TrainingConv2d:
     num_threads, accuracy, workspace_limit : optional
         As in `convkit.conv2d`; `workspace_limit` bounds what is kept between the calls, too.
     input_gradient : bool
-        False where nobody needs the gradient of the input, as in the first layer of a network: `backward` then returns
+        False if nobody needs the gradient of the input, as in the first layer of a network: `backward` then returns
         None for it.
 
     Notes
@@ -285,7 +285,7 @@ class TrainingConv2d:
         return problem
 
     def _choose(self, current: TrainingPass) -> tuple[str, Pipeline | None]:
-        """The pipeline to run, by name or, where its time counts, as a pass of a selector."""
+        """The pipeline to run, by name or, if its time counts, as a pass of a selector."""
         problem = current.problem
         if problem is None:
             return "kernels", None

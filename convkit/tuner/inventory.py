@@ -15,7 +15,7 @@ from convkit.typing import Accuracy
 LEVELS: tuple[Literal["strict", "standard", "fast"], ...] = ("strict", "standard", "fast")
 Integers = tuple[int, ...]
 _STANDARD_RATIO = 4.0
-# The measured error of a kernel is a sample; it overrules the declared class only where it is clearly larger.
+# The measured error of a kernel is a sample; it overrules the declared class only if it is clearly larger.
 _SAMPLING_SLACK = 1.25
 
 
@@ -54,7 +54,7 @@ class Kernel(NamedTuple):
         return 0 if self.direct else 1 if self.rms_ratio <= _STANDARD_RATIO else 2
 
     def takes(self, parameters: Sequence[int]) -> bool:
-        """True where `parameters` has the schema's length and lies within its bounds."""
+        """True if `parameters` has the schema's length and lies within its bounds."""
         return len(parameters) == len(self.schema) and all(
             least <= value <= most for value, (_, least, most) in zip(parameters, self.schema, strict=True)
         )
@@ -196,7 +196,7 @@ class Task:
         return self._core.workspace_bytes(candidate.kernel.index, self._fields, candidate.parameters, self.threads)
 
     def resolve(self, name: str, parameters: Sequence[int]) -> Candidate | None:
-        """The candidate behind a stored name and parameters; None where it does not exist or does not apply here.
+        """The candidate behind a stored name and parameters; None if it does not exist or does not apply here.
 
         Parameters that the kernel did not have yet when it was measured are 0, which stands for what it did then.
         """
@@ -227,7 +227,7 @@ class Constraints(NamedTuple):
     workspace_limit: int
 
     def refusal(self, candidate: Candidate, workspace: int, error: float | None) -> str | None:
-        """Why the candidate may not answer the call; None where it may.
+        """Why the candidate may not answer the call; None if it may.
 
         Parameters
         ----------

@@ -41,7 +41,7 @@ class MachineClass(NamedTuple):
         return cls(vendor, int(family), int(model), int(stepping), isa, *(1024 * int(size) for size in caches))
 
     def like(self, other: MachineClass) -> bool:
-        """True where shipped and site trials of `other` count here: same vendor, family, model, ISA and L2."""
+        """True if shipped and site trials of `other` count here: same vendor, family, model, ISA and L2."""
         return other._replace(stepping=self.stepping, l1d=self.l1d, l3=self.l3) == self
 
 

@@ -227,7 +227,7 @@ def _explained(choice: Choice) -> str:
 
 
 def _explore(case: Case, constraints: Constraints) -> Turn | None:
-    """The next candidate of the online mode; None where the budget is spent or none is right."""
+    """The next candidate of the online mode; None if the budget is spent or none is right."""
     block = _block.get()
     budget = None if block is None else block.budget
     if budget is not None and not budget.left:

@@ -174,7 +174,7 @@ def verbosity() -> int:
 
 
 def narrate(level: int, text: Callable[[], str]) -> None:
-    """Log a text as information where CONVKIT_VERBOSE asks for this level; to stderr where nobody listens."""
+    """Log a text as information if CONVKIT_VERBOSE asks for this level; to stderr if nobody listens."""
     if verbosity() < level:
         return
     with planning:

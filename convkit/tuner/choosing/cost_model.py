@@ -29,7 +29,7 @@ _DEFAULTS = "CPUID defaults"
 
 
 class Constants(NamedTuple):
-    """What the cost model must know of a machine, for one core where nothing else is said.
+    """What the cost model must know of a machine, for one core if nothing else is said.
 
     Attributes
     ----------
@@ -94,7 +94,7 @@ def default_constants() -> Constants:
 
 
 def constants_path() -> str | None:
-    """The file beside the user's tuning database; None where only memory is used."""
+    """The file beside the user's tuning database; None if only memory is used."""
     user = paths().user
     return None if user is None else os.path.splitext(user)[0] + ".calibration.json"
 
@@ -124,7 +124,7 @@ def save(machine: str, record: Mapping[str, Any], constants: Constants) -> None:
 
 
 def load(machine: str) -> Constants | None:
-    """The stored constants of a machine class; None where there are none. Never raises."""
+    """The stored constants of a machine class; None if there are none. Never raises."""
     path = constants_path()
     # Without the file, what reads it need not be imported.
     if path is None or not os.path.exists(path):

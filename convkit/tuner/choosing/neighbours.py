@@ -21,7 +21,7 @@ NEIGHBOURS = 4
 # Weight of a neighbour falls to a half at this distance. The bare cost model weighs as much as one at twice of it.
 _HALF_WEIGHT = 0.5
 _MODEL_WEIGHT = 0.25
-# The neighbour's best parameters are taken over from this near, where they gained this much over its default ones.
+# The neighbour's best parameters are taken over from this near, if they gained this much over its default ones.
 _TAKE_OVER = 1.0
 _GAIN = 1.05
 
@@ -62,7 +62,7 @@ class _Place(NamedTuple):
 
 
 class Neighbourhood:
-    """The measured problems by kind. Their texts are read only where somebody asks for their kind.
+    """The measured problems by kind. Their texts are read only when somebody asks for their kind.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
 """From trials to an order: one figure for every candidate of a problem, comparable across sessions, and the tie set.
 
 Within a session candidates are compared by their ratios to its anchor. Sessions are put on one scale through the
-candidates that they share, and by raw time only where they share none. What happens to an output before it is stored
+candidates that they share, and by raw time only if they share none. What happens to an output before it is stored
 changes times, but hardly their order: a session with another epilogue counts as far as it shares candidates.
 """
 
@@ -34,7 +34,7 @@ class Row(NamedTuple):
     status : str
         "complete", "raced out", "failed", "estimated" or "predicted".
     seconds : float
-        Median time in the newest session that counts, or what is expected; infinite where the candidate failed.
+        Median time in the newest session that counts, or what is expected; infinite if the candidate failed.
     ratio, low, high : float
         Time relative to the best candidate of the problem, and the interval of it.
     error : float or None
@@ -256,7 +256,7 @@ class _Scales:
         return True
 
     def seconds(self, m: _Measured, ratio: float) -> float:
-        """Median time of a trial, from its ratio on the common scale where it had another epilogue."""
+        """Median time of a trial, from its ratio on the common scale if it had another epilogue."""
         own = self.units.get(self.own_epilogue)
         foreign = own is not None and m.epilogue != self.own_epilogue
         return ratio * (own or 0.0) if foreign else m.trial.median or 0.0

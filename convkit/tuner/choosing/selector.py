@@ -35,9 +35,9 @@ class Choice(NamedTuple):
     Attributes
     ----------
     tier : str
-        "user", "site", "shipped", "neighbour", "model", or "forced" where the caller named parameters.
+        "user", "site", "shipped", "neighbour", "model", or "forced" if the caller named parameters.
     seconds : float
-        Median of the measured times, or the prediction where `measured` is False.
+        Median of the measured times, or the prediction if `measured` is False.
     error : float or None
         Measured RMS error relative to RMS(y), on normal data.
     workspace : int
@@ -45,7 +45,7 @@ class Choice(NamedTuple):
     stale : bool
         Some applicable kernel has no trial at its current revision in the tier that answered.
     epilogue : str
-        The one that `seconds` was measured with, where it is not the problem's own.
+        The one that `seconds` was measured with, if it is not the problem's own.
     """
 
     problem: Problem
@@ -405,5 +405,5 @@ def choose(
 
 
 def is_complete(problem: Problem, threads: int) -> bool:
-    """True where the user's database answers and no applicable kernel is left to measure."""
+    """True if the user's database answers and no applicable kernel is left to measure."""
     return selector().on(problem, threads).complete

@@ -119,7 +119,7 @@ class Database(DatabaseFile):
         return found
 
     def append(self, session: Session, trials: Iterable[Trial]) -> int:
-        """Add trials in one transaction, with their session where it is new. Returns how many were new."""
+        """Add trials in one transaction, with their session if it is new. Returns how many were new."""
         return self.add([session], trials).trials
 
     def merge(self, other: Path) -> Merged:
@@ -161,7 +161,7 @@ class Database(DatabaseFile):
     def add(self, sessions: Iterable[Session], trials: Iterable[Trial]) -> Merged:
         """Add records in one transaction; those that are there already change nothing.
 
-        The file and its directory are created where they do not exist. A session's `contended` mark is only ever set.
+        The file and its directory are created if they do not exist. A session's `contended` mark is only ever set.
         """
         with self.writing() as connection:
             count = "SELECT (SELECT count(*) FROM session), (SELECT count(*) FROM trial)"
@@ -182,7 +182,7 @@ def open_user(*, create: bool = False, write_wait: float = WRITE_WAIT) -> Databa
     Parameters
     ----------
     create : bool
-        Make the file where there is none. Otherwise an absent file raises.
+        Make the file if there is none. Otherwise an absent file raises.
     write_wait : float
         As for `Database`.
 

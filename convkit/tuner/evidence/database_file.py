@@ -76,7 +76,7 @@ class DatabaseFile:
         self._write_wait = write_wait
 
     def exists(self) -> bool:
-        """True where there is something at the path."""
+        """True if there is something at the path."""
         return os.path.lexists(self.path)
 
     @contextlib.contextmanager
@@ -88,7 +88,7 @@ class DatabaseFile:
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
-        """A transaction, in a new file where there is none."""
+        """A transaction, in a new file if there is none."""
         deadline = time.monotonic() + self._write_wait
         self._create()
         with _directory_lock(self.path.parent, deadline), self._translated():
@@ -123,7 +123,7 @@ class DatabaseFile:
         self.path.chmod(0o444)
 
     def move_aside(self) -> Path | None:
-        """Rename a damaged file of ours, under a lock that keeps writers out; None where it was not to be moved."""
+        """Rename a damaged file of ours, under a lock that keeps writers out; None if it was not to be moved."""
         path = self.path
         try:
             with _directory_lock(path.parent):

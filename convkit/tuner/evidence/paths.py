@@ -22,7 +22,7 @@ class Paths(NamedTuple):
     Attributes
     ----------
     user : str or None
-        Read and written; None where only memory is used.
+        Read and written; None if only memory is used.
     sites : list of str
         Read only, in order.
     reason : str

@@ -91,7 +91,7 @@ class _Record:
 
     @classmethod
     def from_row(cls: type[R], row: tuple[Any, ...]) -> R:
-        """The record behind a row; RecordError where it is not one."""
+        """The record behind a row; RecordError if it is not one."""
         pairs = zip(_COLUMNS[cls][1], row, strict=True)
         return cls(*[_CODECS[check][1](value) if check in _CODECS else value for check, value in pairs])
 
@@ -109,7 +109,7 @@ class Session(_Record):
     anchor : str
         The candidate to which the trials' ratios refer, as a kernel's name with its parameters in parentheses.
     contended : bool
-        True where something else used the machine; such trials count only where nothing better exists.
+        True if something else used the machine; such trials count only if nothing better exists.
     """
 
     uuid: str = _column(_UUID)
@@ -151,7 +151,7 @@ class Result(NamedTuple):
     n : int
         Samples taken, the warm-up not counted.
     median : float or None
-        Median seconds of one run; None where the candidate failed.
+        Median seconds of one run; None if the candidate failed.
     ratio, ratio_low, ratio_high : float or None
         Median of the paired ratios to the session's anchor and the interval that holds the true median.
     error : float or None
@@ -204,7 +204,7 @@ class Trial(_Record):
         return cls(session.uuid, problem, kernel, revision, parameters, *result)
 
     def check_problem(self) -> None:
-        """RecordError where the text of the trial's problem is none."""
+        """RecordError if the text of the trial's problem is none."""
         if self.problem.startswith(BEST_OF):
             return
         try:

@@ -49,7 +49,7 @@ def machine_of(name: str) -> MachineClass:
 
 
 class ShippedTier:
-    """Trials of the package's data files. They are unpacked only where they are asked for.
+    """Trials of the package's data files. They are unpacked only if they are asked for.
 
     Parameters
     ----------

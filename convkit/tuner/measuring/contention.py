@@ -84,7 +84,7 @@ class ContentionGuard:
         self._times.append(self._canary())
 
     def reason(self) -> str | None:
-        """What showed that the machine was not ours; None where nothing did."""
+        """What showed that the machine was not ours; None if nothing did."""
         if self._disturbed > DISTURBED_SHARE * self._samples:
             return f"{self._disturbed} of {self._samples} samples were interrupted"
         drift = median(self._times) / min(self._times)

@@ -54,7 +54,7 @@ class OnlineProblem:
         self._bench: Measurable | None = None
 
     def next(self) -> Turn | None:
-        """The candidate for this call and what to tell its seconds; None where no candidate has passed the gate."""
+        """The candidate for this call and what to tell its seconds; None if no candidate has passed the gate."""
         while True:
             with self._rounds.lock:
                 if not self._rounds.alive:

@@ -75,7 +75,7 @@ class Race:
     Attributes
     ----------
     anchor : Candidate or None
-        The candidate that the ratios refer to; None where nobody could race.
+        The candidate that the ratios refer to; None if nobody could race.
     results : dict
         Candidate to Result.
     noise_floor : float or None
@@ -234,7 +234,7 @@ def _figures(entrant: Entrant, pace: Entrant) -> Figures:
 
 
 def _is_clear(figures: Sequence[Figures]) -> bool:
-    """True where more rounds would not change who is the best of these, or by too little to matter."""
+    """True if more rounds would not change who is the best of these, or by too little to matter."""
     best, _, best_high = min(figures)
     rivals = [f for f in figures if f[0] > best and f[1] <= best_high]
     close = best * (1 + MARGIN)

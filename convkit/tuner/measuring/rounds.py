@@ -42,12 +42,12 @@ class Arm:
 
     @property
     def counted(self) -> list[float]:
-        """Seconds of the rounds that count; the warm-up alone where there is nothing else."""
+        """Seconds of the rounds that count; the warm-up alone if there is nothing else."""
         return [s for r, s in self.samples.items() if r] or list(self.samples.values())
 
     @property
     def median(self) -> float | None:
-        """Median seconds, None where it never finished."""
+        """Median seconds, None if it never finished."""
         return median(self.counted) if self.samples else None
 
 
@@ -129,7 +129,7 @@ class Rounds:
 
     @property
     def settled(self) -> bool:
-        """True where one alternative is left or has won."""
+        """True if one alternative is left or has won."""
         return self.winner is not None
 
     @property
@@ -138,7 +138,7 @@ class Rounds:
         return [index for index, arm in enumerate(self.arms) if not arm.out]
 
     def next(self) -> tuple[int, int]:
-        """The alternative to run now, and the round that its time belongs to; below 0 where it does not count."""
+        """The alternative to run now, and the round that its time belongs to; below 0 if it does not count."""
         with self.lock:
             while self._abandoned:
                 self.give_back(self._abandoned.pop())

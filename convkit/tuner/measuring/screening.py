@@ -1,4 +1,4 @@
-"""Who may race: every kernel with its default parameters, then others of its sets where it did well.
+"""Who may race: every kernel with its default parameters, then others of its sets if it did well.
 
 A candidate must be right before it is timed. Its first samples are taken in turns with those of the fastest so far, and
 whoever is far behind rivals that are as exact does not race.
@@ -95,7 +95,7 @@ class Screening:
             progress(candidate)
 
     def _enter(self, candidate: Candidate) -> Entrant | None:
-        """The candidate with its first time; None where it is wrong or fails."""
+        """The candidate with its first time; None if it is wrong or fails."""
         sampler, bench = self._sampler, self._sampler.bench
         try:
             runner, error, first = admit(bench, candidate, sampler.clock)

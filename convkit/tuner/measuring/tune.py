@@ -50,7 +50,7 @@ def tune_problem(
     seed : int
         Of the operands and of the order of candidates.
     lock_wait : float
-        Seconds to wait at most where another process holds the database; then the trials are kept in memory.
+        Seconds to wait at most if another process holds the database; then the trials are kept in memory.
 
     Raises
     ------
@@ -92,7 +92,7 @@ class Tuner:
         progress: Progress | None = None,
         seed: int = 0,
     ) -> Choice:
-        """Measure what the user's tier does not know yet of a problem, or all of it again where it is complete."""
+        """Measure what the user's tier does not know yet of a problem, or all of it again if it is complete."""
         with _racing:
             with planning:
                 case = self.selector.on(problem, threads)
@@ -147,7 +147,7 @@ def _incumbents(case: Case) -> Iterator[Candidate]:
 
 
 def default_budget(case: Case) -> float:
-    """A second or two; more where a run takes milliseconds. Samples of teams vary more: it takes more of them."""
+    """A second or two; more if a run takes milliseconds. Samples of teams vary more: it takes more of them."""
     once = next((row.seconds for row in case.predictions().ranked), 0.0)
     usual = 2.0 if case.task.threads > 1 else min(max(1000 * once, 1.0), 2.0)
     return max(usual, min(300 * once, 4.0), min(80 * once, 10.0))

@@ -52,7 +52,7 @@ class Measurable(Protocol):
 
 
 class CandidateError(Exception):
-    """A candidate that fails or is wrong, and why; `error` is its RMS error where there is one."""
+    """A candidate that fails or is wrong, and why; `error` is its RMS error if there is one."""
 
     def __init__(self, reason: str, error: float | None = None) -> None:
         super().__init__(reason)
@@ -110,7 +110,7 @@ class Workbench:
         self._where, self._expected = self._reference(random)
 
     def runner(self, candidate: Candidate) -> Runner:
-        """The candidate with these operands, packed where the problem says so."""
+        """The candidate with these operands, packed if the problem says so."""
         trial: Runner = _core.Runner(
             candidate.kernel.index, candidate.parameters, self.problem.to_core(), self.threads, self.x, self.w,
             self.bias, self.residual, self.limits[0], self.limits[1], self.activation,
@@ -135,7 +135,7 @@ class Workbench:
         return result + int(packed) + self.workspace(candidate)
 
     def error(self, y: Array) -> float:
-        """RMS error of a result relative to the RMS of the exact one; infinite where it is not finite."""
+        """RMS error of a result relative to the RMS of the exact one; infinite if it is not finite."""
         if not self._expected.size:
             return 0.0
         difference = y[self._where].astype(np.float64) - self._expected
