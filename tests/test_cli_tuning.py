@@ -38,7 +38,7 @@ def test_calibrate_prints_and_keeps(database: Path) -> None:
 
 
 def test_report_of_nothing_and_of_something(database: Path, tmp_path: Path) -> None:
-    assert "convkit tune begins" in run("report")
+    assert "run convkit tune" in run("report")
     tune_problem(PROBLEM, 1, budget=0.1)
     page = tmp_path / "page.html"
     told = run("report", "--html", str(page))

@@ -51,7 +51,7 @@ def _sentence(error: Exception) -> str | None:
     if isinstance(error, OSError):
         why = error.strerror or str(error)
         return f"{os.fspath(error.filename)}: {why}" if isinstance(error.filename, str | os.PathLike) else why
-    database = sys.modules.get("convkit.tuner.evidence.database")  # who has not loaded it has not raised its error
+    database = sys.modules.get("convkit.tuner.evidence.database")  # if it is not loaded, nothing has raised its error
     if database is not None and isinstance(error, database.DatabaseError):
         return str(error)
     if isinstance(error, MemoryError):

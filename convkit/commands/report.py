@@ -28,10 +28,8 @@ Measured = tuple[Network, str, int, Layers]
 
 def report(
     context: typer.Context,
-    html: Annotated[
-        Path | None, typer.Option(help="Write one self-contained page with plots here.", readable=False)
-    ] = None,
-    network: Annotated[str, typer.Option(help="Networks: their layers by family, against the selector.")] = "",
+    html: Annotated[Path | None, typer.Option(help="Write one self-contained page here.", readable=False)] = None,
+    network: Annotated[str, typer.Option(help="Networks: each layer's kernel, its limit and its runner-up.")] = "",
     batch: Annotated[str, typer.Option(help="Batch sizes for --network.")] = "1",
     threads: Annotated[str, typer.Option(help="Team sizes for --network; empty: what a call would use.")] = "",
     layout: Annotated[str, typer.Option(help="NCHW, NHWC or both, for --network.")] = "NCHW,NHWC",
@@ -41,9 +39,9 @@ def report(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show what the database knows: winners, stale problems, regret of the cost model and of neighbours.
+    """Say what tuning is worth on this machine, and how good choices without measuring would be.
 
-    With --network, a table of its layers: the time of every family that was measured and the selector's choice. With
+    With --network, a table of its layers: the kernel that was chosen, the share of its limit, and the runner-up. With
     --against, how far two tunings agree: about these layers, or about all that both have measured.
     """
     from convkit.report.summary import summarise
@@ -111,7 +109,7 @@ def _network(measured: Measured, json: bool) -> dict[str, Any]:
     worth = network_worth(table, layers, threads)
     if not json:
         text = f"{title}, {threads_text(threads)}: {len(layers)} of {len(table.unique())} layers measured"
-        found = static_table(worth) if worth else "none of these layers was measured; convkit tune begins"
+        found = static_table(worth) if worth else "none of these layers was measured: run convkit tune --network"
         console.print(f"{text}\n{found}", highlight=False, markup=False, soft_wrap=True)
     return {
         "network": title,

@@ -58,7 +58,7 @@ def write(path: Path | str, choosing: Selector | None = None, summary: Summary |
         for answer in case.answers
         for row in answer.ranking.ranked
     }
-    # Who wins most often gets a colour that is nobody else's.
+    # The families that win most often get a colour of their own.
     marks = family_marks([name for name, _ in found.winners.most_common()] + sorted(known))
     preferred = [worth.network for worth in found.worths]
     headline, explanation = _headline(found)
@@ -89,7 +89,7 @@ def write(path: Path | str, choosing: Selector | None = None, summary: Summary |
 def _headline(found: Summary) -> tuple[str, str]:
     """What tuning is worth on this machine in one sentence, and what that sentence means."""
     if not found.measured:
-        return "Nothing was measured on this class of machine yet.", "convkit tune --network resnet50 begins."
+        return "Nothing was measured on this class of machine yet.", "Run convkit tune --network resnet50 first."
     if found.worths:
         worth = max(found.worths, key=lambda worth: (worth.complete, worth.untuned - worth.tuned, worth.tuned))
         tuned, untuned, whose = worth.tuned, worth.untuned, f"{worth.network}'s convolutions"

@@ -26,7 +26,7 @@ MARKERS = "osD^"
 
 
 class Mark(NamedTuple):
-    """How one family of kernels is drawn: a colour, and a marker that tells apart who shares it."""
+    """How one family of kernels is drawn: a colour, and a marker that tells families of one colour apart."""
 
     colour: str
     marker: str

@@ -107,7 +107,7 @@ class Summary:
 
     def __str__(self) -> str:
         if not self.measured:
-            return "nothing was measured on this class of machine yet; convkit tune begins"
+            return "nothing was measured on this class of machine yet: run convkit tune"
         winners = ", ".join(f"{name} {count}" for name, count in self.winners.most_common())
         parts = [
             f"machine class {self.machine}",

@@ -10,7 +10,7 @@ __all__ = ["apply"]
 
 
 def apply(model: Any) -> int:
-    """Let who reads the node's output read its input."""
+    """Let the readers of the node's output read its input."""
     count = 0
     for node in list(model.graph):
         if node.op_type not in ("Identity", "Dropout") or node.domain not in ("", "ai.onnx"):

@@ -157,7 +157,7 @@ class Case:
     @cached_property
     def lessons(self) -> dict[str, Lesson]:
         """What the measurements of this problem tell its neighbours."""
-        # A race that had no time for most kernels is no neighbour: who takes part would be who was tried.
+        # A race that had no time for most kernels is no neighbour: only kernels that were tried could take part.
         solid = (a.ranking for a in self.answers if a.ranking.ranked and not a.ranking.thin and not self._is_partial(a))
         ranking = next(solid, None)
         return {} if ranking is None else lessons(self.task, ranking, self._selector.constants)

@@ -94,7 +94,7 @@ class Race:
         self._entrants: list[Entrant] = []
 
     def run(self, candidates: Sequence[Candidate]) -> None:
-        """Race, to fill `results`. On KeyboardInterrupt who has raced is in them, who was only screened is not."""
+        """Race, to fill `results`. On KeyboardInterrupt they hold what has raced, not what was only screened."""
         begin = self._sampler.clock()
 
         def spent(share: float) -> bool:
@@ -153,7 +153,7 @@ class Race:
                     return
 
     def _cut(self, pace: Entrant, rounds: int) -> None:
-        """Send home who lost at every accuracy that allows it, and who has nothing left to decide.
+        """Send home candidates that lost at every accuracy that allows them, or that have nothing left to decide.
 
         Losing means: clearly slower than the best of the rivals that are at least as exact, or in the slower half and
         not within reach of that best.
