@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import os
 import re
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -113,6 +114,7 @@ def _reference() -> str:
     return "\n".join(lines)
 
 
+shutil.rmtree(DOCS / "reference", ignore_errors=True)  # pages of names that are no longer there
 (DOCS / "api.rst").write_text(_reference(), encoding="utf-8")
 
 # Files of the repository's root that are pages here, and their pictures.
