@@ -57,7 +57,7 @@ SITUATIONS: list[tuple[dict[str, Any], str, str, str, str]] = [
         "hint", "threads", "1 thread of 4", "Raise CONVKIT_NUM_THREADS=1",
     ),
     ({"threads": 1, "measurement": None}, "hint", "threads", "1 thread of 4", "Set CONVKIT_NUM_THREADS"),
-    ({"runtimes": [GOMP, "/x/libiomp5.so"]}, "slow", "OpenMP", "libgomp.so.1, libiomp5.so", "before the first"),
+    ({"runtimes": [GOMP, "/x/libiomp5.so"]}, "slow", "OpenMP", "gnu/libgomp.so.1, x/libiomp5.so", "before the first"),
     ({"runtime": "", "runtimes": []}, "hint", "OpenMP", "threads of its own", "libgomp1"),
     ({"runtime": "", "variables": {"CONVKIT_OPENMP": "none"}}, "hint", "OpenMP", "its own", "Unset CONVKIT_OPENMP"),
     ({"variables": {"OMP_WAIT_POLICY": "PASSIVE"}}, "hint", "OpenMP", "sleep between calls", "OMP_WAIT_POLICY"),

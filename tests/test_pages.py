@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -115,3 +116,21 @@ def test_a_list_of_the_commands_leaves_no_folder(
     assert measure.main() == 0
     assert len(capsys.readouterr().out.splitlines()) >= len(measure.steps((1,)))
     assert not (tmp_path / "results").exists()
+
+
+def test_a_broken_link_of_the_site_is_found(tmp_path: Path) -> None:
+    path = ROOT / "docs" / "check_links.py"
+    done = subprocess.run([sys.executable, str(path), str(tmp_path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 1  # no page, no site
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "index.html").write_text(
+        "<h1 id='top'><a href='sub/a.html#one'>a</a><a href='https://example.org/x'>x</a>"
+    )
+    (tmp_path / "sub" / "a.html").write_text("<p id='one'><a href='../index.html#top'>b</a><a href='#one'>c</a>")
+    done = subprocess.run([sys.executable, str(path), str(tmp_path)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, "3 links within the site, 0 broken")
+    (tmp_path / "sub" / "a.html").write_text("<img src='none.png'><a href='../index.html#bottom'>b</a>")
+    done = subprocess.run([sys.executable, str(path), str(tmp_path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    for text in ("sub/a.html#one: no such anchor", "none.png: no such file", "index.html#bottom: no such anchor"):
+        assert text in done.stdout

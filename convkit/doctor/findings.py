@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from typing import Literal, NamedTuple
 
@@ -92,13 +91,13 @@ def _threads(facts: Facts) -> Iterator[Finding]:
 
 
 def _runtimes(facts: Facts) -> Iterator[Finding]:
-    names = ", ".join(os.path.basename(path) for path in facts.runtimes)
+    names = ", ".join("/".join(path.split("/")[-2:]) for path in facts.runtimes)
     if len(facts.runtimes) > 1:
         yield Finding(
             "slow", "OpenMP",
             f"{len(facts.runtimes)} runtimes are loaded ({names}): their waiting threads take CPUs from each other",
-            "Import the package that brings its own runtime (PyTorch, scikit-learn) before the first convolution, or "
-            "set OMP_WAIT_POLICY=passive.",
+            "Set OMP_WAIT_POLICY=passive, so that waiting threads sleep, or import only one of the packages that bring "
+            "them. If one runtime is the system's, import the packages before the first convolution.",
         )  # fmt: skip
     elif not facts.runtime:
         todo = "Unset CONVKIT_OPENMP." if "CONVKIT_OPENMP" in facts.variables else "Install libgomp (Debian: libgomp1)."
