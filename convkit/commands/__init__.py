@@ -26,7 +26,7 @@ SUMMARIES = {
     "calibrate": (
         "Measure FMA peak, bandwidths, the cost of a team and each kernel's distance from its declared cost; keep them."
     ),
-    "report": "Show what the database knows: winners, stale problems, regret of the cost model and of neighbours.",
+    "report": "Say what tuning is worth on this machine, and how good choices without measuring would be.",
     "run": "Run an ONNX model once and again: shapes of its outputs, time of its nodes.",
     "db": "The database of measurements: show, check, merge, export.",
 }
