@@ -10,13 +10,13 @@ const char conv2d_doc[] =
 
 2-D convolution (cross-correlation) of `x` with the filters `w`.
 
-Winograd kernels, which ``accuracy="standard"`` and ``"fast"`` allow, compute a
+``accuracy="standard"`` and ``"fast"`` allow Winograd kernels, which compute a
 tile of outputs from a tile of inputs at once. A NaN or an infinity in `x` then
-reaches every output of its tile, and not only those whose window holds it; and
-an output whose exact value is 0 may come out as a tiny number of the size of a
-rounding error. ``accuracy="strict"`` uses direct summation only, where neither
-happens, and padding multiplies an infinite weight like any other zero (NaN); it
-is the default for float64.
+reaches every output of its tile, not only those whose window holds it. An output
+whose exact value is 0 may come out as a tiny number, as large as a rounding
+error. ``accuracy="strict"``, the default for float64, uses direct summation only:
+neither happens, and padding multiplies an infinite weight like any other zero
+(NaN).
 
 Parameters
 ----------
@@ -135,7 +135,7 @@ Parameters
 ----------
 input_size : sequence of int
     Shape of the input: (N, C, H, W), or (N, H, W, C) for ``layout="NHWC"``; without
-    N where `grad_output` has no batch dimension.
+    N if `grad_output` has no batch dimension.
 weight : array
     Filters of the convolution, (O, C / groups, KH, KW) in both layouts, any strides.
 grad_output : array
@@ -156,7 +156,7 @@ array
 Raises
 ------
 TypeError, ValueError, UnsupportedAlgorithmError, MemoryError
-    As in `convkit.conv2d`; ValueError also where a convolution of `input_size` would
+    As in `convkit.conv2d`; ValueError also if a convolution of `input_size` would
     not have a result of the shape of `grad_output`.
 
 See Also
@@ -211,7 +211,7 @@ array
 Raises
 ------
 TypeError, ValueError, UnsupportedAlgorithmError, MemoryError
-    As in `convkit.conv2d`; ValueError also where `weight_size` does not go with the
+    As in `convkit.conv2d`; ValueError also if `weight_size` does not go with the
     arrays.
 
 Examples
@@ -320,8 +320,8 @@ memory : {"fast", "low"}, optional
     ``"low"`` keeps no packing: every call packs, or transforms, the filters on its
     way, and kernels are chosen as for `conv2d`.
 algorithm, num_threads, accuracy, workspace_limit : optional
-    As in `conv2d`, where it is also told what Winograd kernels do to NaN, infinities
-    and exact zeros.
+    As in `conv2d`, which also says what Winograd kernels do to NaN, infinities and
+    exact zeros.
 
 Attributes
 ----------
