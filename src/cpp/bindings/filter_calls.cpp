@@ -166,7 +166,8 @@ void uniform(const py::array& image, py::ssize_t column_size, py::ssize_t row_si
   call.run(isa);
 }
 
-py::object empty(const std::vector<npy_intp>& shape, const py::dtype& dtype) {
+py::object empty(const std::vector<npy_intp>& shape, const py::object& dtype_like) {
+  const py::dtype dtype = py::dtype::from_args(dtype_like);
   if (dtype.num() < NPY_BOOL || dtype.num() > NPY_DOUBLE) throw py::type_error("dtype must be that of an image");
   std::vector<npy_intp> strides(shape.size());
   std::int64_t bytes = dtype.itemsize();

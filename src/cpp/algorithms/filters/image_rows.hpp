@@ -44,15 +44,22 @@ struct ImageRows {
     for (std::int64_t i = last; i < begin + width; ++i) *next++ = inside(i, job.width, job.along.edge);
   }
 
-  CONVKIT_INLINE bool beyond() const { return last - first < width; }
+  // Whether all that stands for what lies beyond is among the columns that exist here.
+  bool closed() const {
+    for (std::int64_t k = 0; k < width - (last - first); ++k) {
+      if (outside[k] >= 0 && (outside[k] < first || outside[k] >= last)) return false;
+    }
+    return true;
+  }
 
-  // Fills what lies beyond the left and right edges: value(column) stands for a column.
+  // Fills what lies beyond the left and right edges: value(i, column) stands for column i.
   template <class Value>
   CONVKIT_INLINE void continue_with(T* line, const Value& value) const {
     const T constant = static_cast<T>(job.cval);
     const std::int64_t* next = outside;
-    for (std::int64_t i = begin; i < first; ++i, ++next) line[i - begin] = *next < 0 ? constant : value(*next);
-    for (std::int64_t i = last; i < begin + width; ++i, ++next) line[i - begin] = *next < 0 ? constant : value(*next);
+    for (std::int64_t i = begin; i < first; ++i, ++next) line[i - begin] = *next < 0 ? constant : value(i, *next);
+    for (std::int64_t i = last; i < begin + width; ++i, ++next)
+      line[i - begin] = *next < 0 ? constant : value(i, *next);
   }
 
   // Row `row`, which may lie beyond the edges itself.
@@ -66,7 +73,7 @@ struct ImageRows {
     if (last > first) {
       calls.read(source + first * job.from_column, job.from_column, line + (first - begin), last - first);
     }
-    continue_with(line, [&](std::int64_t column) {
+    continue_with(line, [&](std::int64_t, std::int64_t column) {
       if (column >= first && column < last) return line[column - begin];
       T value;
       calls.read(source + column * job.from_column, job.from_column, &value, 1);
