@@ -273,10 +273,9 @@ template <class T, int NV, bool Whole>
 CONVKIT_INLINE void list_vectors(const Taps<T>& taps, const T* const* lines, std::int64_t i, int last, T* out) {
   using V = Vec<T>;
   typename V::Reg a[NV];
-  const auto first = V::broadcast(taps.values);
   CONVKIT_UNROLL
-  for (int v = 0; v < NV; ++v) a[v] = multiply<T>(load<T, Whole>(lines[0] + i + v * V::lanes, last), first);
-  for (std::int64_t k = 1; k < taps.count; ++k) {
+  for (int v = 0; v < NV; ++v) a[v] = V::zero();
+  for (std::int64_t k = 0; k < taps.count; ++k) {
     const auto tap = V::broadcast(taps.values + k);
     CONVKIT_UNROLL
     for (int v = 0; v < NV; ++v) {

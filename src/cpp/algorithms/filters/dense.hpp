@@ -1,53 +1,108 @@
-// Filters whose weights are of no simpler form.
+// Filters whose weights are of no simpler form: windows over a strip of fetched rows.
 #pragma once
 #include "algorithms/filters/strips.hpp"
+#include "microkernels/window_sums.hpp"
 
 namespace convkit::CONVKIT_ISA {
 
-// The weights of one filter that count, as SciPy finds them, and where their lines begin in the strip.
+// The weights of one filter. SciPy leaves out those that are zero, as far as it asks: they are then a list of lines.
 template <class T>
-Taps<T> weights_of(const Member<T>& member, std::int64_t filter) {
-  constexpr double epsilon = 2.220446049250313e-16;
-  const FilterJob& job = member.job;
-  const Area<T>& area = member.area;
-  const std::int64_t window = job.down.size * job.along.size;
-  const double* const weights = job.weights + filter * window;
-  std::int64_t count = 0;
-  for (std::int64_t i = 0; i < window; ++i) {
-    if (weights[i] <= epsilon && weights[i] >= -epsilon) continue;
-    area.down[count] = static_cast<T>(weights[i]);
-    area.lines[count++] = area.strip + i / job.along.size * member.blocks.pitch + i % job.along.size;
+struct Filter {
+  Taps<T> taps;
+  bool whole;
+
+  Filter(const Member<T>& member, std::int64_t index) {
+    constexpr double epsilon = 2.220446049250313e-16;
+    const FilterJob& job = member.job;
+    const Area<T>& area = member.area;
+    const std::int64_t window = job.down.size * job.along.size;
+    const double* const weights = job.weights + index * window;
+    std::int64_t count = 0;
+    for (std::int64_t i = 0; i < window; ++i) {
+      if (weights[i] <= epsilon && weights[i] >= -epsilon) continue;
+      area.down[count] = static_cast<T>(weights[i]);
+      area.places[count++] = {i / job.along.size, i % job.along.size};
+    }
+    taps = {Symmetry::none, count, area.down};
+    whole = count == window;
   }
-  return {Symmetry::none, count, area.down};
-}
+};
+
+// Results of rows [begin, end) and columns [first, last).
+struct Region {
+  std::int64_t begin, end, first, last;
+};
 
 template <class T>
-void dense(const Member<T>& member, const Piece& piece) {
+struct DenseFilter {
+  const Member<T>& member;
+  const Piece& piece;
   const FilterJob& job = member.job;
-  const Area<T>& area = member.area;
   const Blocks<T>& blocks = member.blocks;
-  member.each_block([&](const ImageRows<T>& rows, std::int64_t column, std::int64_t count) {
-    for (std::int64_t row = piece.begin; row < piece.end; row += blocks.group) {
-      const std::int64_t high = smaller(blocks.group, piece.end - row);
-      for (std::int64_t i = 0; i < high + job.down.size - 1; ++i) {
-        rows.fetch(piece.from, row - job.down.before + i, area.strip + i * blocks.pitch);
+  const Area<T>& area = member.area;
+
+  // One filter over a few rows of an image, or of a strip that begins where their windows do.
+  void few_rows(std::int64_t index, const Region& region, const T* image, std::ptrdiff_t row, bool ahead) const {
+    const std::int64_t high = region.end - region.begin, count = region.last - region.first;
+    const Filter<T> filter(member, index);
+    char* const target = member.target(piece, region.begin, region.first) + index * job.to_filter;
+    const ResultLines<T> out{member.result(target, 0),
+                             blocks.write_in_place ? job.to_row / blocks.element : blocks.pitch, static_cast<int>(high),
+                             count, blocks.stream};
+    if (filter.whole) {
+      sum_windows({filter.taps.values, job.down.size, job.along.size}, image, row, out, ahead);
+    } else {
+      for (std::int64_t r = 0; r < high; ++r) {
+        for (std::int64_t k = 0; k < filter.taps.count; ++k)
+          area.lines[k] = image + r * row + area.places[k].row * row + area.places[k].column;
+        sum_list(filter.taps, area.lines, count, out.first + r * out.pitch);
       }
-      for (std::int64_t filter = 0; filter < job.filters; ++filter) {
-        const Taps<T> taps = weights_of(member, filter);
-        for (std::int64_t r = 0; r < high; ++r) {
-          char* const target = member.target(piece, row + r, column) + filter * job.to_filter;
-          T* const out = member.result(target, r);
-          if (taps.count > 0) {
-            sum_list(taps, area.lines, count, out);
-          } else {
-            for (std::int64_t i = 0; i < count; ++i) out[i] = 0;
-          }
-          member.finish(target, r, count);
-          for (std::int64_t k = 0; k < taps.count; ++k) area.lines[k] += blocks.pitch;
+    }
+    for (std::int64_t r = 0; r < high; ++r) member.finish(target + r * job.to_row, r, count);
+  }
+
+  void in_place(const Region& region) const {
+    const T* const image = reinterpret_cast<const T*>(piece.from) + region.first - job.along.before;
+    const std::ptrdiff_t pitch = job.from_row / blocks.element;
+    for (std::int64_t row = region.begin; row < region.end; row += blocks.group) {
+      const Region rows{row, smaller(region.end, row + blocks.group), region.first, region.last};
+      for (std::int64_t index = 0; index < job.filters; ++index) {
+        few_rows(index, rows, image + (row - job.down.before) * pitch, pitch, index == 0);
+      }
+    }
+  }
+
+  void fetched(const Region& region) const {
+    for (std::int64_t column = region.first; column < region.last; column += blocks.columns) {
+      const std::int64_t last = smaller(region.last, column + blocks.columns);
+      ImageRows<T> rows{job, member.reads, 0, 0, 0, 0, area.outside};
+      rows.set(column - job.along.before, last - column + job.along.size - 1);
+      for (std::int64_t row = region.begin; row < region.end; row += blocks.group) {
+        const Region some{row, smaller(region.end, row + blocks.group), column, last};
+        for (std::int64_t i = 0; i < some.end - row + job.down.size - 1; ++i) {
+          rows.fetch(piece.from, row - job.down.before + i, area.strip + i * blocks.pitch);
+        }
+        for (std::int64_t index = 0; index < job.filters; ++index) {
+          few_rows(index, some, area.strip, blocks.pitch, false);
         }
       }
     }
-  });
-}
+  }
+
+  // Windows inside the image, and a vector beyond them, are read where they are.
+  void run() const {
+    constexpr std::int64_t lanes = Vec<T>::lanes;
+    const std::int64_t after = job.along.size - job.along.before + lanes, first = round_up(job.along.before, lanes),
+                       last = first + (job.width - after - first) / (4 * lanes) * (4 * lanes);
+    const std::int64_t begin = smaller(larger(piece.begin, job.down.before), piece.end),
+                       end = larger(begin, smaller(piece.end, job.height - (job.down.size - 1 - job.down.before)));
+    if (!blocks.read_in_place || last <= first) return fetched({piece.begin, piece.end, 0, job.width});
+    fetched({piece.begin, begin, 0, job.width});
+    fetched({begin, end, 0, first});
+    in_place({begin, end, first, last});
+    fetched({begin, end, last, job.width});
+    fetched({end, piece.end, 0, job.width});
+  }
+};
 
 }  // namespace convkit::CONVKIT_ISA

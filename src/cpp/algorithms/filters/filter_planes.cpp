@@ -9,7 +9,7 @@ namespace {
 template <class T>
 void filter_piece(const Member<T>& member, const Piece& piece) {
   switch (member.job.kind) {
-    case FilterKind::dense: return dense(member, piece);
+    case FilterKind::dense: return DenseFilter<T>{member, piece}.run();
     case FilterKind::separable: return separable(member, piece);
     case FilterKind::uniform:
       if constexpr (sizeof(T) == 8) uniform(member, piece);

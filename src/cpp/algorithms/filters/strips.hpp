@@ -38,10 +38,10 @@ struct Blocks {
 
   Blocks(const FilterJob& job, const Machine& machine) {
     const bool dense = job.kind == FilterKind::dense;
-    group = dense ? 16 : larger<std::int64_t>(lanes, lines_at_once<T>);
+    group = dense ? 48 : larger<std::int64_t>(lanes, lines_at_once<T>);
     lines = job.down.size + group;
     // Lines of the image, of sums and of their transposes.
-    const std::int64_t bytes = (lines + 3 * group) * element;
+    const std::int64_t bytes = (lines + (dense ? 0 : 3 * group)) * element;
     columns =
         larger<std::int64_t>(machine.l2 / 2 / bytes - job.along.size, larger<std::int64_t>(256, 4 * job.along.size));
     columns = smaller(job.width, round_up(ceil_div(job.width, ceil_div(job.width, columns)), lanes));
@@ -58,6 +58,11 @@ struct Blocks {
   }
 };
 
+// In a window.
+struct Place {
+  std::int64_t row, column;
+};
+
 template <class T>
 struct Area {
   T* strip;         // lines of the image
@@ -68,6 +73,7 @@ struct Area {
   T *down, *along;  // taps, or sums of lines
   std::int64_t* outside;
   const T** lines;
+  Place* places;  // of weights
 
   template <class Cut>
   Area(const FilterJob& job, const Blocks<T>& blocks, Cut& cut) {
@@ -82,6 +88,7 @@ struct Area {
     along = cut.template take<T>(job.along.size);
     outside = cut.template take<std::int64_t>(job.along.size);
     lines = cut.template take<const T*>(window + blocks.group);
+    places = cut.template take<Place>(dense ? window : 0);
   }
 };
 
