@@ -1,6 +1,6 @@
 // Filters whose weights are of no simpler form: windows over a strip of fetched rows.
 #pragma once
-#include "algorithms/filters/strips.hpp"
+#include "algorithms/filters/filter_strips.hpp"
 #include "microkernels/window_sums.hpp"
 
 namespace convkit::CONVKIT_ISA {

@@ -1,7 +1,7 @@
 // Separable filters in one pass over the image: the columns' sums of a few rows, with as many columns beyond as the rows'
 // taps meet, are lines in L1 or L2 that the rows' sums then read. Long taps along rows go over lines that were transposed.
 #pragma once
-#include "algorithms/filters/strips.hpp"
+#include "algorithms/filters/filter_strips.hpp"
 #include "microkernels/running_sums.hpp"
 
 namespace convkit::CONVKIT_ISA {
