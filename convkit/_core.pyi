@@ -431,6 +431,7 @@ class _Filters:
         origin: tuple[int, int],
         threads: int | None = None,
         isa: str | None = None,
+        exact: bool = True,
     ) -> None: ...
     @staticmethod
     def separable(

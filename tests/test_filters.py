@@ -111,6 +111,19 @@ def test_correlate(isa: str, data: st.DataObject) -> None:
 
 
 @given(st.data())
+@settings(max_examples=15)
+def test_large_windows_from_fewer_products(isa: str, data: st.DataObject) -> None:
+    case = Case(data, window=33, inputs=(np.dtype("f4"),))
+    case.window = (data.draw(st.integers(9, 33)), data.draw(st.integers(15, 33)))
+    case.origin = (case.origin[0] % 5, case.origin[1] % 5)
+    weights = case.random.standard_normal(case.window)
+    out = case.strided(data.draw, case.dtype)
+    filters.correlate(case.image, weights, out, exact=False, isa=isa, **case.keywords)
+    expected = correlate(case.image, weights, case.modes, case.cval, case.origin)
+    case.check(out, expected, 3 + np.abs(weights).sum())
+
+
+@given(st.data())
 @settings(max_examples=40)
 def test_separable(isa: str, data: st.DataObject) -> None:
     case = Case(data, window=data.draw(st.sampled_from((3, 9, 45))))
@@ -158,13 +171,16 @@ def test_every_team_gives_the_same_bits(isa: str, shape: tuple[int, int], dtype:
     image = (random.random((2, *shape)) * 100).astype(dtype)
     keywords: dict[str, Any] = {"row_mode": "reflect", "column_mode": "wrap", "cval": 0.0, "isa": isa}
     weights, taps = random.standard_normal((2, 5, 7)), random.standard_normal(9)
+    large = random.standard_normal((11, 13))
+    result = np.float32 if dtype == np.float32 else np.float64
     results = []
     for threads in (1, 2, 3, 7):
-        out, bank = np.empty((3, *image.shape)), np.empty((2, *image.shape), dtype)
+        out, bank = np.empty((4, *image.shape), result), np.empty((2, *image.shape), dtype)
         filters.separable(image, taps, taps[:5], out[0], origin=(0, 0), threads=threads, **keywords)
         filters.uniform(image, 11, 6, out[1], origin=(1, -1), threads=threads, **keywords)
         filters.correlate(image, weights[0], out[2], origin=(0, 1), threads=threads, **keywords)
         filters.correlate(image, weights, bank, origin=(0, 1), threads=threads, **keywords)
+        filters.correlate(image, large, out[3], origin=(0, 1), threads=threads, exact=False, **keywords)
         results.append((out, bank))
     for out, bank in results[1:]:
         np.testing.assert_array_equal(out, results[0][0])

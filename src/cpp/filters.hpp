@@ -45,6 +45,7 @@ struct FilterJob {
   const double* weights;                 // dense: filters x down.size x along.size
   const double *down_taps, *along_taps;  // separable
   double cval;
+  bool exact;    // every weight is multiplied as it is; else windows may be computed from fewer products
   bool rounded;  // what the first pass gives takes the form of the result's elements, as it does in SciPy's filters
 };
 

@@ -133,7 +133,7 @@ struct Call {
 
 void correlate(const py::array& image, const Doubles& weights, py::array out, const std::string& row_mode,
                const std::string& column_mode, double cval, std::pair<py::ssize_t, py::ssize_t> origin,
-               const py::object& threads, const py::object& isa) {
+               const py::object& threads, const py::object& isa, bool exact) {
   if (weights.ndim() != 2 && weights.ndim() != 3) {
     throw py::value_error("weights must have 2 or 3 dimensions, not " + std::to_string(weights.ndim()));
   }
@@ -141,6 +141,7 @@ void correlate(const py::array& image, const Doubles& weights, py::array out, co
   Call call(FilterKind::dense, image, out, bank ? weights.shape(0) : -1, row_mode, column_mode,
             {weights.shape(bank), weights.shape(bank + 1)}, origin, cval, threads);
   call.job.weights = weights.data();
+  call.job.exact = exact;
   call.run(isa);
 }
 
@@ -187,10 +188,12 @@ void add_filters(py::module_& module) {
   py::module_ filters = module.def_submodule("filters", "Filters of stacks of images, for convkit.ndimage.");
   const auto row_mode = py::arg("row_mode"), column_mode = py::arg("column_mode");
   const auto isa = py::arg("isa") = py::none();
-  filters.def("correlate", correlate, py::arg("image").noconvert(), py::arg("weights"), py::arg("out").noconvert(),
-              py::kw_only(), row_mode, column_mode, py::arg("cval"), py::arg("origin"), py::arg("threads") = py::none(),
-              isa,
-              "Sums weights of (height, width), or of as many filters as there are results, over each pixel's window.");
+  filters.def(
+      "correlate", correlate, py::arg("image").noconvert(), py::arg("weights"), py::arg("out").noconvert(),
+      py::kw_only(), row_mode, column_mode, py::arg("cval"), py::arg("origin"), py::arg("threads") = py::none(), isa,
+      py::arg("exact") = true,
+      "Sums weights of (height, width), or of as many filters as there are results, over each pixel's window. Not "
+      "`exact`: large float32 filters take fewer products, at some more rounding.");
   filters.def("separable", separable, py::arg("image").noconvert(), py::arg("column_taps"), py::arg("row_taps"),
               py::arg("out").noconvert(), py::kw_only(), row_mode, column_mode, py::arg("cval"), py::arg("origin"),
               py::arg("threads") = py::none(), isa, py::arg("rounded") = false,

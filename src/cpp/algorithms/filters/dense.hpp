@@ -1,6 +1,7 @@
 // Filters whose weights are of no simpler form: windows over a strip of fetched rows.
 #pragma once
 #include "algorithms/filters/filter_strips.hpp"
+#include "microkernels/split_windows.hpp"
 #include "microkernels/window_sums.hpp"
 
 namespace convkit::CONVKIT_ISA {
@@ -41,6 +42,18 @@ struct DenseFilter {
   const Blocks<T>& blocks = member.blocks;
   const Area<T>& area = member.area;
 
+  // Groups end at the same rows for every team, since bits depend on them where windows are split.
+  CONVKIT_INLINE std::int64_t next_group(std::int64_t row) const { return (row / blocks.group + 1) * blocks.group; }
+
+  // All windows' sums of a filter.
+  void sum(const Filter<T>& filter, const T* image, std::ptrdiff_t row, const ResultLines<T>& out, bool ahead) const {
+    const WindowWeights<T> weights{filter.taps.values, job.down.size, job.along.size};
+    if constexpr (sizeof(T) == 4) {
+      if (blocks.splits) return split_windows(weights, image, row, out, area.halves, area.split);
+    }
+    sum_windows(weights, image, row, out, ahead);
+  }
+
   // One filter over a few rows of an image, or of a strip that begins where their windows do.
   void few_rows(std::int64_t index, const Region& region, const T* image, std::ptrdiff_t row, bool ahead) const {
     const std::int64_t high = region.end - region.begin, count = region.last - region.first;
@@ -50,7 +63,7 @@ struct DenseFilter {
                              blocks.write_in_place ? job.to_row / blocks.element : blocks.pitch, static_cast<int>(high),
                              count, blocks.stream};
     if (filter.whole) {
-      sum_windows({filter.taps.values, job.down.size, job.along.size}, image, row, out, ahead);
+      sum(filter, image, row, out, ahead);
     } else {
       for (std::int64_t r = 0; r < high; ++r) {
         for (std::int64_t k = 0; k < filter.taps.count; ++k)
@@ -64,8 +77,9 @@ struct DenseFilter {
   void in_place(const Region& region) const {
     const T* const image = reinterpret_cast<const T*>(piece.from) + region.first - job.along.before;
     const std::ptrdiff_t pitch = job.from_row / blocks.element;
-    for (std::int64_t row = region.begin; row < region.end; row += blocks.group) {
-      const Region rows{row, smaller(region.end, row + blocks.group), region.first, region.last};
+    for (std::int64_t row = region.begin, next; row < region.end; row = next) {
+      next = smaller(region.end, next_group(row));
+      const Region rows{row, next, region.first, region.last};
       for (std::int64_t index = 0; index < job.filters; ++index) {
         few_rows(index, rows, image + (row - job.down.before) * pitch, pitch, index == 0);
       }
@@ -77,8 +91,9 @@ struct DenseFilter {
       const std::int64_t last = smaller(region.last, column + blocks.columns);
       ImageRows<T> rows{job, member.reads, 0, 0, 0, 0, area.outside};
       rows.set(column - job.along.before, last - column + job.along.size - 1);
-      for (std::int64_t row = region.begin; row < region.end; row += blocks.group) {
-        const Region some{row, smaller(region.end, row + blocks.group), column, last};
+      for (std::int64_t row = region.begin, next; row < region.end; row = next) {
+        next = smaller(region.end, next_group(row));
+        const Region some{row, next, column, last};
         for (std::int64_t i = 0; i < some.end - row + job.down.size - 1; ++i) {
           rows.fetch(piece.from, row - job.down.before + i, area.strip + i * blocks.pitch);
         }

@@ -31,7 +31,8 @@ template <class T>
 void run(const FilterJob& job, const Machine& machine, char* areas, int threads) {
   const Blocks<T> blocks(job, machine);
   const std::int64_t bytes = area_bytes<T>(job, machine);
-  const std::int64_t unit = job.kind == FilterKind::uniform ? rows_of_running_sums(job) : 1;
+  const bool runs = job.kind == FilterKind::uniform;
+  const std::int64_t unit = runs ? rows_of_running_sums(job) : blocks.splits ? blocks.group : 1;
   const std::int64_t per_image = ceil_div(job.height, unit);
   auto work = [&](int index, int size) {
     Carver cut{areas + bytes * index};
@@ -42,9 +43,9 @@ void run(const FilterJob& job, const Machine& machine, char* areas, int threads)
       const std::int64_t image = mine.begin / per_image, first = mine.begin % per_image,
                          last = smaller(per_image, first + mine.end - mine.begin);
       Piece piece{job.from + image * job.from_image, job.to + image * job.to_image, 0, 0};
-      for (std::int64_t at = first; at < last; at += job.kind == FilterKind::uniform ? 1 : last - first) {
+      for (std::int64_t at = first; at < last; at += runs ? 1 : last - first) {
         piece.begin = at * unit;
-        piece.end = smaller(job.height, (job.kind == FilterKind::uniform ? at + 1 : last) * unit);
+        piece.end = smaller(job.height, (runs ? at + 1 : last) * unit);
         filter_piece(member, piece);
       }
       mine.begin += last - first;

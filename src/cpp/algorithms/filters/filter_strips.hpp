@@ -1,7 +1,7 @@
 // What one member of a team works with: lines of the image and of results, and how they are read and written.
 #pragma once
 #include "algorithms/filters/image_rows.hpp"
-#include "microkernels/tap_lines.hpp"
+#include "microkernels/split_windows.hpp"
 
 namespace convkit::CONVKIT_ISA {
 
@@ -35,6 +35,7 @@ struct Blocks {
   std::int64_t pitch;    // of a line
   std::int64_t lines;    // of the image at once
   bool read_in_place, write_in_place, stream;
+  bool splits;  // windows into those of even and odd rows
 
   Blocks(const FilterJob& job, const Machine& machine) {
     const bool dense = job.kind == FilterKind::dense;
@@ -48,6 +49,7 @@ struct Blocks {
     width = columns + job.along.size - 1;
     pitch = round_up(width, lanes) + 2 * lanes;
     if (pitch * element % 4096 == 0) pitch += lanes;  // or lines would meet in one set of L1
+    splits = dense && sizeof(T) == 4 && !job.exact && worth_splitting(job.down.size, job.along.size);
     read_in_place = job.from_element == element_of<T>() && job.from_column == element &&
                     aligned<T>(job.from, job.from_image, job.from_row);
     write_in_place = job.to_element == element_of<T>() && job.to_column == element &&
@@ -73,7 +75,8 @@ struct Area {
   T *down, *along;  // taps, or sums of lines
   std::int64_t* outside;
   const T** lines;
-  Place* places;  // of weights
+  Place* places;      // of weights
+  T *halves, *split;  // weights and lines of windows that are split
 
   template <class Cut>
   Area(const FilterJob& job, const Blocks<T>& blocks, Cut& cut) {
@@ -89,6 +92,8 @@ struct Area {
     outside = cut.template take<std::int64_t>(job.along.size);
     lines = cut.template take<const T*>(window + blocks.group);
     places = cut.template take<Place>(dense ? window : 0);
+    halves = cut.template take<T>(blocks.splits ? 2 * window + job.along.size : 0);
+    split = cut.template take<T>(blocks.splits ? split_elements<T>(job.down.size, job.along.size, blocks.group) : 0);
   }
 };
 
