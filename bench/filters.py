@@ -111,7 +111,7 @@ def cases() -> dict[str, Callable[[], Calls]]:
     for side in (3, 5, 7):
         found[f"{side}x{side}, 2048x2048 float32"] = lambda k=side: dense(image(2048, "float32"), k)
     found["7x7, 2048x2048 uint8"] = lambda: dense(image(2048, "uint8"), 7)
-    for side in (15, 31):
+    for side in (11, 15, 21, 31):
         found[f"{side}x{side}, 2048x2048 float32"] = lambda k=side: dense(image(2048, "float32"), k)
     found["bank of 32 7x7, 2048x2048 float32"] = lambda: bank(image(2048, "float32"), 32, 7)
     x, stack = image(2048, "float32"), np.random.default_rng(0).random((64, 256, 256), np.float32)

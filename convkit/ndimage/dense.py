@@ -91,9 +91,9 @@ def box_filtered(input: Array, output: Array, box: Box, cval: float, threads: in
     if len(box.axes) == 2 and output.dtype.isnative and output.flags.aligned:
         target = fresh(output.shape, output.dtype) if np.may_share_memory(input, output) else output
         if strict or not _sum_of_outer_products(input, target, box, cval, threads):
-            _flat(input, target, box, cval, threads)
+            _flat(input, target, box, cval, threads, strict)
     else:
-        target = _deep(input, output, box, cval, threads)
+        target = _deep(input, output, box, cval, threads, strict)
     if target is not output:
         filtered(target, output, [Pass(target.ndim - 1, np.ones(1), "nearest")], cval, threads)
 
@@ -109,7 +109,7 @@ def bank_filtered(input: Array, output: Array, box: Box, cval: float, threads: i
         stacks = moved.reshape(len(output), -1, height, width)
         planes = [planes for (planes,) in as_planes(box.axes, native(input))]
         if len(planes) == 1 and np.may_share_memory(stacks, output):
-            _planes_filtered(planes[0], stacks, box, cval, threads)
+            _planes_filtered(planes[0], stacks, box, cval, threads, strict)
             return
     for weights, result in zip(box.weights, output, strict=True):
         box_filtered(input, result, Box(weights, box.axes, box.modes, box.origins), cval, threads, strict)
@@ -144,21 +144,21 @@ def _sum_of_outer_products(input: Array, target: Array, box: Box, cval: float, t
     return True
 
 
-def _flat(input: Array, target: Array, box: Box, cval: float, threads: int) -> None:
+def _flat(input: Array, target: Array, box: Box, cval: float, threads: int, strict: bool) -> None:
     """A filter along two axes."""
     for planes, result in as_planes((box.axes[0], box.axes[1]), native(input), target):
-        _planes_filtered(planes, result, box, cval, threads)
+        _planes_filtered(planes, result, box, cval, threads, strict)
 
 
-def _planes_filtered(planes: Array, result: Array, box: Box, cval: float, threads: int) -> None:
+def _planes_filtered(planes: Array, result: Array, box: Box, cval: float, threads: int, strict: bool) -> None:
     (down, along), (before, left) = box.modes, box.origins
     _core.filters.correlate(
         planes, np.ascontiguousarray(box.weights), result, row_mode=down, column_mode=along, cval=cval,
-        origin=(before, left), threads=threads,
+        origin=(before, left), threads=threads, exact=strict,
     )  # fmt: skip
 
 
-def _deep(input: Array, output: Array, box: Box, cval: float, threads: int) -> Array:
+def _deep(input: Array, output: Array, box: Box, cval: float, threads: int, strict: bool) -> Array:
     """A filter along three axes or more: one along two for each place of the others, summed up."""
     single = input.dtype == output.dtype == np.float32
     total = np.zeros(input.shape, np.float32 if single else np.float64)
@@ -173,7 +173,7 @@ def _deep(input: Array, output: Array, box: Box, cval: float, threads: int) -> A
         plane = box.last_two(tap)
         if not plane.weights.any():
             continue
-        _flat(input, part, plane, cval, threads)
+        _flat(input, part, plane, cval, threads, strict)
         read = [source[at] for source, at in zip(sources, tap, strict=True)]
         products = moved_part[np.ix_(*read)]
         for axis, places in enumerate(read):
