@@ -17,8 +17,8 @@ from convkit.ndimage.planes import as_lines, as_planes, native
 
 __all__ = ["Pass", "filtered", "in_any_order"]
 
-# With fewer elements than this after an axis, its lines are read with a stride instead of as columns side by side.
-_FEW = 16
+# If what follows an axis takes fewer bytes than this, lines are read with a stride instead of as columns side by side.
+_FEW_BYTES = 192
 
 _NOTHING = np.ones(1)
 
@@ -140,7 +140,7 @@ def _grouped(passes: Sequence[Pass], shape: tuple[int, ...]) -> Iterator[tuple[P
     found: list[tuple[Pass, ...]] = []
     place = len(passes)
     while place:
-        two = place > 1 and passes[place - 2].axis < passes[place - 1].axis and after[place - 1] < _FEW
+        two = place > 1 and passes[place - 2].axis < passes[place - 1].axis and after[place - 1] == 1
         place -= 2 if two else 1
         found.append(tuple(passes[place : place + 2]) if two else (passes[place],))
     return reversed(found)
@@ -153,21 +153,24 @@ def _run(source: Array, target: Array, group: tuple[Pass, ...], cval: float, thr
             _separable(planes, result, column, row, cval, threads)
         return
     (one,) = group
-    last = source.ndim - 1
-    contiguous = source.flags.c_contiguous and target.flags.c_contiguous
+    rank, last = source.ndim, source.ndim - 1
+    if rank == 1:
+        source, target = source[None], target[None]
     if one.axis == last:
-        if last == 0:
-            source, target = source[None], target[None]
         for planes, result in as_planes((source.ndim - 2, source.ndim - 1), source, target):
             _separable(planes, result, None, one, cval, threads)
-    elif source.shape[last] >= _FEW and (one.axis == last - 1 or not contiguous):
-        for planes, result in as_planes((one.axis, last), source, target):
-            _separable(planes, result, one, None, cval, threads)
-    elif contiguous and prod(source.shape[one.axis + 1 :]) >= _FEW:
-        _separable(as_lines(source, one.axis), as_lines(target, one.axis), one, None, cval, threads)
+    elif rank == 2:
+        _separable(source[None], target[None], one, None, cval, threads)
     else:
-        for planes, result in as_planes((last, one.axis), source, target):
-            _separable(planes, result, None, one, cval, threads)
+        source = np.ascontiguousarray(source)
+        result = target if target.flags.c_contiguous else fresh(target.shape, target.dtype)
+        if prod(source.shape[one.axis + 1 :]) * source.itemsize < _FEW_BYTES:
+            for planes, lines in as_planes((last, one.axis), source, result):
+                _separable(planes, lines, None, one, cval, threads)
+        else:
+            _separable(as_lines(source, one.axis), as_lines(result, one.axis), one, None, cval, threads)
+        if result is not target:
+            target[...] = result
 
 
 def _separable(planes: Array, result: Array, column: Pass | None, row: Pass | None, cval: float, threads: int) -> None:
