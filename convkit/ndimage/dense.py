@@ -16,6 +16,10 @@ from convkit.ndimage.separation import factors, terms, whole_factors
 
 __all__ = ["Box", "bank_filtered", "box_filtered"]
 
+# What a pair of one-dimensional filters and the addition of its result cost, in weights of a dense filter: for the
+# pair, and for each of its taps.
+_PASS, _TAP = 35.0, 0.75
+
 # Fewer products of a pixel and a weight than this are done before a separation is found.
 _LEAST_WORK = 1 << 18
 
@@ -130,7 +134,7 @@ def _factors(box: Box, input: Array, output: Array, cval: float) -> list[Array] 
 
 def _sum_of_outer_products(input: Array, target: Array, box: Box, cval: float, threads: int) -> bool:
     """Run a filter of low rank as pairs of one-dimensional filters; False if its rank is too high for that."""
-    most = box.weights.size // (3 * sum(box.weights.shape))
+    most = int(box.weights.size / (_PASS + _TAP * sum(box.weights.shape)))
     if most < 2 or target.dtype.kind != "f" or input.size * box.weights.size < _LEAST_WORK:
         return False
     pairs = terms(box.weights, float(np.finfo(target.dtype).eps), most)
