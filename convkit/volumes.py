@@ -98,8 +98,8 @@ def conv3d(
     >>> import numpy as np
     >>> import convkit as ck
     >>> x, w = np.ones((1, 2, 5, 8, 8), dtype=np.float32), np.ones((3, 2, 3, 3, 3), dtype=np.float32)
-    >>> ck.conv3d(x, w, padding=1)[0, 0, 2, 4, 4]
-    np.float32(54.0)
+    >>> float(ck.conv3d(x, w, padding=1)[0, 0, 2, 4, 4])
+    54.0
     """
     volumes, filters = _core.as_array(x, "x"), _core.as_array(w, "w")
     if volumes.ndim == 4:

@@ -47,7 +47,7 @@ def arrays(draw: Draw, longest: int = 9) -> Array:
     rank = draw(st.sampled_from([1, 2, 2, 2, 3, 4]))
     shape = [draw(st.integers(1, longest if rank < 3 else 5)) for _ in range(rank)]
     if draw(st.integers(0, 3)) == 0:
-        shape[-1] = draw(st.sampled_from([0, 17, 40, 70]))
+        shape[draw(st.sampled_from([0, -1]))] = draw(st.sampled_from([0, 17, 40, 70]))
     dtype = np.dtype(draw(st.sampled_from(WHOLE + 2 * FLOATS)))
     rng = np.random.default_rng(draw(st.integers(0, 99)))
     if dtype.kind in "iub":
@@ -290,6 +290,11 @@ def test_the_same_bits_for_any_number_of_threads(name: str) -> None:
 def test_what_is_wrong(name: str, arguments: dict[str, Any], error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):
         getattr(ndimage, name)(np.ones((3, 4)), **arguments)
+
+
+def test_a_number_is_an_image() -> None:
+    beside(scipy_ndimage.correlate(np.float64(3), 2), ndimage.correlate(np.float64(3), 2))
+    beside(scipy_ndimage.gaussian_filter(np.array(3), 2), ndimage.gaussian_filter(np.array(3), 2))
 
 
 def test_arrays_that_are_none() -> None:

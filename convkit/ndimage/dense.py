@@ -11,7 +11,7 @@ import numpy as np
 from convkit import _core
 from convkit.ndimage.arguments import Array, fresh
 from convkit.ndimage.passes import Pass, filtered, in_any_order
-from convkit.ndimage.planes import as_planes, native
+from convkit.ndimage.planes import as_planes, has_short_rows, native
 from convkit.ndimage.separation import factors, terms, whole_factors
 
 __all__ = ["Box", "bank_filtered", "box_filtered"]
@@ -80,6 +80,8 @@ def box_filtered(input: Array, output: Array, box: Box, cval: float, threads: in
         True: each weight is multiplied as it is. Else an outer product is run as one-dimensional filters.
     """
     box = box.without_single_taps()
+    if not input.ndim:
+        input, output = input[None], output[None]
     if not box.axes:
         box = Box(box.weights.reshape(1), (input.ndim - 1,), ("nearest",), (0,))
     if not input.size:
@@ -150,6 +152,8 @@ def _sum_of_outer_products(input: Array, target: Array, box: Box, cval: float, t
 
 def _flat(input: Array, target: Array, box: Box, cval: float, threads: int, strict: bool) -> None:
     """A filter along two axes."""
+    if box.axes == (input.ndim - 2, input.ndim - 1) and has_short_rows(input):
+        box = Box(box.weights.T, box.axes[::-1], box.modes[::-1], box.origins[::-1])
     for planes, result in as_planes((box.axes[0], box.axes[1]), native(input), target):
         _planes_filtered(planes, result, box, cval, threads, strict)
 

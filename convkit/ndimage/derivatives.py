@@ -271,8 +271,8 @@ def gaussian_gradient_magnitude(
     >>> import numpy as np
     >>> from convkit import ndimage
     >>> image = np.add.outer(np.arange(9.0) * 3, np.arange(9.0) * 4)
-    >>> ndimage.gaussian_gradient_magnitude(image, sigma=1)[4, 4].round(2)
-    np.float64(5.0)
+    >>> float(ndimage.gaussian_gradient_magnitude(image, sigma=1)[4, 4].round(2))
+    5.0
     """
     array = array_of(input)
     along = axes_of(axes, array.ndim)

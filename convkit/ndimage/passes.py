@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import pairwise
 from math import prod
@@ -13,12 +13,9 @@ import numpy as np
 
 from convkit import _core
 from convkit.ndimage.arguments import Array, fresh
-from convkit.ndimage.planes import as_lines, as_planes, native
+from convkit.ndimage.planes import FEW_BYTES, as_lines, as_planes, has_short_rows, native
 
 __all__ = ["Pass", "filtered", "in_any_order"]
-
-# If what follows an axis takes fewer bytes than this, lines are read with a stride instead of as columns side by side.
-_FEW_BYTES = 192
 
 _NOTHING = np.ones(1)
 
@@ -111,7 +108,7 @@ def filtered(input: Array, output: Array, passes: Sequence[Pass], cval: float, t
         return
     if not _ascending(passes) and in_any_order(passes, input, output, cval):
         passes = sorted(passes, key=lambda one: one.axis)
-    groups = list(_grouped(passes, input.shape))
+    groups = list(_grouped(passes, input))
     dtype = output.dtype.newbyteorder("=")
     as_it_is = output.dtype.isnative and output.flags.aligned
     # What lies between two passes is never in `output`: it may share memory with `input`.
@@ -134,13 +131,12 @@ def _ascending(passes: Sequence[Pass]) -> bool:
     return all(one.axis < other.axis for one, other in pairwise(passes))
 
 
-def _grouped(passes: Sequence[Pass], shape: tuple[int, ...]) -> Iterator[tuple[Pass, ...]]:
+def _grouped(passes: Sequence[Pass], input: Array) -> Iterator[tuple[Pass, ...]]:
     """Passes one by one, or two if the second runs along rows and the first across them."""
-    after = [prod(shape[one.axis + 1 :]) for one in passes]
     found: list[tuple[Pass, ...]] = []
-    place = len(passes)
+    place, last = len(passes), input.ndim - 1
     while place:
-        two = place > 1 and passes[place - 2].axis < passes[place - 1].axis and after[place - 1] == 1
+        two = place > 1 and passes[place - 2].axis < passes[place - 1].axis == last and not has_short_rows(input)
         place -= 2 if two else 1
         found.append(tuple(passes[place : place + 2]) if two else (passes[place],))
     return reversed(found)
@@ -153,24 +149,25 @@ def _run(source: Array, target: Array, group: tuple[Pass, ...], cval: float, thr
             _separable(planes, result, column, row, cval, threads)
         return
     (one,) = group
-    rank, last = source.ndim, source.ndim - 1
-    if rank == 1:
-        source, target = source[None], target[None]
-    if one.axis == last:
-        for planes, result in as_planes((source.ndim - 2, source.ndim - 1), source, target):
-            _separable(planes, result, None, one, cval, threads)
-    elif rank == 2:
-        _separable(source[None], target[None], one, None, cval, threads)
-    else:
+    if source.ndim == 1:
+        source, target, one = source[None], target[None], replace(one, axis=1)
+    short, last = has_short_rows(source), source.ndim - 1
+    if source.ndim > 2 and one.axis < last:
         source = np.ascontiguousarray(source)
         result = target if target.flags.c_contiguous else fresh(target.shape, target.dtype)
-        if prod(source.shape[one.axis + 1 :]) * source.itemsize < _FEW_BYTES:
+        if prod(source.shape[one.axis + 1 :]) * source.itemsize < FEW_BYTES:
             for planes, lines in as_planes((last, one.axis), source, result):
                 _separable(planes, lines, None, one, cval, threads)
         else:
             _separable(as_lines(source, one.axis), as_lines(result, one.axis), one, None, cval, threads)
         if result is not target:
             target[...] = result
+        return
+    # Of the last two axes the longer one is along the rows.
+    axes = (last, last - 1) if short else (last - 1, last)
+    along = one.axis == axes[1]
+    for planes, result in as_planes(axes, source, target):
+        _separable(planes, result, None if along else one, one if along else None, cval, threads)
 
 
 def _separable(planes: Array, result: Array, column: Pass | None, row: Pass | None, cval: float, threads: int) -> None:

@@ -10,7 +10,10 @@ import numpy as np
 
 from convkit.ndimage.arguments import Array
 
-__all__ = ["as_lines", "as_planes", "native"]
+__all__ = ["FEW_BYTES", "as_lines", "as_planes", "has_short_rows", "native"]
+
+FEW_BYTES = 192
+"""Rows that are shorter are not worth their while: lines across them are read with a stride instead."""
 
 
 def native(array: Array) -> Array:
@@ -18,6 +21,11 @@ def native(array: Array) -> Array:
     if array.dtype.isnative and array.flags.aligned:
         return array
     return array.astype(array.dtype.newbyteorder("="), order="C")
+
+
+def has_short_rows(array: Array) -> bool:
+    """True if the last axis is short, and shorter than the one before."""
+    return array.ndim > 1 and array.shape[-1] * array.itemsize < FEW_BYTES and array.shape[-1] < array.shape[-2]
 
 
 def as_lines(array: Array, axis: int) -> Array:

@@ -84,8 +84,8 @@ def gaussian_filter(
     >>> from convkit import ndimage
     >>> image = np.zeros((5, 5), dtype=np.float32)
     >>> image[2, 2] = 1
-    >>> ndimage.gaussian_filter(image, sigma=0.8).sum().round(5)
-    np.float32(1.0)
+    >>> float(ndimage.gaussian_filter(image, sigma=0.8).sum().round(5))
+    1.0
     """
     array = array_of(input)
     along = axes_of(axes, array.ndim)
