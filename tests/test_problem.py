@@ -174,3 +174,58 @@ def test_shapes_are_read_as_arrays_are(problem: Problem) -> None:
     x, w = np.zeros(small.x_shape, small.dtype), np.zeros(small.w_shape, small.dtype)
     assert of_call(x, w, **arguments)[0] == small
     assert of_call(x.shape, w.shape, **arguments, dtype=small.dtype)[0] == small
+
+
+SMALL = Problem(n=2, c=6, h=9, w=10, o=4, kh=3, kw=2, stride_h=2, stride_w=2, groups=2)
+
+
+def test_terms_and_bytes_of_an_element() -> None:
+    assert (SMALL.oh, SMALL.ow) == (4, 5)
+    assert SMALL.reduction == 3 * 3 * 2
+    assert SMALL.of_op("input").reduction == 2 * 3 * 2
+    assert SMALL.of_op("weight").reduction == 2 * 4 * 5
+    assert type(SMALL.ow) is type(SMALL.reduction) is int
+    assert [SMALL.replace(dtype=dtype).itemsize for dtype in ("float32", "float64")] == [4, 8]
+
+
+def test_what_is_left_out_is_the_simplest() -> None:
+    plain = Problem(n=1, c=1, h=4, w=5, o=1, kh=1, kw=1)
+    assert str(plain) == "forward-float32-NCHW-n1c1h4w5-o1k1x1-s1x1-p0,0,0,0-d1x1-g1-none-packed"
+    assert not plain.bias
+    assert not plain.residual
+
+
+def test_problems_that_answer_for_each_other() -> None:
+    own = SMALL.replace(epilogue="clamp", bias=True, residual=True)
+    assert own.bare() == SMALL.replace(epilogue="none", bias=False, residual=False)
+    texts = own.texts()
+    assert texts[0] == str(own)
+    assert len(texts) == len(set(texts)) == 12
+    assert {Problem.parse(text).bare() for text in texts} == {own.bare()}
+    gradient = SMALL.of_op("weight")
+    assert gradient.texts() == [str(gradient)]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("op", "backward"), ("dtype", "float16"), ("layout", "CHWN"), ("epilogue", "all"), ("c", 5), ("o", 3),
+        ("kh", 0), ("groups", 0), ("pad_left", -1), ("h", 2**31), ("w", 1.5), ("h", 2), ("w", 1),
+    ],
+)  # fmt: skip
+def test_each_field_is_checked(field: str, value: object) -> None:
+    with pytest.raises(ValueError, match="problem"):
+        SMALL.replace(**{field: value})
+
+
+def test_the_largest_size_is_a_size() -> None:
+    assert SMALL.replace(h=2**31 - 1).h == 2**31 - 1
+
+
+@pytest.mark.parametrize(
+    ("residual", "after", "epilogue"), [(True, True, "other"), (True, False, "none"), (False, True, "none")]
+)
+def test_a_residual_that_comes_last_is_an_epilogue_of_its_own(residual: bool, after: bool, epilogue: str) -> None:
+    shapes = (1, 3, 8, 8), (5, 3, 3, 3)
+    assert of_call(*shapes, residual=residual, residual_after=after)[0].epilogue == epilogue
+    assert not of_call(*shapes)[0].packed
