@@ -95,7 +95,7 @@ struct DenseFilter {
         next = smaller(region.end, next_group(row));
         const Region some{row, next, column, last};
         for (std::int64_t i = 0; i < some.end - row + job.down.size - 1; ++i) {
-          rows.fetch(piece.from, row - job.down.before + i, area.strip + i * blocks.pitch);
+          rows.fetch(piece.from, row - job.down.before + i, area.strip + i * blocks.pitch, 0);
         }
         for (std::int64_t index = 0; index < job.filters; ++index) {
           few_rows(index, some, area.strip, blocks.pitch, false);

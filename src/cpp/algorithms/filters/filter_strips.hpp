@@ -24,6 +24,16 @@ CONVKIT_INLINE bool aligned(const void* data, std::ptrdiff_t image, std::ptrdiff
   return reinterpret_cast<std::uintptr_t>(data) % bytes == 0 && image % bytes == 0 && row % bytes == 0;
 }
 
+// Whether sums over `rows` rows may read them where they are: rows a multiple of a page apart share a set of L1, which then
+// holds few of their lines. To fetch them to a strip first costs as much as a few lines from L2.
+inline bool lines_fit(std::ptrdiff_t row, std::int64_t l1d, std::int64_t rows) {
+  constexpr std::int64_t ways = 8;
+  const std::int64_t way = l1d / ways, apart = (row < 0 ? -row : row) % way;
+  std::int64_t sets = 1;  // that they fall into
+  for (std::int64_t at = apart; at != 0 && sets < rows; at = (at + apart) % way) ++sets;
+  return rows <= 2 * ways * sets;
+}
+
 // Sizes of a job's pieces of work.
 template <class T>
 struct Blocks {
@@ -35,7 +45,8 @@ struct Blocks {
   std::int64_t pitch;    // of a line
   std::int64_t lines;    // of the image at once
   bool read_in_place, write_in_place, stream;
-  bool splits;  // windows into those of even and odd rows
+  bool lines_in_place;  // as many rows as sums take at once may lie in L1 together, where they are
+  bool splits;          // windows into those of even and odd rows
 
   Blocks(const FilterJob& job, const Machine& machine) {
     const bool dense = job.kind == FilterKind::dense;
@@ -52,6 +63,9 @@ struct Blocks {
     splits = dense && sizeof(T) == 4 && !job.exact && worth_splitting(job.down.size, job.along.size);
     read_in_place = job.from_element == element_of<T>() && job.from_column == element &&
                     aligned<T>(job.from, job.from_image, job.from_row);
+    lines_in_place =
+        read_in_place && lines_fit(job.from_row, machine.l1d,
+                                   job.kind == FilterKind::uniform ? 2 * group : job.down.size + lines_at_once<T>);
     write_in_place = job.to_element == element_of<T>() && job.to_column == element &&
                      aligned<T>(job.to, job.to_image, job.to_row) && job.to_filter % element == 0;
     const double result = static_cast<double>(job.images * job.filters) * static_cast<double>(job.height * job.width);
@@ -151,7 +165,7 @@ struct Window {
       : member(own),
         rows(block),
         image(piece.from),
-        in_place(own.blocks.read_in_place && block.closed()),
+        in_place(own.blocks.lines_in_place && block.closed()),
         next(piece.begin - own.job.down.before) {}
 
   // What a line holds: columns of the block from `begin()` on.
@@ -173,7 +187,7 @@ struct Window {
       }
       return;
     }
-    for (next = larger(next, top); next < top + count; ++next) rows.fetch(image, next, slot(next));
+    for (next = larger(next, top); next < top + count; ++next) rows.fetch(image, next, slot(next), lines_at_once<T>);
     for (std::int64_t k = 0; k < count; ++k) area.lines[k] = slot(top + k);
   }
 
