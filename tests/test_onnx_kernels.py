@@ -296,6 +296,36 @@ def test_whole_numbers_are_exact(groups: int, kind: type) -> None:
     assert np.abs(ours.astype(int) - theirs.astype(int)).max() <= 1
 
 
+@pytest.mark.parametrize("channels", [518, 519])
+def test_whole_numbers_are_exact_at_the_end_of_float32(channels: int) -> None:
+    x = np.full((1, channels, 3, 3), 255, np.uint8)
+    x[0, 0, 1] = 254
+    w = np.full((4, channels, 1, 1), 127, np.uint8)
+    w[:, -1] -= np.arange(4, dtype=np.uint8)[:, None, None]
+    proto = model([node("ConvInteger", "x w", "y")], {"w": w}, inputs={"x": (np.uint8, x.shape)})
+    session = door.InferenceSession(proto)
+    for feed in (x, x // 2):
+        exact = np.einsum("nchw,oc->nohw", feed.astype(np.int64), w[:, :, 0, 0].astype(np.int64))
+        np.testing.assert_array_equal(session.run(None, {"x": feed})[0], exact)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int8])
+@pytest.mark.parametrize("axis", [None, 1, -1])
+def test_quantizing_and_back(kind: Any, axis: int | None) -> None:
+    places = 1 if axis is None else X.shape[axis]
+    scale, zero = np.abs(uniform(places)) / 50 + 0.01, np.arange(places).astype(kind)
+    if axis is None:
+        scale, zero = scale[0], zero[0] + kind(3)
+    more = {} if axis is None else {"axis": axis}
+    constants = {"s": scale, "z": zero}
+    check("QuantizeLinear", "x s z", constants, **more)
+    nodes = [node("QuantizeLinear", "x s z", "q", **more), node("DequantizeLinear", "q s z", "y", **more)]
+    proto = model(nodes, constants)
+    close(door.InferenceSession(proto).run(None, {"x": X}), runtime(proto, {"x": X}))
+    if axis is None and kind is np.uint8:
+        check("QuantizeLinear", "x s", constants)
+
+
 def test_other_types_are_the_references() -> None:
     for dtype in (np.float16, np.float64):
         x = X.astype(dtype)
@@ -345,6 +375,8 @@ def test_dimensions_of_size_one() -> None:
             check("Squeeze", given[0], given[1], x, opset=opset, **given[2])
             check("Unsqueeze", given[0], given[1], opset=opset, **given[2])
     check("Squeeze", x=x)
+    nodes = [node("Unsqueeze", "x one", "u"), node("Squeeze", "u one", "y")]  # as the standard's own functions write it
+    close(door.InferenceSession(model(nodes, {"one": np.array(1)}, shape=x.shape)).run(None, {"x": x}), [x])
 
 
 def test_large_images_in_both_memory_orders() -> None:

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from convkit.onnx.kernels import convolutions, elementwise, normalization, pools, products, resize, shapes
+from convkit.onnx.kernels import convolutions, elementwise, normalization, pools, products, quantized, resize, shapes
 
-__all__ = ["convolutions", "elementwise", "normalization", "pools", "products", "resize", "shapes"]
+__all__ = ["convolutions", "elementwise", "normalization", "pools", "products", "quantized", "resize", "shapes"]

@@ -14,7 +14,7 @@ from convkit.onnx.call import Call, Compute, implements
 from convkit.onnx.kernels.elementwise import activation
 from convkit.onnx.kernels.memory import is_float, pixels
 
-__all__ = ["sides"]
+__all__ = ["by_taps", "sides"]
 
 _KEPT = 64  # shapes for which a node remembers its layer
 
@@ -171,10 +171,10 @@ class _Convolution:
         return y + residual if residual is not None and self.after else y
 
     def _in_steps(self, x: Any, w: Any, b: Any, residual: Any, scale: Any, shift: Any) -> Any:
-        return self._finish(_by_taps(self.call, x, w, b), residual, scale, shift)
+        return self._finish(by_taps(self.call, x, w, b), residual, scale, shift)
 
 
-def _by_taps(call: Call, x: Any, w: Any, b: Any) -> Any:
+def by_taps(call: Call, x: Any, w: Any, b: Any) -> Any:
     """A convolution of any type and rank as one product for each tap: for what convkit has no kernels for."""
     n = w.ndim - 2
     strides, dilations = call.get("strides") or [1] * n, call.get("dilations") or [1] * n
@@ -247,53 +247,3 @@ def conv_transpose(call: Call) -> Compute | None:
         return y
 
     return compute
-
-
-@implements("ConvInteger")
-def conv_integer(call: Call) -> Compute | None:
-    """ConvInteger through convolutions of float64, whose sums of 8-bit products are exact."""
-
-    def compute(x: Any, w: Any, x_zero: Any = None, w_zero: Any = None) -> Any:
-        x, w = (_centred(x, x_zero, 1), _centred(w, w_zero, 0))
-        return np.rint(_exact(call, x, w)).astype(np.int32)
-
-    return compute
-
-
-@implements("QLinearConv")
-def qlinear_conv(call: Call) -> Compute | None:
-    """QLinearConv: exact sums, then one rounding half to even, as the operator asks."""
-
-    def compute(
-        x: Any, x_scale: Any, x_zero: Any, w: Any, w_scale: Any, w_zero: Any, y_scale: Any, y_zero: Any, b: Any = None
-    ) -> Any:
-        sums = _exact(call, _centred(x, x_zero, 1), _centred(w, w_zero, 0))
-        column = (-1, *(1,) * (w.ndim - 2))
-        if b is not None:
-            sums = sums + b.reshape(column)
-        factor = (x_scale.astype(np.float64) * w_scale / y_scale).reshape(-1)
-        bounds = np.iinfo(y_zero.dtype)
-        y = np.rint(sums * (factor.reshape(column) if factor.size > 1 else factor[0])) + y_zero.astype(np.float64)
-        return np.clip(y, bounds.min, bounds.max).astype(y_zero.dtype)
-
-    return compute
-
-
-def _centred(q: Any, zero: Any, axis: int) -> Any:
-    values = q.astype(np.float64)
-    if zero is None:
-        return values
-    zero = np.asarray(zero, np.float64)
-    if zero.size > 1:
-        zero = zero.reshape([-1 if i == axis else 1 for i in range(q.ndim)])
-    return values - zero
-
-
-def _exact(call: Call, x: Any, w: Any) -> Any:
-    if w.ndim != 4:
-        return _by_taps(call, x, w, None)
-    strides = call.get("strides") or [1, 1]
-    return ck.conv2d(
-        x, w, None, tuple(strides), tuple(sides(call, x.shape[2:], w.shape[2:], strides)),
-        tuple(call.get("dilations") or [1, 1]), call.get("group", 1), num_threads=call.threads, accuracy="strict",
-    )  # fmt: skip

@@ -145,7 +145,7 @@ def reduction(call: Call) -> Compute:
     def compute(x: Any, axes: Any = None) -> Any:
         if not is_float(x) or x.size == 0:
             return NotImplemented
-        given = call.get("axes") if axes is None else axes.tolist()
+        given = call.get("axes") if axes is None else axes.reshape(-1).tolist()
         if not given and call.get("noop_with_empty_axes", 0):
             return x
         chosen = tuple(sorted(axis % x.ndim for axis in given)) if given else tuple(range(x.ndim))

@@ -82,7 +82,7 @@ def squeeze(call: Call) -> Compute:
     """Squeeze and Unsqueeze, as views; axes as an attribute or an input."""
 
     def compute(x: Any, axes: Any = None) -> Any:
-        given = call.get("axes") if axes is None else axes.tolist()
+        given = call.get("axes") if axes is None else axes.reshape(-1).tolist()
         if call.op == "Squeeze":
             return np.squeeze(x, None if given is None else tuple(given))
         return np.expand_dims(x, tuple(given))
