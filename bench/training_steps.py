@@ -116,7 +116,7 @@ def measure(name: str, batch: int, threads: int, arguments: argparse.Namespace) 
     """One line of the table."""
     torch.set_num_threads(threads)
     workers.set_threads(threads)
-    with threadpool_limits(threads, user_api="blas"):
+    with threadpool_limits(1, user_api="blas"):  # NumPy's; PyTorch brings its own
         ours = Ours(name, batch, threads, arguments.layout)
         tuned = ck.tuning(mode="tune", budget=arguments.tune) if arguments.tune else nullcontext()
         with tuned:

@@ -302,3 +302,17 @@ def test_tables_have_the_convolutions_of_the_publications(name: str) -> None:
         for layer in published.layers for _ in range(layer.count)
     )  # fmt: skip
     assert sorted((*layer.parameters[0].shape, layer.stride) for layer in found) == sizes
+
+
+@pytest.mark.parametrize("shape", [(0, 3, 5), (1, 1, 1), (7, 300, 5000), (5000, 40, 3), (129, 735, 128)])
+def test_products_are_those_of_numpy_with_the_same_bits_for_any_number_of_threads(shape: tuple[int, int, int]) -> None:
+    rows, inner, columns = shape
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((rows, inner)), rng.standard_normal((columns, inner)).T
+    found = []
+    for threads in (1, 2, 3):
+        workers.set_threads(threads)
+        found.append(workers.product(a, b, out=np.full((rows, columns), np.nan)))
+    workers.set_threads(1)
+    assert all(np.array_equal(one, found[0]) for one in found)
+    np.testing.assert_allclose(found[0], a @ b, rtol=1e-12, atol=1e-12 * inner)

@@ -19,7 +19,7 @@ import numpy as np
 
 import convkit as ck
 from examples.training import initialisation
-from examples.training.workers import Array
+from examples.training.workers import Array, product
 
 __all__ = [
     "Context", "Conv2d", "ConvTranspose2d", "Dense", "DepthwiseConv2d", "Dropout", "Flatten", "Layer", "Parameter",
@@ -263,14 +263,14 @@ class Dense(Layer):
 
     def forward(self, x: Array, training: bool) -> Array:
         self.x = x
-        y = x @ self.weight.value.T
+        y = product(x, self.weight.value.T)
         y += self.bias.value
-        return np.asarray(y)
+        return y
 
     def backward(self, dy: Array) -> Array:
-        np.matmul(dy.T, self.x, out=self.weight.gradient)
+        product(dy.T, self.x, out=self.weight.gradient)
         np.sum(dy, axis=0, out=self.bias.gradient)
-        return np.asarray(dy @ self.weight.value) if self.input_gradient else dy
+        return product(dy, self.weight.value) if self.input_gradient else dy
 
 
 class Flatten(Layer):

@@ -146,7 +146,7 @@ def options(
     if group.rank == 0:
         out.mkdir(parents=True, exist_ok=True)
     workers.set_threads(team)
-    with threadpool_limits(team, user_api="blas"), ck.tuning(mode=mode):
+    with threadpool_limits(1, user_api="blas"), ck.tuning(mode=mode):
         yield Options(quick, out, layout, team, seed, profile, group)
     workers.set_threads(1)
 

@@ -18,11 +18,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Array", "empty", "over_parts", "set_threads"]
+__all__ = ["Array", "empty", "over_parts", "product", "set_threads"]
 
 Array = NDArray[Any]
 
 PART = 1 << 18  # bytes of one operand: a handful of them fit an L2 cache of 1 or 2 MiB
+PIECE, PIECES = 1 << 20, 16  # multiply-adds that are worth a thread's waking, and most pieces of a product
 KEPT = 48  # blocks of memory that wait for their next use
 
 _threads = 1
@@ -47,10 +48,34 @@ def over_parts(work: Callable[[slice], Any], array: Array) -> list[Any]:
     count = len(array)
     if not count:
         return []
-    step = max(1, PART * count // max(array.nbytes, 1))
+    return _among_threads(work, count, max(1, PART * count // max(array.nbytes, 1)))
+
+
+def product(a: Array, b: Array, out: Array | None = None) -> Array:
+    """``a @ b`` of two matrices, the longer side of the result cut into pieces that the threads take.
+
+    BLAS would do it on threads of its own, which spin on the CPUs for long after it and keep convolutions off them: the
+    programs let it have one.
+    """
+    rows, columns = len(a), b.shape[1]
+    y = np.empty((rows, columns), np.result_type(a, b)) if out is None else out
+    longer = max(rows, columns)
+    pieces = min(PIECES, 1 + rows * columns * len(b) // PIECE)
+
+    def piece(part: slice) -> None:
+        if columns == longer:
+            np.matmul(a, b[:, part], out=y[:, part])
+        else:
+            np.matmul(a[part], b, out=y[part])
+
+    _among_threads(piece, longer, -(-longer // pieces))
+    return y
+
+
+def _among_threads(work: Callable[[slice], Any], count: int, step: int) -> list[Any]:
     slices = [slice(first, min(first + step, count)) for first in range(0, count, step)]
     if _pool is None or len(slices) == 1:
-        return [work(part) for part in slices]
+        return _in_turn(work, slices)
     # Each thread takes one run of neighbours, so that it finds in its cache what it wrote there.
     runs = [slices[len(slices) * i // _threads : len(slices) * (i + 1) // _threads] for i in range(_threads)]
     others = [_pool.submit(_in_turn, work, run) for run in runs[1:]]
