@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-__all__ = ["WIDTH", "aligned", "bytes_text", "fitted", "threads_text", "time_text"]
+__all__ = ["WIDTH", "aligned", "bytes_text", "fitted", "milliseconds", "threads_text", "time_text"]
 
 # Columns of a terminal that nobody has made wider.
 WIDTH = 80
@@ -68,6 +68,12 @@ def time_text(seconds: float | None) -> str:
         if seconds * factor >= 1.0:
             return f"{seconds * factor:#.3g} {unit}".replace(". ", " ")
     return f"{seconds * 1e6:#.3g} µs".replace(". ", " ")
+
+
+def milliseconds(seconds: float) -> str:
+    """Milliseconds with three digits behind the point, fewer if there are many before it."""
+    value = 1e3 * seconds
+    return f"{value:.{3 if value < 10 else 2 if value < 100 else 1}f}"
 
 
 def bytes_text(size: float) -> str:

@@ -15,6 +15,7 @@ from convkit.report.comparison import behind_text
 from convkit.report.layers import Layer, Setting, layer_name, layer_of, setting
 from convkit.report.standing import Standing, Worth
 from convkit.report.summary import Summary, summarise
+from convkit.tables import milliseconds
 from convkit.tuner.choosing.selector import Selector, selector
 
 __all__ = ["write"]
@@ -126,10 +127,10 @@ def _network(worth: Worth) -> dict[str, str]:
         "name": worth.network,
         "setting": str(worth.setting),
         "layers": str(worth.of) if worth.complete else f"{len(worth.layers)} of {worth.of}",
-        "tuned": f"{1e3 * worth.tuned:.2f}",
-        "untuned": f"{1e3 * worth.untuned:.2f}",
+        "tuned": milliseconds(worth.tuned),
+        "untuned": milliseconds(worth.untuned),
         "saves": f"{100 * (1 - worth.tuned / worth.untuned):.1f}%",
-        "single": f"{1e3 * single:.2f}",
+        "single": milliseconds(single),
         "family": family,
     }
 

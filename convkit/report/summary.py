@@ -13,7 +13,7 @@ from convkit.problem import Problem
 from convkit.report.layers import layer_name, setting
 from convkit.report.regret import Regret, regrets, summary
 from convkit.report.standing import Standing, Worth, measured_standings, worths
-from convkit.tables import WIDTH, fitted
+from convkit.tables import WIDTH, fitted, milliseconds
 from convkit.tuner.choosing.selector import Case, Selector, selector
 
 T = TypeVar("T")
@@ -196,10 +196,10 @@ def worth_table(found: Sequence[Worth]) -> str:
         rows.append(
             (
                 f"  {worth.network}{part}",
-                f"{1e3 * worth.tuned:.2f}",
-                f"{1e3 * worth.untuned:.2f}",
+                milliseconds(worth.tuned),
+                milliseconds(worth.untuned),
                 f"{100 * (1.0 - worth.tuned / worth.untuned):.1f}%",
-                f"{1e3 * best:.2f} {family}",
+                f"{milliseconds(best)} {family}",
             )
         )
     return "\n".join(fitted(rows, left=(0, 4)))
