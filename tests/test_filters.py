@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from convkit import _core
+from oracle import Guarded
 
 filters = _core.filters
 
@@ -21,6 +22,8 @@ FLOATS = (np.dtype("f4"), np.dtype("f8"))
 # One, primes, both sides of the widths of vectors and of blocks of columns.
 SIZES = (1, 2, 3, 5, 7, 8, 9, 15, 16, 17, 31, 33, 64, 67)
 WIDE = (1021, 1024, 1025, 1601)
+
+IMAGE, RESULT = Guarded(), Guarded()
 
 
 @pytest.fixture(params=_core.usable_isas(), scope="module")
@@ -40,7 +43,7 @@ class Case:
         self.shape = (draw(st.sampled_from((1, 1, 2))), height, width)
         self.random = np.random.default_rng(draw(st.integers(0, 1000)))
         self.dtype = draw(st.sampled_from(inputs))
-        self.image = self.strided(draw, self.dtype)
+        self.image = self.strided(draw, self.dtype, IMAGE)
         self.image[...] = self.values(self.shape)
         self.window = (draw(st.integers(1, window)), draw(st.integers(1, window)))
         self.modes = (draw(st.sampled_from(MODES)), draw(st.sampled_from(MODES)))
@@ -48,11 +51,11 @@ class Case:
         self.origin = tuple(draw(st.integers(-(size // 2), (size - 1) // 2)) for size in self.window)
         self.threads = draw(st.sampled_from((1, 2, 3)))
 
-    def strided(self, draw: Any, dtype: Any, lead: tuple[int, ...] = ()) -> Any:
-        """Memory of the case's shape, mostly dense, full of NaN where the dtype has it."""
+    def strided(self, draw: Any, dtype: Any, guarded: Guarded, lead: tuple[int, ...] = ()) -> Any:
+        """Memory of the case's shape, mostly dense, full of NaN if the dtype has it, beside what nobody may touch."""
         steps = draw(st.sampled_from(((1, 1, 1), (1, 1, 1), (1, 2, 1), (1, 1, 2), (-1, 1, -1), (1, -2, 1))))
         shape = lead + tuple(size * abs(step) for size, step in zip(self.shape, steps, strict=True))
-        memory = np.full(shape, np.nan if dtype.kind == "f" else 1, dtype)
+        memory = guarded.place(np.full(shape, np.nan if dtype.kind == "f" else 1, dtype), draw(st.booleans()))
         return memory[(..., *(slice(None, None, step) for step in steps))]
 
     def values(self, shape: tuple[int, ...]) -> Any:
@@ -75,7 +78,7 @@ class Case:
     def result(self, draw: Any, lead: tuple[int, ...] = ()) -> Any:
         """Memory for the result: of the image's dtype, or of any."""
         dtype = self.dtype if draw(st.booleans()) else draw(st.sampled_from(INTEGERS + FLOATS))
-        return self.strided(draw, dtype, lead)
+        return self.strided(draw, dtype, RESULT, lead)
 
     def check(self, out: Any, expected: Any, magnitude: float) -> None:
         """`out` is what float64 gives, to the rounding of sums that are no larger than `magnitude`."""
@@ -117,7 +120,7 @@ def test_large_windows_from_fewer_products(isa: str, data: st.DataObject) -> Non
     case.window = (data.draw(st.integers(9, 33)), data.draw(st.integers(15, 33)))
     case.origin = (case.origin[0] % 5, case.origin[1] % 5)
     weights = case.random.standard_normal(case.window)
-    out = case.strided(data.draw, case.dtype)
+    out = case.strided(data.draw, case.dtype, RESULT)
     filters.correlate(case.image, weights, out, exact=False, isa=isa, **case.keywords)
     expected = correlate(case.image, weights, case.modes, case.cval, case.origin)
     case.check(out, expected, 3 + np.abs(weights).sum())
@@ -162,6 +165,47 @@ def test_uniform(isa: str, data: st.DataObject) -> None:
         middle = converted(middle, out.dtype)
     sums = sum(windows(middle.astype(np.float64), 2, case.window[1], case.origin[1], case.modes[1], case.cval))
     case.check(out, sums / case.window[1], 100)
+
+
+@pytest.mark.parametrize("at_end", [False, True])
+@pytest.mark.parametrize("size", [(3, 3), (5, 4), (7, 7), (11, 13), (12, 31)])
+def test_windows_inside_a_large_image(isa: str, size: tuple[int, int], at_end: bool) -> None:
+    random = np.random.default_rng(3)
+    image = IMAGE.place(random.standard_normal((2, 70, 301), np.float32), at_end)
+    weights = random.standard_normal(size)
+    expected = correlate(image, weights, ("mirror", "wrap"), 0.0, (0, 1))
+    for exact in (True, False):
+        out = RESULT.place(np.full_like(image, np.nan), at_end)
+        filters.correlate(
+            image, weights, out, row_mode="mirror", column_mode="wrap", cval=0.0, origin=(0, 1), isa=isa, exact=exact
+        )
+        np.testing.assert_allclose(out, expected, rtol=0, atol=1e-6 * (3 + np.abs(weights).sum()))
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.uint8, np.int32])
+def test_the_bits_are_scipys(isa: str, dtype: Any) -> None:
+    scipy = pytest.importorskip("scipy.ndimage")
+    random = np.random.default_rng(4)
+    image = (random.random((1, 45, 90)) * 200).astype(dtype)
+    out = np.empty_like(image)
+    keywords: dict[str, Any] = {"row_mode": "reflect", "column_mode": "reflect", "cval": 0.0, "isa": isa}
+    for size in (1, 2, 3, 4, 5, 7, 9, 12, 17):
+        whole, half = random.standard_normal(size), random.standard_normal(size // 2)
+        middle = whole[: size % 2]
+        for taps in (
+            whole,
+            np.concatenate([half, middle, half[::-1]]),
+            np.concatenate([half, 0 * middle, -half[::-1]]),
+        ):
+            filters.separable(image, taps, taps, out, origin=(0, 0), rounded=True, **keywords)
+            expected = scipy.correlate1d(scipy.correlate1d(image[0], taps, 0), taps, 1)
+            np.testing.assert_array_equal(out[0], expected)
+        weights = random.standard_normal((size, 3))
+        filters.correlate(image, weights, out, origin=(0, 0), **keywords)
+        np.testing.assert_array_equal(out[0], scipy.correlate(image[0], weights))
+        if dtype != np.float64:
+            filters.uniform(image, size, size, out, origin=(0, 0), **keywords)
+            np.testing.assert_array_equal(out[0], scipy.uniform_filter(image[0], size))
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.uint8])
