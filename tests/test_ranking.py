@@ -69,6 +69,7 @@ def test_sessions_are_put_on_one_scale_by_what_they_share() -> None:
     )
     assert ratios(found) == {"gemm": 1.0, "other": 2.0, "third": 3.0}
     assert (rows(found)["third"].low, rows(found)["third"].high) == pytest.approx((2.8, 3.2))
+    assert (rows(found)["other"].low, rows(found)["other"].high) == pytest.approx((1.998, 2.002))
 
 
 def test_sessions_that_share_nothing_meet_in_seconds() -> None:
@@ -77,6 +78,28 @@ def test_sessions_that_share_nothing_meet_in_seconds() -> None:
         (one, trial(one, "gemm", 1.0)),
         (one, trial(one, "other", 2.0)),
         (two, trial(two, "third", 1.0, median=4e-3)),
+    )
+    assert ratios(found) == {"gemm": 1.0, "other": 2.0, "third": 4.0}
+
+
+def test_so_do_sessions_of_another_epilogue() -> None:
+    own, one, two = session(1), session(2), session(3)
+    found = ranked(
+        (own, trial(own, "gemm", 1.0)),
+        (one, trial(one, "gemm", 0.5, median=1e-3, problem=str(CLAMPED))),
+        (one, trial(one, "other", 1.0, median=2e-3, problem=str(CLAMPED))),
+        (two, trial(two, "third", 1.0, median=3e-3, problem=str(CLAMPED))),
+    )
+    assert ratios(found) == {"gemm": 1.0, "other": 2.0, "third": 3.0}
+
+
+def test_a_session_without_ratios_is_compared_by_its_seconds() -> None:
+    one, two = session(1), session(2)
+    found = ranked(
+        (one, replace(trial(one, "gemm", 1.0), **NO_RATIO)),
+        (one, replace(trial(one, "other", 2.0), **NO_RATIO)),
+        (two, trial(two, "gemm", 1.0, median=5e-3)),
+        (two, trial(two, "third", 4.0, median=20e-3)),
     )
     assert ratios(found) == {"gemm": 1.0, "other": 2.0, "third": 4.0}
 
@@ -170,6 +193,14 @@ def test_a_failure_settles_a_kernel_unless_the_machine_was_busy(contended: bool,
     assert not found.complete
 
 
+def test_the_time_of_a_failure_is_no_time() -> None:
+    own = session()
+    wrong = replace(trial(own, "gemm", 0.1), status="failed", reason="it is wrong")
+    found = ranked((own, wrong), (own, trial(own, "other", 1.0)))
+    assert list(rows(found)) == ["other"]
+    assert [row.candidate.kernel.family for row in found.failed] == ["gemm"]
+
+
 @pytest.mark.parametrize(("samples", "thin"), [(2, True), (3, False)])
 def test_evidence_of_few_samples_is_thin(samples: int, thin: bool) -> None:
     own = session()
@@ -203,6 +234,13 @@ def test_ties_end_where_the_limit_says() -> None:
     assert tied(best, ("gemm", 1.03, 1.0, 1.1, (8,))) == ["gemm", "other"]
     assert tied(best, ("gemm", 1.0301, 1.0, 1.1, (8,))) == ["other"]
     assert tied(best, ("gemm", 1.02, 1.0001, 1.1, (8,))) == ["other"]
+
+
+def test_ties_are_relative_to_the_best_that_may_answer() -> None:
+    best = ("other", 2.0, 2.0, 2.0, (8,))
+    assert tied(best, ("gemm", 2.05, 2.0, 2.1, (8,))) == ["gemm", "other"]
+    assert tied(best, ("third", 2.09, 2.09, 2.09, (8,)), doubtful=True) == ["third", "other"]
+    assert tied(best, ("third", 2.11, 2.11, 2.11, (8,)), doubtful=True) == ["other"]
 
 
 def test_a_doubtful_best_ties_with_more() -> None:
