@@ -92,5 +92,11 @@ def wheel(session: nox.Session) -> None:
     session.run("python", ".ci/wheel.py", *session.posargs)
 
 
+@nox.session(default=False, venv_backend="none")
+def coverage(session: nox.Session) -> None:
+    """Lines of the package and of the bindings that the tests run; fails below what is promised."""
+    session.run(".ci/coverage", *session.posargs, external=True)
+
+
 if __name__ == "__main__":
     nox.main()
