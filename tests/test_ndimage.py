@@ -266,7 +266,7 @@ def test_the_same_bits_for_any_number_of_threads(name: str) -> None:
         ("correlate", {"weights": [[1]], "mode": "edge"}, RuntimeError, "mode is 'edge', it must be one of reflect"),
         ("correlate", {"weights": [[1]], "accuracy": "high"}, ValueError, "accuracy must be 'strict'"),
         ("correlate", {"weights": [[1]], "accuracy": True}, ValueError, "accuracy must be 'strict'"),
-        ("correlate", {"weights": [[1]], "num_threads": 0}, ValueError, "num_threads must be at least 1"),
+        ("correlate", {"weights": [[1]], "num_threads": 0}, ValueError, "num_threads must be at least 1 and below"),
         ("correlate", {"weights": [[1]], "cval": "a"}, TypeError, "cval must be a number"),
         ("correlate", {"weights": [[1]], "cval": 1j}, ValueError, "cval is 1j"),
         ("correlate", {"weights": [[1]], "output": np.empty((2, 2))}, RuntimeError, "output shape not correct"),
@@ -284,12 +284,25 @@ def test_the_same_bits_for_any_number_of_threads(name: str) -> None:
         ("gaussian_filter", {"sigma": 1, "axes": (0, 0)}, ValueError, "axes must be unique"),
         ("gaussian_filter", {"sigma": 1, "axes": 2}, ValueError, "specified axis: 2 is out of range"),
         ("gaussian_filter1d", {"sigma": 0}, ValueError, "sigma must be greater than 0"),
+        ("gaussian_filter", {"sigma": 1e300}, ValueError, "more than 2..31 weights"),
+        ("gaussian_filter", {"sigma": 1, "order": 1.5}, TypeError, "cannot be interpreted as an integer"),
         ("uniform_filter1d", {"size": 0}, RuntimeError, "size must be at least 1, not 0"),
+        ("uniform_filter", {"size": 2**70}, ValueError, "size must be below 2..31"),
     ],
 )  # fmt: skip
 def test_what_is_wrong(name: str, arguments: dict[str, Any], error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):
         getattr(ndimage, name)(np.ones((3, 4)), **arguments)
+
+
+def test_filters_much_longer_than_the_image() -> None:
+    x = np.random.default_rng(8).standard_normal((4, 5))
+    beside(scipy_ndimage.gaussian_filter(x, 4000), ndimage.gaussian_filter(x, 4000))
+    beside(scipy_ndimage.uniform_filter(x, 5001), ndimage.uniform_filter(x, 5001))
+    taps = np.random.default_rng(9).standard_normal((100, 101))  # SciPy 1.17 reads wrong elements from 60 on
+    padded = np.pad(x, ((50, 49), (50, 50)), mode="symmetric")
+    windows = np.lib.stride_tricks.sliding_window_view(padded, taps.shape)
+    beside(np.einsum("hwij,ij->hw", windows, taps), ndimage.correlate(x, taps))
 
 
 def test_a_number_is_an_image() -> None:

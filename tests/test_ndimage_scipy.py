@@ -149,6 +149,8 @@ def test_scipy_s_own_tests(tmp_path: Path) -> None:
 
 def test_the_benchmark_s_rows(tmp_path: Path) -> None:
     path = Path(__file__).parent.parent / "bench" / "filters.py"
+    if not path.exists():
+        pytest.skip("a source distribution has no bench/")
     specification = importlib.util.spec_from_file_location("filters_benchmark", path)
     assert specification is not None
     assert specification.loader is not None

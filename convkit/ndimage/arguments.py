@@ -194,8 +194,8 @@ def team(num_threads: int | None) -> int:
     if num_threads is None:
         return _core.default_threads()
     threads = index(num_threads)
-    if threads < 1:
-        raise ValueError(f"num_threads must be at least 1, not {threads}")
+    if not 1 <= threads < 2**31:
+        raise ValueError(f"num_threads must be at least 1 and below 2**31, not {threads}")
     return threads
 
 

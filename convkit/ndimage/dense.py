@@ -20,8 +20,9 @@ __all__ = ["Box", "bank_filtered", "box_filtered"]
 # pair, and for each of its taps.
 _PASS, _TAP = 35.0, 0.75
 
-# Fewer products of a pixel and a weight than this are done before a separation is found.
-_LEAST_WORK = 1 << 18
+# Fewer products of a pixel and a weight than this are done before singular values are found, as are those of images
+# with fewer pixels than so many for each row or column of the filter.
+_LEAST_WORK, _LEAST_PIXELS = 1 << 18, 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,7 @@ def box_filtered(input: Array, output: Array, box: Box, cval: float, threads: in
     if len(box.axes) == 1:
         filtered(input, output, box.passes([box.weights]), cval, threads)
         return
-    if not strict and input.size * box.weights.size >= _LEAST_WORK:
+    if not strict and _is_worth_a_look(input, box):
         taps = _factors(box, input, output, cval)
         if taps is not None:
             filtered(input, output, box.passes(taps), cval, threads)
@@ -121,6 +122,13 @@ def bank_filtered(input: Array, output: Array, box: Box, cval: float, threads: i
         box_filtered(input, result, Box(weights, box.axes, box.modes, box.origins), cval, threads, strict)
 
 
+def _is_worth_a_look(input: Array, box: Box) -> bool:
+    """True if finding out whether weights can be taken apart costs little beside using them as they are."""
+    shape = box.weights.shape
+    columns = box.weights.size // shape[0]
+    return input.size * box.weights.size >= _LEAST_WORK and input.size >= _LEAST_PIXELS * min(shape[0], columns)
+
+
 def _factors(box: Box, input: Array, output: Array, cval: float) -> list[Array] | None:
     """Taps for each axis, if that computes the same in less time."""
     if box.weights.size < 2 * sum(box.weights.shape):
@@ -137,7 +145,7 @@ def _factors(box: Box, input: Array, output: Array, cval: float) -> list[Array] 
 def _sum_of_outer_products(input: Array, target: Array, box: Box, cval: float, threads: int) -> bool:
     """Run a filter of low rank as pairs of one-dimensional filters; False if its rank is too high for that."""
     most = int(box.weights.size / (_PASS + _TAP * sum(box.weights.shape)))
-    if most < 2 or target.dtype.kind != "f" or input.size * box.weights.size < _LEAST_WORK:
+    if most < 2 or target.dtype.kind != "f" or not _is_worth_a_look(input, box):
         return False
     pairs = terms(box.weights, float(np.finfo(target.dtype).eps), most)
     if pairs is None or not in_any_order(box.passes(pairs[0]), input, target, cval):

@@ -17,6 +17,9 @@ from convkit.ndimage.planes import FEW_BYTES, as_lines, as_planes, has_short_row
 
 __all__ = ["Pass", "filtered", "in_any_order"]
 
+# Of longer filters, two at a time would need too much memory for the rows that they keep.
+_LONGEST_OF_TWO = 1024
+
 _NOTHING = np.ones(1)
 
 
@@ -39,6 +42,11 @@ class Pass:
     taps: Array | int
     mode: str
     origin: int = 0
+
+    @property
+    def size(self) -> int:
+        """How many elements meet."""
+        return self.taps if isinstance(self.taps, int) else len(self.taps)
 
 
 def in_any_order(passes: Sequence[Pass], input: Array, output: Array, cval: float) -> bool:
@@ -137,6 +145,7 @@ def _grouped(passes: Sequence[Pass], input: Array) -> Iterator[tuple[Pass, ...]]
     place, last = len(passes), input.ndim - 1
     while place:
         two = place > 1 and passes[place - 2].axis < passes[place - 1].axis == last and not has_short_rows(input)
+        two = two and max(passes[place - 2].size, passes[place - 1].size) <= _LONGEST_OF_TWO
         place -= 2 if two else 1
         found.append(tuple(passes[place : place + 2]) if two else (passes[place],))
     return reversed(found)

@@ -34,6 +34,8 @@ __all__ = ["gaussian_filter", "gaussian_filter1d", "gaussian_passes", "through",
 # Axes with a smaller deviation are not filtered.
 _LEAST_SIGMA = 1e-15
 
+_LONGEST = 2**31
+
 
 def gaussian_filter(
     input: ArrayLike,
@@ -193,9 +195,7 @@ def uniform_filter(
         one_each(origin, len(along), "origin"),
         strict=True,
     )
-    passes = [
-        Pass(axis, int(count), beyond, origin_of(shift, int(count))) for axis, count, beyond, shift in each if count > 1
-    ]
+    passes = [_mean(axis, int(count), beyond, shift) for axis, count, beyond, shift in each if count > 1]
     return through(passes, array, output, cval, team(num_threads))
 
 
@@ -238,8 +238,14 @@ def uniform_filter1d(
     place = axis_of(axis, array.ndim)
     if size < 1:
         raise RuntimeError(f"incorrect filter size: size must be at least 1, not {size}")
-    one = Pass(place, int(size), mode_of(mode), origin_of(origin, size))
+    one = _mean(place, int(size), mode_of(mode), origin)
     return through([one], array, output, cval, team(num_threads))
+
+
+def _mean(axis: int, size: int, mode: str, origin: int) -> Pass:
+    if size >= _LONGEST:
+        raise ValueError(f"size must be below 2**31, not {size}")
+    return Pass(axis, size, mode, origin_of(origin, size))
 
 
 def through(passes: list[Pass], array: Array, output: Output, cval: complex, threads: int) -> Array:
@@ -290,9 +296,12 @@ def _gaussian_taps(sigma: float, order: int, truncate: float, radius: int | None
             raise ValueError(f"Radius must be a nonnegative integer, not {radius!r}") from error
     if reach < 0:
         raise ValueError(f"Radius must be a nonnegative integer, not {reach}")
-    if order < 0:
+    if 2 * reach >= _LONGEST:
+        raise ValueError(f"sigma {sigma} and truncate {truncate} ask for more than 2**31 weights")
+    derivative = index(order)
+    if derivative < 0:
         raise ValueError(f"order must be non-negative, not {order}")
-    return _gaussian(deviation, int(order), reach)
+    return _gaussian(deviation, derivative, reach)
 
 
 @lru_cache(maxsize=64)
