@@ -8,6 +8,7 @@
 #include "transpose.hpp"
 
 #include "algorithms/sharing.hpp"
+#include "isa/interleave.hpp"
 
 namespace convkit::CONVKIT_ISA {
 
@@ -155,14 +156,49 @@ void share_of(const PlaneTranspose& t, bool stream, int index, int size) {
   if (stream) Vec<T>::fence();
 }
 
+constexpr std::int64_t run = 1024;  // columns of three rows that are one piece of work
+
+// Three rows whose columns follow each other in the result, as the colours of a picture: two shuffles a vector.
+template <class T>
+void interleave_three(const PlaneTranspose& t, int index, int size) {
+  using V = Vec<T>;
+  constexpr int n = V::lanes;
+  const std::int64_t runs = ceil_div(t.j, run);
+  const Share mine = share(t.outer[0] * t.outer[1] * runs, index, size);
+  for (std::int64_t unit = mine.begin; unit < mine.end; ++unit) {
+    const std::int64_t outer = unit / runs, u = outer / t.outer[1], v = outer % t.outer[1];
+    const T* const a = static_cast<const T*>(t.from) + u * t.from_outer[0] + v * t.from_outer[1];
+    const T *const b = a + t.from_row, *const c = b + t.from_row;
+    T* const to = static_cast<T*>(t.to) + u * t.to_outer[0] + v * t.to_outer[1];
+    std::int64_t j = unit % runs * run;
+    const std::int64_t end = smaller(j + run, t.j);
+    for (; j + n <= end; j += n) {
+      const auto first = V::load(a + j), second = V::load(b + j), third = V::load(c + j);
+      V::store(to + 3 * j, interleave3<T, 0>(first, second, third));
+      V::store(to + 3 * j + n, interleave3<T, 1>(first, second, third));
+      V::store(to + 3 * j + 2 * n, interleave3<T, 2>(first, second, third));
+    }
+    for (; j < end; ++j) {
+      to[3 * j] = a[j];
+      to[3 * j + 1] = b[j];
+      to[3 * j + 2] = c[j];
+    }
+  }
+}
+
+template <class T>
+void transpose_share(const PlaneTranspose& t, bool stream, int index, int size) {
+  t.i == 3 && t.to_row == 3 ? interleave_three<T>(t, index, size) : share_of<T>(t, stream, index, size);
+}
+
 }  // namespace
 
 void transpose(const PlaneTranspose& what, bool stream, int threads) {
   auto member = [&](int index, int size) {
     if (what.element == 4) {
-      share_of<float>(what, stream, index, size);
+      transpose_share<float>(what, stream, index, size);
     } else {
-      share_of<double>(what, stream, index, size);
+      transpose_share<double>(what, stream, index, size);
     }
   };
   team(threads, member);
