@@ -13,7 +13,7 @@ import numpy as np
 
 from convkit import _core
 from convkit.ndimage.arguments import Array, fresh
-from convkit.ndimage.planes import FEW_BYTES, as_lines, as_planes, has_short_rows, native
+from convkit.ndimage.planes import FEW_BYTES, are_pixels, as_lines, as_planes, has_short_rows, native
 
 __all__ = ["Pass", "filtered", "in_any_order"]
 
@@ -140,11 +140,13 @@ def _ascending(passes: Sequence[Pass]) -> bool:
 
 
 def _grouped(passes: Sequence[Pass], input: Array) -> Iterator[tuple[Pass, ...]]:
-    """Passes one by one, or two if the second runs along rows and the first across them."""
+    """Passes one by one, or two if the second runs along rows, of numbers or of pixels, and the first across them."""
     found: list[tuple[Pass, ...]] = []
     place, last = len(passes), input.ndim - 1
     while place:
-        two = place > 1 and passes[place - 2].axis < passes[place - 1].axis == last and not has_short_rows(input)
+        two = place > 1 and passes[place - 2].axis < passes[place - 1].axis
+        along = passes[place - 1].axis
+        two = two and (are_pixels(input, along) or (along == last and not has_short_rows(input)))
         two = two and max(passes[place - 2].size, passes[place - 1].size) <= _LONGEST_OF_TWO
         place -= 2 if two else 1
         found.append(tuple(passes[place : place + 2]) if two else (passes[place],))
@@ -165,7 +167,8 @@ def _run(source: Array, target: Array, group: tuple[Pass, ...], cval: float, thr
         source = np.ascontiguousarray(source)
         result = target if target.flags.c_contiguous else fresh(target.shape, target.dtype)
         if prod(source.shape[one.axis + 1 :]) * source.itemsize < FEW_BYTES:
-            for planes, lines in as_planes((last, one.axis), source, result):
+            across = one.axis - 1 if one.axis and are_pixels(source, one.axis) else last
+            for planes, lines in as_planes((across, one.axis), source, result):
                 _separable(planes, lines, None, one, cval, threads)
         else:
             _separable(as_lines(source, one.axis), as_lines(result, one.axis), one, None, cval, threads)

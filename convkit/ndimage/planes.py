@@ -10,10 +10,12 @@ import numpy as np
 
 from convkit.ndimage.arguments import Array
 
-__all__ = ["FEW_BYTES", "as_lines", "as_planes", "has_short_rows", "native"]
+__all__ = ["FEW_BYTES", "are_pixels", "as_lines", "as_planes", "has_short_rows", "native"]
 
 FEW_BYTES = 192
 """Rows that are shorter are not worth their while: lines across them are read with a stride instead."""
+
+_PIXEL_BYTES = 8
 
 
 def native(array: Array) -> Array:
@@ -21,6 +23,11 @@ def native(array: Array) -> Array:
     if array.dtype.isnative and array.flags.aligned:
         return array
     return array.astype(array.dtype.newbyteorder("="), order="C")
+
+
+def are_pixels(array: Array, axis: int) -> bool:
+    """True if what follows an axis is as small as the colours of a pixel: one of them is read without the others."""
+    return axis < array.ndim - 1 and prod(array.shape[axis + 1 :]) * array.itemsize <= _PIXEL_BYTES
 
 
 def has_short_rows(array: Array) -> bool:
