@@ -166,6 +166,17 @@ def test_images_of_many_strips(dtype: str, mode: Any) -> None:
         beside(theirs, getattr(ndimage, name)(x, *arguments, **keywords), exact=name != "gaussian_filter")
 
 
+@pytest.mark.parametrize("mode", MODES[:5])
+def test_volumes(mode: Any) -> None:
+    x = np.random.default_rng(5).integers(0, 255, (5, 3, 9, 11))
+    taps = np.random.default_rng(6).integers(-9, 9, (7, 2, 4, 3))
+    for dtype in ("uint8", "float32"):
+        for axes, weights_ in (((1, 2, 3), taps[0]), (None, taps)):
+            keywords: dict[str, Any] = {"mode": mode, "cval": 3.0, "axes": axes, "origin": -1}
+            theirs = scipy_ndimage.correlate(x.astype(dtype), weights_, **keywords)
+            beside(theirs, ndimage.correlate(x.astype(dtype), weights_, **keywords))
+
+
 @pytest.mark.parametrize("name", ["correlate", "gaussian_filter", "uniform_filter", "sobel", "laplace"])
 def test_outputs_that_overlap(name: str) -> None:
     arguments = {"correlate": [np.arange(12.0).reshape(3, 4)], "gaussian_filter": [1.0]}.get(name, [])

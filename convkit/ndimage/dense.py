@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import pairwise, product
 
 import numpy as np
 
@@ -177,8 +177,9 @@ def _planes_filtered(planes: Array, result: Array, box: Box, cval: float, thread
 def _deep(input: Array, output: Array, box: Box, cval: float, threads: int, strict: bool) -> Array:
     """A filter along three axes or more: one along two for each place of the others, summed up."""
     single = input.dtype == output.dtype == np.float32
-    total = np.zeros(input.shape, np.float32 if single else np.float64)
-    part = fresh(total.shape, total.dtype)
+    dtype = np.dtype(np.float32 if single else np.float64)
+    total, part = fresh(input.shape, dtype), fresh(input.shape, dtype)
+    total[...] = 0
     others = box.axes[:-2]
     moved_total, moved_part = (np.moveaxis(array, others, range(len(others))) for array in (total, part))
     sources = [
@@ -190,12 +191,23 @@ def _deep(input: Array, output: Array, box: Box, cval: float, threads: int, stri
         if not plane.weights.any():
             continue
         _flat(input, part, plane, cval, threads, strict)
-        read = [source[at] for source, at in zip(sources, tap, strict=True)]
-        products = moved_part[np.ix_(*read)]
-        for axis, places in enumerate(read):
-            np.moveaxis(products, axis, 0)[places < 0] = cval * plane.weights.sum()
-        moved_total += products
+        runs = [_runs(source[at]) for source, at in zip(sources, tap, strict=True)]
+        for places in product(*runs):
+            to = tuple(slice(begin, end) for begin, end, _ in places)
+            if any(first < 0 for _, _, first in places):
+                moved_total[to] += cval * plane.weights.sum()
+            else:
+                read = tuple(slice(first, first + end - begin) for begin, end, first in places)
+                moved_total[to] += moved_part[read]
     return total
+
+
+def _runs(read: Array) -> list[tuple[int, int, int]]:
+    """Stretches (begin, end, first) of places that read elements one after the other from `first` on, or all none."""
+    beyond = read < 0
+    breaks = np.flatnonzero((beyond[1:] != beyond[:-1]) | ~beyond[1:] & (np.diff(read) != 1)) + 1
+    bounds = [0, *breaks.tolist(), len(read)]
+    return [(begin, end, int(read[begin])) for begin, end in pairwise(bounds)]
 
 
 def _sources(extent: int, size: int, mode: str, origin: int) -> Array:
