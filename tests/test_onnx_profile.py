@@ -89,6 +89,27 @@ def test_the_command_reads_pictures(tmp_path: Path) -> None:
     assert "1x8x22x30" in command(path, "--input", tmp_path / "x.png", "--shape", "1x3x24x32").stdout
 
 
+def test_the_command_takes_inputs_of_any_rank(tmp_path: Path) -> None:
+    path = tmp_path / "mlp.onnx"
+    onnx.save(model([node("MatMul", "x w", "y")], {"w": uniform(16, 5)}, shape=("n", 16)), path)
+    done = command(path, "--shape", "4x16", "--repeats", 1)
+    assert done.returncode == 0, done.stderr
+    assert "4x5" in done.stdout
+    done = command(path, "--shape", "4x16", "--input", tmp_path / "x.png")
+    assert done.returncode == 2
+    assert "a picture needs an input of four sizes, not 4x16" in done.stderr
+
+
+def test_without_onnx_runtime_nothing_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("typer", reason="typer is not installed")
+    from convkit.commands.failing import CommandError
+    from convkit.commands.run import run
+
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(CommandError, match="--against onnxruntime needs it"):
+        run(tmp_path / "not looked at.onnx", against="onnxruntime")
+
+
 def test_the_command_compares(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
     path = tmp_path / "model.onnx"

@@ -64,6 +64,8 @@ def test_feeds_that_do_not_fit_are_told_by_name() -> None:
         found.run(None, {"a": a.T.copy(), "b": b})
     with pytest.raises(ValueError, match=r"input 'b' must have shape \[\], not \[1\]"):
         found.run(None, {"a": a, "b": b.reshape(1)})
+    with pytest.raises(TypeError, match="input_feed must be a dict of name to array, not list"):
+        found.run(None, [a, b])  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"no output 'z': the model's outputs are \['y'\]"):
         found.run(["z"], {"a": a, "b": b})
 
@@ -225,6 +227,9 @@ def test_threads_of_a_session_are_those_of_its_convolutions() -> None:
     with ck.profile() as profile:
         found.run(None, {"x": X})
     assert [record.threads for record in profile.records] == [1]
+    for wrong in ("a", None, 1.5):
+        with pytest.raises(TypeError, match=f"intra_op_num_threads must be a whole number.*, not {wrong!r}"):
+            options.intra_op_num_threads = wrong  # type: ignore[assignment]
 
 
 def test_weights_are_held_once_where_memory_is_low(monkeypatch: pytest.MonkeyPatch) -> None:

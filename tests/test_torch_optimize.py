@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
@@ -273,10 +274,29 @@ def test_old_weight_norm_stays() -> None:
 def test_what_cannot_be_optimized_is_refused() -> None:
     with pytest.raises(TypeError, match=r"model must be a torch\.nn\.Module, not function"):
         convkit.torch.optimize(lambda x: x)
+    for sample in (np.zeros((1, 3, 9, 9), np.float32), "image"):
+        refusal = f"sample_input must be a tensor, or a tuple or dict of them, not {type(sample).__name__}"
+        with pytest.raises(TypeError, match=refusal):
+            convkit.torch.optimize(nn.Conv2d(3, 3, 3), sample)
+    with pytest.raises(TypeError, match=r"filter_fn must be callable as filter_fn\(module, name\), not str"):
+        convkit.torch.optimize(nn.Conv2d(3, 3, 3), filter_fn="layer1")
     with pytest.raises(ValueError, match="memory must be one of fast, low, got 'tiny'"):
         convkit.torch.optimize(nn.Conv2d(3, 3, 3), memory="tiny")
     with pytest.raises(ValueError, match="accuracy"):
         convkit.torch.optimize(nn.Conv2d(3, 3, 3), accuracy="sloppy")
+
+
+def test_it_says_that_training_mode_fuses_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
+    waits = "in training mode: 1 of 1 blocks, not fused before model.eval()"
+    convkit.torch.optimize(model, {"input": torch.zeros(1, 3, 9, 9)})
+    told = capsys.readouterr().out
+    assert "1 chain can be fused in 1 block" in told
+    assert waits in told
+    convkit.torch.optimize(model.eval(), (torch.zeros(1, 3, 9, 9),))
+    told = capsys.readouterr().out
+    assert "1 chain fused in 1 block" in told
+    assert waits not in told
 
 
 def test_accuracy_reaches_the_kernels() -> None:

@@ -22,6 +22,7 @@ __all__ = [
     "refuse_idle",
     "shape",
     "shapes_file",
+    "sizes",
     "teams",
     "words",
 ]
@@ -124,13 +125,23 @@ def accuracy(text: str) -> Accuracy | None:
 
 def shape(text: str) -> tuple[int, int, int, int]:
     """Four sizes as in "1x64x56x56"."""
-    parts = re.split(r"[x,]", text.strip().lower())
-    if len(parts) != 4 or not all(part.isascii() and part.isdecimal() and len(part) < 11 for part in parts):
-        raise typer.BadParameter(f"{text!r} is not a shape of four sizes such as 1x64x56x56")
-    a, b, c, d = map(int, parts)
-    if not all(1 <= size <= _LARGEST for size in (a, b, c, d)):
-        raise typer.BadParameter(f"{text!r}: every size must be at least 1 and below 2**31")
+    wanted = "a shape of four sizes such as 1x64x56x56"
+    found = sizes(text, wanted)
+    if len(found) != 4:
+        raise typer.BadParameter(f"{text!r} is not {wanted}")
+    a, b, c, d = found
     return a, b, c, d
+
+
+def sizes(text: str, wanted: str = "a shape such as 1x3x224x224 or 4x16") -> tuple[int, ...]:
+    """Any number of sizes."""
+    parts = re.split(r"[x,]", text.strip().lower())
+    if not all(part.isascii() and part.isdecimal() and len(part) < 11 for part in parts):
+        raise typer.BadParameter(f"{text!r} is not {wanted}")
+    found = tuple(map(int, parts))
+    if not all(1 <= size <= _LARGEST for size in found):
+        raise typer.BadParameter(f"{text!r}: every size must be at least 1 and below 2**31")
+    return found
 
 
 def network_list(text: str) -> tuple[networks.Network, ...]:

@@ -83,7 +83,7 @@ def unet_demo(image: Path | None, team: int, seconds: float | None, json: bool) 
         faster = "" if name == "convkit" else f"{value / times['convkit']:.2f}x as fast"
         table.add_row(name, time_text(value), faster, f"{errors[name]:.0e}")
     console.print(table)
-    console.print("Yours: model = convkit.torch.optimize(model, images)", highlight=False)
+    console.print("Yours: model = convkit.torch.optimize(model.eval(), images)", highlight=False)
 
 
 def _in_turns(calls: dict[str, Callable[[], Any]]) -> dict[str, float]:

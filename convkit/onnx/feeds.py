@@ -59,6 +59,8 @@ def checked(
     TypeError, ValueError
         With the input's name, what was given and what is allowed.
     """
+    if not isinstance(feed, Mapping):
+        raise TypeError(f"input_feed must be a dict of name to array, not {type(feed).__name__}")
     names = [arg.name for arg, _ in inputs]
     for name in feed:
         if name not in names:

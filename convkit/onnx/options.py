@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
@@ -50,6 +51,14 @@ class SessionOptions:
     enable_mem_pattern: bool = True
     log_severity_level: int = 2
     _entries: dict[str, str] = field(default_factory=dict, repr=False)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "intra_op_num_threads":
+            try:
+                value = operator.index(value)
+            except TypeError:
+                raise TypeError(f"{name} must be a whole number, 0 for convkit's default, not {value!r}") from None
+        super().__setattr__(name, value)
 
     def add_session_config_entry(self, key: str, value: str) -> None:
         """Set what has no attribute; of all entries one decides something.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -47,8 +47,9 @@ def optimize(
     ----------
     model : torch.nn.Module
     sample_input : Tensor, tuple or dict, optional
-        What the model is called with. It is run some times: blocks are checked, the memory format inside is chosen by
-        time, and convolutions that take longer than PyTorch's are given back.
+        What the model is called with: a tensor, a tuple of arguments, or a dict of named ones. It is run some times:
+        blocks are checked, the memory format inside is chosen by time, and convolutions that take longer than
+        PyTorch's are given back.
     inplace : bool
         Change the model itself instead of a copy.
     filter_fn : callable, optional
@@ -68,7 +69,7 @@ def optimize(
     Raises
     ------
     TypeError
-        If `model` is not a module that can be changed.
+        If `model` is not a module that can be changed, `sample_input` none of the above, or `filter_fn` not callable.
     ValueError
         If an option has no such value.
 
@@ -84,6 +85,10 @@ def optimize(
         raise TypeError("model is a ScriptModule, whose code is compiled already: optimize the model, then trace it")
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, not {type(model).__name__}")
+    if sample_input is not None and not isinstance(sample_input, torch.Tensor | tuple | list | Mapping):
+        raise TypeError(f"sample_input must be a tensor, or a tuple or dict of them, not {type(sample_input).__name__}")
+    if filter_fn is not None and not callable(filter_fn):
+        raise TypeError(f"filter_fn must be callable as filter_fn(module, name), not {type(filter_fn).__name__}")
     if memory not in _MEMORY:
         raise ValueError(f"memory must be one of {', '.join(_MEMORY)}, got {memory!r}")
     options: tuple[tuple[str, str], ...] = () if accuracy is None else (("accuracy", str(parse_accuracy(accuracy))),)
@@ -181,7 +186,7 @@ def _run(model: Any, sample_input: Any) -> Any:
     model.eval()
     try:
         with torch.no_grad():
-            if isinstance(sample_input, dict):
+            if isinstance(sample_input, Mapping):
                 return model(**sample_input)
             return model(*sample_input) if isinstance(sample_input, tuple | list) else model(sample_input)
     finally:
@@ -192,14 +197,22 @@ def _run(model: Any, sample_input: Any) -> Any:
 def _report(model: Any, swapped: int, left: Counter[str], regions: list[str]) -> str:
     blocks = {module: block for module in model.modules() if (block := block_of(module)) is not None and block.chains}
     within = {module.get_submodule(name) for module, block in blocks.items() if not block.why for name in block.inlined}
-    used = [block for module, block in blocks.items() if not block.why and module not in within]
-    chains = Counter(chain for block in used for chain in block.chains)
+    used = {module: block for module, block in blocks.items() if not block.why and module not in within}
+    chains = Counter(chain for block in used.values() for chain in block.chains)
+    learning = sum(
+        module.training or any(module.get_submodule(name).training for name in block.inlined)
+        for module, block in used.items()
+    )
     count, total = chains.total(), swapped + left.total()
     text = f"convkit: {swapped} of {total} convolutions swapped"
     if count:
         kinds = ", ".join(kind if n == 1 else f"{n} {kind}" for kind, n in chains.most_common())
-        text += f", {count} chain{'s' * (count > 1)} fused in {len(used)} block{'s' * (len(used) > 1)}: {kinds}"
-    lines = [text, *(f"  left: {n} {why}" for why, n in left.most_common())]
+        fused = "can be fused" if learning else "fused"
+        text += f", {count} chain{'s' * (count > 1)} {fused} in {len(used)} block{'s' * (len(used) > 1)}: {kinds}"
+    lines = [text]
+    if learning:
+        lines.append(f"  in training mode: {learning} of {len(used)} blocks, not fused before model.eval()")
+    lines += [f"  left: {n} {why}" for why, n in left.most_common()]
     for name, module in model.named_modules():
         block = blocks.get(module)
         if block is not None and block.why:
