@@ -18,8 +18,8 @@ from convkit.typing import Accuracy
 
 __all__ = [
     "ROUNDINGS", "Array", "Mode", "Modes", "Origins", "Output", "array_of", "axes_of", "axis_of",
-    "fresh", "is_strict", "mode_of", "modes_of", "number_of", "one_each", "origin_of", "result_for", "supported",
-    "team", "weights_of",
+    "fresh", "is_strict", "mode_of", "modes_of", "number_of", "one_each", "ordered", "origin_of", "result_for",
+    "supported", "team", "weights_of", "whole",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -87,7 +87,10 @@ def result_for(output: Output, input: Array, *, complex_result: bool = False, sh
     if output is None:
         dtype = input.dtype.newbyteorder("=")
     elif isinstance(output, (type, np.dtype, str)):
-        dtype = np.dtype(output)
+        try:
+            dtype = np.dtype(output)
+        except TypeError as error:
+            raise TypeError(f"output must be an array or an element type such as 'float32', not {output!r}") from error
     else:
         array = np.asarray(output)
         if array.shape != shape:
@@ -116,11 +119,28 @@ def fresh(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     return _core.filters.empty(shape, dtype.newbyteorder("="))
 
 
+def whole(value: int, name: str) -> int:
+    """An integer; `name` is the argument's."""
+    try:
+        return index(value)
+    except TypeError as error:
+        raise TypeError(f"{name} must be an integer, not {value!r}") from error
+
+
+def ordered(value: T, name: str) -> T:
+    """A value that can be held against a number; `name` is the argument's."""
+    try:
+        bool(value > 0)  # type: ignore[operator]
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{name} must be a number, or one for each axis, not {value!r}") from error
+    return value
+
+
 def axis_of(axis: int, rank: int) -> int:
     """An axis counted from the first."""
-    number = index(axis)
+    number = whole(axis, "axis")
     if not -rank <= number < rank:
-        raise np.exceptions.AxisError(number, rank)
+        raise np.exceptions.AxisError(number, rank, _allowed(rank, "axis"))
     return number % rank
 
 
@@ -130,13 +150,19 @@ def axes_of(axes: int | Iterable[int] | None, rank: int) -> tuple[int, ...]:
         return tuple(range(rank))
     numbers = []
     for axis in axes if isinstance(axes, Iterable) else (axes,):
-        number = index(axis)
+        number = whole(axis, "axes")
         if not -rank <= number < rank:
-            raise ValueError(f"specified axis: {number} is out of range: input has {rank} dimensions")
+            raise ValueError(f"{_allowed(rank, 'axes')}: {number} is out of range")
         numbers.append(number % rank)
     if len(set(numbers)) != len(numbers):
         raise ValueError(f"axes must be unique, not {tuple(numbers)}")
     return tuple(numbers)
+
+
+def _allowed(rank: int, name: str) -> str:
+    if not rank:
+        return f"{name} cannot name a dimension of an input that has none"
+    return f"{name} must be from {-rank} to {rank - 1} for an input of {rank} dimensions"
 
 
 def one_each(value: T | Iterable[T], rank: int, name: str) -> list[T]:
@@ -166,15 +192,15 @@ def modes_of(mode: Modes, rank: int) -> list[str]:
     return [mode_of(one) for one in each]
 
 
-def origin_of(origin: int, size: int, name: str = "origin") -> int:
-    """A shift that keeps the filter's centre within the filter."""
-    shift = index(origin)
+def origin_of(origin: int, size: int, name: str = "origin", *, turned: bool = False) -> int:
+    """A shift that keeps the filter's centre within the filter: of a correlation, for a `turned` filter too."""
+    shift = whole(origin, name)
     if not -(size // 2) <= shift <= (size - 1) // 2:
         raise ValueError(
             f"invalid origin: {name} is {shift}; for {size} weights it must be at least {-(size // 2)} and at most "
             f"{(size - 1) // 2}"
         )
-    return shift
+    return -shift - (size % 2 == 0) if turned else shift
 
 
 def number_of(cval: complex, real: bool = True) -> complex:
@@ -193,7 +219,7 @@ def team(num_threads: int | None) -> int:
     """How many threads may compute."""
     if num_threads is None:
         return _core.default_threads()
-    threads = index(num_threads)
+    threads = whole(num_threads, "num_threads")
     if not 1 <= threads < 2**31:
         raise ValueError(f"num_threads must be at least 1 and below 2**31, not {threads}")
     return threads

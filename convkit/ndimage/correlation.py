@@ -31,6 +31,8 @@ from convkit.typing import Accuracy
 
 __all__ = ["convolve", "convolve1d", "correlate", "correlate1d", "correlate_bank"]
 
+_SIZES = ("kd", "kh", "kw")
+
 
 def correlate(
     input: ArrayLike,
@@ -232,7 +234,7 @@ def correlate1d(
     >>> ndimage.correlate1d([2, 8, 0, 4, 1, 9, 9, 0], weights=[1, 3])
     array([ 8, 26,  8, 12,  7, 28, 36,  9])
     """
-    return _along(input, weights_of(weights).conj(), axis, output, mode, cval, origin, num_threads)
+    return _along(input, weights_of(weights).conj(), axis, output, mode, cval, origin, False, num_threads)
 
 
 def convolve1d(
@@ -270,9 +272,7 @@ def convolve1d(
     >>> ndimage.convolve1d([2, 8, 0, 4, 1, 9, 9, 0], weights=[1, 3])
     array([14, 24,  4, 13, 12, 36, 27,  0])
     """
-    taps = weights_of(weights)
-    shift = -origin - (taps.size % 2 == 0)
-    return _along(input, taps[::-1] if taps.ndim else taps, axis, output, mode, cval, shift, num_threads)
+    return _along(input, weights_of(weights), axis, output, mode, cval, origin, True, num_threads)
 
 
 def _along(
@@ -283,6 +283,7 @@ def _along(
     mode: Mode,
     cval: complex,
     origin: int,
+    turned: bool,
     num_threads: int | None,
 ) -> Array:
     array = array_of(input)
@@ -293,9 +294,11 @@ def _along(
     place, beyond, shift, threads = (
         axis_of(axis, array.ndim),
         mode_of(mode),
-        origin_of(origin, len(taps)),
+        origin_of(origin, len(taps), turned=turned),
         team(num_threads),
     )
+    if turned:
+        taps = taps[::-1]
     result = result_for(output, array, complex_result="c" in (array.dtype.kind, taps.dtype.kind))
 
     def real(part: Array, one: Array | None, into: Array, number: float) -> None:
@@ -346,16 +349,23 @@ def _box(
     along = axes_of(axes, array.ndim)
     shape = taps.shape[1:] if bank else taps.shape
     if len(shape) != len(along):
-        first = " after the first one" if bank else ""
-        raise RuntimeError(f"weights.ndim ({len(shape)}) must match len(axes) ({len(along)}){first}")
+        if bank:
+            names = ", ".join(("K", *(_SIZES[len(_SIZES) - len(along) :] if len(along) <= len(_SIZES) else ["..."])))
+            colours = "; for the colours of (H, W, C) say axes=(0, 1)" if (len(shape), len(along)) == (2, 3) else ""
+            raise RuntimeError(
+                f"weights must be ({names}), got shape {taps.shape}: as many sizes after K as axes, "
+                f"{len(along)}{colours}"
+            )
+        raise RuntimeError(f"weights.ndim ({len(shape)}) must match len(axes) ({len(along)})")
     if not all(shape):
         raise RuntimeError(f"no filter weights given: weights have shape {taps.shape}")
-    shifts = dict(zip(along, one_each(origin, len(along), "origin"), strict=True))
+    shifts = one_each(origin, len(along), "origin")
     ascending = tuple(sorted(along))
     origins = []
     for axis, size in zip(ascending, shape, strict=True):
-        shift = shifts[axis]
-        origins.append(origin_of(-shift - (size % 2 == 0) if turned else shift, size, f"origin[{axis}]"))
+        place = along.index(axis)
+        name = f"origin[{place}]" if isinstance(origin, Iterable) else "origin"
+        origins.append(origin_of(shifts[place], size, name, turned=turned))
     if turned:
         taps = np.flip(taps)
     return Box(taps, ascending, (mode_of(mode),) * len(along), tuple(origins))

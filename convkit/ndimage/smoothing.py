@@ -22,9 +22,11 @@ from convkit.ndimage.arguments import (
     mode_of,
     modes_of,
     one_each,
+    ordered,
     origin_of,
     result_for,
     team,
+    whole,
 )
 from convkit.ndimage.complex_parts import by_parts
 from convkit.ndimage.passes import Pass, filtered
@@ -195,7 +197,9 @@ def uniform_filter(
         one_each(origin, len(along), "origin"),
         strict=True,
     )
-    passes = [_mean(axis, int(count), beyond, shift) for axis, count, beyond, shift in each if count > 1]
+    passes = [
+        _mean(axis, int(count), beyond, shift) for axis, count, beyond, shift in each if ordered(count, "size") > 1
+    ]
     return through(passes, array, output, cval, team(num_threads))
 
 
@@ -236,7 +240,7 @@ def uniform_filter1d(
     """
     array = array_of(input)
     place = axis_of(axis, array.ndim)
-    if size < 1:
+    if ordered(size, "size") < 1:
         raise RuntimeError(f"incorrect filter size: size must be at least 1, not {size}")
     one = _mean(place, int(size), mode_of(mode), origin)
     return through([one], array, output, cval, team(num_threads))
@@ -279,16 +283,26 @@ def gaussian_passes(
     return [
         Pass(axis, _gaussian_taps(deviation, derivative, truncate, reach), mode)
         for axis, deviation, derivative, mode, reach in each
-        if deviation > _LEAST_SIGMA
+        if ordered(deviation, "sigma") > _LEAST_SIGMA
     ]
 
 
 def _gaussian_taps(sigma: float, order: int, truncate: float, radius: int | None) -> Array:
-    deviation = float(sigma)
+    try:
+        deviation = float(sigma)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"sigma must be a number, not {sigma!r}") from error
     if not 0 < deviation < math.inf:
         raise ValueError(f"sigma must be greater than 0 and finite, not {sigma}")
     if radius is None:
-        reach = int(truncate * deviation + 0.5)
+        try:
+            reach = int(truncate * deviation + 0.5)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"truncate must be a number of 0 or more, not {truncate!r}") from error
+        except OverflowError as error:
+            raise OverflowError(f"sigma {sigma} and truncate {truncate} ask for more than 2**31 weights") from error
+        if reach < 0:
+            raise ValueError(f"truncate must be a number of 0 or more, not {truncate!r}")
     else:
         try:
             reach = index(radius)
@@ -298,7 +312,7 @@ def _gaussian_taps(sigma: float, order: int, truncate: float, radius: int | None
         raise ValueError(f"Radius must be a nonnegative integer, not {reach}")
     if 2 * reach >= _LONGEST:
         raise ValueError(f"sigma {sigma} and truncate {truncate} ask for more than 2**31 weights")
-    derivative = index(order)
+    derivative = whole(order, "order")
     if derivative < 0:
         raise ValueError(f"order must be non-negative, not {order}")
     return _gaussian(deviation, derivative, reach)
