@@ -92,6 +92,13 @@ def test_each_situation_is_told_with_what_to_do(
     assert todo in found.todo
 
 
+def test_a_winograd_kernel_may_pass_the_peak() -> None:
+    fast = replace(SPEED, layer=290e9, team_layer=500e9, kernel="f32_winograd_4x4_3x3__avx512")
+    layer = findings(replace(HEALTHY, measurement=fast))[-1]
+    assert layer.what.endswith("by f32_winograd_4x4_3x3__avx512 (Winograd; counted as direct summation)")
+    assert "Winograd" not in findings(HEALTHY)[-1].what
+
+
 def test_nobody_has_measured_for_machines_like_this() -> None:
     found = told(tiers=[TierFacts("user", "/db", 90, 9), TierFacts("shipped", "")])
     assert [one.about for one in found] == ["user database", "shipped trials", "measurements"]

@@ -42,7 +42,8 @@ def test_regret_of_model_and_neighbours() -> None:
     text = summary(found)
     assert "cost model" in text
     assert "praised" in text
-    assert "2 problems measured, 0 stale" in str(report.summarise(selector_))
+    told = "2 problems measured, 0 in doubt (short or busy), 0 stale (older revision)"
+    assert told in str(report.summarise(selector_))
 
 
 def test_the_selector_against_static_choices() -> None:
@@ -129,6 +130,19 @@ def test_two_tunings_agree_or_tell_where_not(tmp_path: Path) -> None:
     assert (found.problems, found.same, found.tied) == (2, 1, 0)
     assert found.slowest == pytest.approx(0.3, rel=0.1)
     assert "third" in str(found)
+
+
+def test_what_is_in_doubt_is_not_called_stale() -> None:
+    core = StandInCore(gemm={"seconds": 2e-3}, other={"seconds": 1e-3})
+    busy, old = selector_over(core), selector_over(core)
+    tuner_over(busy, StandInBench(core), "busy").tune(PROBLEM, 1, budget=60)
+    assert "1 in doubt (short or busy), 0 stale" in str(report.summarise(busy))
+    tuner_over(old, StandInBench(core)).tune(PROBLEM, 1, budget=60)
+    newer = StandInCore(gemm={"seconds": 2e-3}, other={"seconds": 1e-3, "revision": 2})
+    found = report.summarise(selector_over(newer, old.user))
+    assert "0 in doubt (short or busy), 1 stale (older revision)" in str(found)
+    assert "\n  stale     8→8 @16x16 3x3" in str(found)
+    assert (len(found.facts()["stale"]), found.facts()["in_doubt"]) == (1, [])  # type: ignore[arg-type]
 
 
 def test_stale_problems_are_listed() -> None:

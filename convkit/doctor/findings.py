@@ -121,8 +121,8 @@ def _databases(facts: Facts) -> Iterator[Finding]:
             yield Finding("slow" if tier.path else "hint", about, tier.trouble, todo)
         elif tier.stale:
             yield Finding(
-                "hint", about, f"{tier.here} problems measured on machines like this one, {tier.stale} of them stale: "
-                "kernels have changed since, or the machine was busy",
+                "hint", about, f"{tier.here} problems measured on machines like this one, {tier.stale} of them in "
+                "doubt or stale: the measurement was short, the machine was busy, or kernels have changed since",
                 "Run `convkit tune --stale` while the machine is idle.",
             )  # fmt: skip
         elif tier.here:
@@ -201,6 +201,8 @@ def _speed(facts: Facts) -> Iterator[Finding]:
     what = (
         f"{found.layer * giga:.0f} GFLOP/s of one thread, {found.team_layer * giga:.0f} of the team, by {found.kernel}"
     )
+    if "winograd" in found.kernel:
+        what += " (Winograd; counted as direct summation)"
     if share < _LEAST_LAYER:
         yield Finding(
             "slow", "a 3x3 layer", f"{what}: {share:.0%} of the FMA peak",

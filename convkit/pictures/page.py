@@ -116,7 +116,7 @@ def _facts(found: Summary) -> list[tuple[str, str]]:
     return [
         ("CPU", cpu),
         ("machine class", found.machine),
-        ("measured", f"{len(found.measured)} problems, {len(found.stale)} of them stale"),
+        ("measured", f"{len(found.measured)} problems, {found.doubts()}"),
         ("cost model", found.cost_model),
     ]
 

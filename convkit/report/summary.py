@@ -14,11 +14,12 @@ from convkit.report.layers import layer_name, setting
 from convkit.report.regret import Regret, regrets, summary
 from convkit.report.standing import Standing, Worth, measured_standings, worths
 from convkit.tables import WIDTH, fitted, milliseconds
+from convkit.tuner.choosing.ranking import Ranking
 from convkit.tuner.choosing.selector import Case, Selector, selector
 
 T = TypeVar("T")
 
-# Stale problems that are named; the number of all is told.
+# Problems to be measured again that are named; the number of all is told.
 _MOST_NAMED = 10
 
 
@@ -61,10 +62,23 @@ def stale_cases(measured: Iterable[Case]) -> list[Case]:
     """
     stale = []
     for case in measured:
-        ranking = next(a.ranking for a in case.answers if a.ranking.ranked or a.ranking.failed)
+        ranking = _ranking(case)
         if not ranking.complete or ranking.thin:
             stale.append((not all(row.doubtful for row in ranking.ranked), str(case.task), case))
     return [case for _, _, case in sorted(stale, key=lambda item: item[:2])]
+
+
+def is_outdated(case: Case) -> bool:
+    """True if a kernel is known from an older revision only; else a stale case is in doubt.
+
+    A short measurement leaves kernels out, and looks as one from before a kernel was there.
+    """
+    ranking = _ranking(case)
+    return any(row.outdated and row.kernel in ranking.untried for row in ranking.ranked)
+
+
+def _ranking(case: Case) -> Ranking:
+    return next(a.ranking for a in case.answers if a.ranking.ranked or a.ranking.failed)
 
 
 def missed_problems(log: str) -> list[tuple[Problem, int]]:
@@ -111,7 +125,7 @@ class Summary:
         winners = ", ".join(f"{name} {count}" for name, count in self.winners.most_common())
         parts = [
             f"machine class {self.machine}",
-            f"{len(self.measured)} problems measured, {len(self.stale)} stale",
+            f"{len(self.measured)} problems measured, {self.doubts()}",
             f"cost model: {self.cost_model}",
             fill(f"winners: {winners}", WIDTH, subsequent_indent="    "),
         ]
@@ -122,22 +136,28 @@ class Summary:
             parts += ["", self._stale()]
         return "\n".join(parts)
 
+    def doubts(self) -> str:
+        """How many are to be measured again, and why."""
+        old = sum(map(is_outdated, self.stale))
+        return f"{len(self.stale) - old} in doubt (short or busy), {old} stale (older revision)"
+
     def _stale(self) -> str:
         preferred = [worth.network for worth in self.worths]
-        names = [
-            f"{layer_name(case.task.problem, preferred)}, {setting(case.task.problem, case.task.threads)}"
-            for case in self.stale
-        ]
-        shown = [f"  {shorten(name, WIDTH - 2)}" for name in names[:_MOST_NAMED]]
-        more = [f"  and {len(names) - len(shown)} more"] if len(names) > len(shown) else []
-        return "\n".join(["stale, measured again by `convkit tune --stale`:", *shown, *more])
+        lines = ["measured again by `convkit tune --stale`"]
+        lines.append("(in doubt: short or busy measurement, or a new kernel; stale: older revision):")
+        for case in self.stale[:_MOST_NAMED]:
+            name = f"{layer_name(case.task.problem, preferred)}, {setting(case.task.problem, case.task.threads)}"
+            lines.append(f"  {'stale' if is_outdated(case) else 'in doubt':8}  {shorten(name, WIDTH - 12)}")
+        more = len(self.stale) - _MOST_NAMED
+        return "\n".join([*lines, f"  and {more} more"] if more > 0 else lines)
 
     def facts(self) -> dict[str, object]:
         """The same for JSON."""
         return {
             "machine": self.machine,
             "measured": len(self.measured),
-            "stale": [[str(case.task.problem), case.task.threads] for case in self.stale],
+            "stale": [[str(case.task.problem), case.task.threads] for case in self.stale if is_outdated(case)],
+            "in_doubt": [[str(case.task.problem), case.task.threads] for case in self.stale if not is_outdated(case)],
             "winners": dict(self.winners),
             "networks": [
                 {
