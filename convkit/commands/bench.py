@@ -45,7 +45,9 @@ def bench(
     layout: Annotated[str, typer.Option(help="NCHW, NHWC or both.")] = "NCHW",
     op: Annotated[str, typer.Option(help="forward, input, weight, or training: all three in turn.")] = "forward",
     kernels: Annotated[str, typer.Option(help="selected, all, or algorithms separated by commas.")] = "selected",
-    against: Annotated[str, typer.Option(help=f"Peers: {', '.join(PEERS)}, installed, or none.")] = "numpy",
+    against: Annotated[
+        str, typer.Option(help=f"Peers: {', '.join(PEERS)}; installed: those that are; or none.")
+    ] = "numpy",
     accuracy: Annotated[str, typer.Option(help="strict, standard, fast, or an RMS error; empty: the default.")] = "",
     seconds: Annotated[str, typer.Option(help="Time for each contestant and layer, at least five samples.")] = "0.3",
     tuning: Annotated[bool, typer.Option("--tune/--no-tune", help="Measure layers that the database lacks.")] = True,
@@ -76,7 +78,7 @@ def bench(
         raise typer.BadParameter("name a --network or a file of --shapes with at least one layer")
     # Whoever reads rows from standard output wants nothing else there.
     told = error_console if STDOUT in (json, csv) else console
-    peers = _peers(against, told)
+    peers = _peers(against)
     with Outputs() as outputs:
         save = _savers(outputs, json, csv, plot)
         if tuning:
@@ -180,16 +182,18 @@ def _called(problem: Problem, call: str) -> tuple[Problem, str]:
     return (problem if call == "forward" else problem.of_op(call).replace(packed=False)), call
 
 
-def _peers(against: str, told: Console = console) -> tuple[str, ...]:
+def _peers(against: str) -> tuple[str, ...]:
     if against == "none":
         return ()
     if against == "installed":
         return tuple(name for name in PEERS if installed(name))
     names = arguments.words(against, tuple(PEERS), "--against")
-    for name in names:
-        if not installed(name):
-            told.print(f"{name} is not installed: {install_line('peers')}", style="yellow", markup=False)
-    return tuple(name for name in names if installed(name))
+    if absent := [name for name in names if not installed(name)]:
+        verb = "is" if len(absent) == 1 else "are"
+        raise CommandError(
+            f"--against: {', '.join(absent)} {verb} not installed: {install_line('peers')}, or say --against installed"
+        )
+    return names
 
 
 def _layer_table(report: Report, network: str, threads: int, rows: list[Row]) -> Table:
