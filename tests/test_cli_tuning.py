@@ -85,6 +85,14 @@ def test_tune_again_and_from_a_log(database: Path, tmp_path: Path) -> None:
     run("tune", "--stale")
 
 
+@pytest.mark.usefixtures("database")
+def test_explain_says_which_team_sizes_were_measured() -> None:
+    tune_problem(PROBLEM, 1, budget=0.05)
+    told = run("explain", str(PROBLEM), "--threads", "2")
+    assert "user: nothing for 2 threads; measured for 1 (" in told
+    assert "nothing for" not in run("explain", str(PROBLEM), "--threads", "1")
+
+
 def test_tune_with_dask(database: Path, tmp_path: Path) -> None:
     distributed = pytest.importorskip("distributed", reason="the extra fleet is not installed")
     shapes = tmp_path / "shapes"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,6 +12,10 @@ from convkit.commands import arguments
 from convkit.commands.terminal import console
 from convkit.commands.tune import CALLS
 from convkit.problem import DTYPES, Problem, epilogue_class, of_call
+from convkit.tables import threads_text
+
+if TYPE_CHECKING:
+    from convkit.tuner.choosing.explanation import Explanation
 
 __all__ = ["explain"]
 
@@ -69,17 +74,34 @@ def explain(
                 context, ("activation", "bias", "cold"), "a gradient has no epilogue and packs nothing"
             )
             problem = problem.of_op(arguments.words(op, CALLS, "--op")[0]).replace(packed=False)
-        explanation = explain_problem(
+        found = explain_problem(
             problem,
             threads=arguments.teams(str(threads))[0] if threads else None,
             accuracy=arguments.accuracy(accuracy),
         )
     except (ValueError, TypeError) as error:
         raise typer.BadParameter(str(error)) from None
+    explanation = _with_other_teams(found)
     if json:
         print(explanation.to_json())
     else:
         console.print(explanation)
+
+
+def _with_other_teams(explanation: Explanation) -> Explanation:
+    """The same, but a tier that knows nothing for this team size says for which it does."""
+    from convkit.tuner.choosing.selector import selector
+
+    choosing, threads, texts = selector(), explanation.threads, explanation.problem.texts()
+    told = []
+    for place, (name, outcome) in enumerate(explanation.tiers):
+        if place < len(choosing.tiers) and outcome.startswith("nothing "):
+            known = choosing.tiers[place].problems(choosing.context_of(threads))
+            if teams := sorted({team for text, team in known if text in texts and team != threads}):
+                counts = ", ".join(map(str, teams))
+                outcome = f"nothing for {threads_text(threads)}; measured for {counts}{outcome.removeprefix('nothing')}"
+        told.append((name, outcome))
+    return replace(explanation, tiers=tuple(told))
 
 
 def _layer(
