@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import sys
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,12 @@ def test_idx_files(tmp_path: Path, compressed: bool, sub: str) -> None:
     np.testing.assert_allclose(data.train[:, 0] * 255, raw, rtol=1e-6)
     assert data.train_labels.dtype.kind == "i"
     assert data.cut(2, 1).train.shape == (2, 1, 28, 28)
+
+
+def test_the_digits_name_what_they_need(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    with pytest.raises(DataError, match=r"pip install '\.\[examples\]'"):
+        digits.load()
 
 
 def test_the_published_files_only(tmp_path: Path) -> None:

@@ -44,8 +44,9 @@ def demo(
 ) -> None:
     """Send a photograph through a filter bank and through VGG-19, tuning each layer on the way.
 
-    In the end every layer is timed, convkit's choice and NumPy in turns. With --torch, a U-Net in PyTorch is timed on
-    the photograph before and after convkit.torch.optimize, and nothing is drawn.
+    A layer is not measured again if the database knows it. In the end every layer is timed, convkit's choice and NumPy
+    in turns. With --torch, a U-Net in PyTorch is timed on the photograph before and after convkit.torch.optimize, and
+    nothing is drawn.
     """
     try:
         from convkit.pictures import demo as pictures

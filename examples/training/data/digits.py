@@ -17,7 +17,7 @@ def load() -> Dataset:
     try:
         from sklearn.datasets import load_digits
     except ModuleNotFoundError:
-        raise DataError("the digits come with scikit-learn: install the extra `examples`") from None
+        raise DataError("the digits come with scikit-learn: pip install '.[examples]'") from None
     found = load_digits()
     images = enlarged(found.images / 16.0).astype(np.float32)[:, None]
     order = np.random.default_rng(0).permutation(len(images))
