@@ -38,7 +38,8 @@ def pages() -> Any:
 def test_every_block_of_the_pages_can_be_made(pages: Any) -> None:
     measured = pages.machines()
     found = []
-    for page in sorted((ROOT / "docs").glob("*.md")):
+    # The table of onnx.md is written by bench/onnx_models.py.
+    for page in sorted(set((ROOT / "docs").glob("*.md")) - {ROOT / "docs/onnx.md"}):
         text = page.read_text()
         found += re.findall(r"<!-- begin ([\w-]+) -->", text)
         assert pages.rewritten(pages.rewritten(text, measured), measured) == pages.rewritten(text, measured)
