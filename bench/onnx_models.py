@@ -1,6 +1,6 @@
 """Whole ONNX models: convkit.onnx beside ONNX Runtime, in turns in one process.
 
-    python bench/onnx_models.py [--only vgg19,unet] [--threads 1,2] [--rounds 11] [--tune 10s]
+    python bench/onnx_models.py [--only vgg19,unet] [--threads 1,2] [--rounds 6] [--tune 10s]
 
 Networks of `convkit.onnx.networks` with random weights, and the PP-OCRv4 models if rapidocr-onnxruntime is installed.
 Times are medians; a ratio is ONNX Runtime's time, all its optimisations on, over convkit's. Every model is measured as
@@ -51,6 +51,7 @@ OCR = {
     "pp-ocrv4 det": ("ch_PP-OCRv4_det_infer.onnx", 640, 640),
     "pp-ocrv4 rec": ("ch_PP-OCRv4_rec_infer.onnx", 48, 320),
 }
+REST = 0.1  # seconds
 HEAD = (
     "model", "threads", "ONNX Runtime, ms", "convkit, ms", "ratio", "tuned, ms", "ratio", "aim", "load, ms",
     "its load, ms", "difference",
@@ -88,14 +89,20 @@ def loaded(make: Callable[[], Any]) -> tuple[Any, float]:
 
 
 def in_turns(ours: Any, theirs: Any, feed: Any, rounds: int) -> list[float]:
-    """Median times of a run of each."""
+    """Median times of a run of each. A turn is a rest, a run that does not count and two that do.
+
+    Threads of ONNX Runtime spin on the CPUs after a run; without a rest two of ours take as long as one.
+    """
     times: list[list[float]] = [[], []]
-    for _ in range(rounds + 2):
+    for _ in range(rounds):
         for i, session in enumerate((ours, theirs)):
-            begin = time.perf_counter()
+            time.sleep(REST)
             session.run(None, feed)
-            times[i].append(time.perf_counter() - begin)
-    return [statistics.median(each[2:]) for each in times]
+            for _ in range(2):
+                begin = time.perf_counter()
+                session.run(None, feed)
+                times[i].append(time.perf_counter() - begin)
+    return [statistics.median(each) for each in times]
 
 
 @dataclass(frozen=True)
@@ -198,7 +205,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="convkit.onnx beside ONNX Runtime.")
     parser.add_argument("--only", default="", help="names, separated by commas")
     parser.add_argument("--threads", default="1,2", help="team sizes")
-    parser.add_argument("--rounds", type=int, default=11, help="timed runs of each")
+    parser.add_argument("--rounds", type=int, default=6, help="turns of each")
     parser.add_argument("--tune", default="10s", help="time for each model and team; 0: none")
     parser.add_argument("--growth", nargs=4, help=argparse.SUPPRESS)
     words = parser.parse_args()
