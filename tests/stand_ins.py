@@ -89,6 +89,9 @@ class StandInRunner:
         # Where its memory lies.
         self._seconds *= bench.random.uniform(1.0, 1.0 + bench.luck)
 
+    def slow_down(self, factor: float) -> None:
+        self._seconds *= factor
+
     def run(self) -> np.ndarray[Any, Any]:
         self.time(1)
         if self._details.get("raises"):

@@ -75,8 +75,9 @@ def test_results_are_the_same_for_every_team() -> None:
         (lambda: images.join([X, X[:, 1:]]), ValueError, "differ in their channels only"),
         (lambda: images.join([X, X.astype(float)]), TypeError, "part is float64"),
         (lambda: images.join([X[:, :, ::-1]]), ValueError, "channels side by side"),
-        (lambda: images.empty((1,) * 5, X), ValueError, "at most 4"),
-        (lambda: images.empty((2**31 - 1,) * 4, X), MemoryError, "larger than any memory"),
+        (lambda: images.empty((1, -1), X.dtype), ValueError, "not be negative, not -1"),
+        (lambda: images.empty((1, 1), np.complex64), TypeError, "not complex64"),
+        (lambda: images.empty((2**31 - 1,) * 4, X.dtype), MemoryError, "larger than any memory"),
     ],
 )
 def test_what_does_not_fit_is_refused(call: Any, error: type[Exception], told: str) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from stand_ins import QuietGuard, StandInBench, StandInCore, selector_over, tuner_over
+from stand_ins import QuietGuard, StandInBench, StandInCore, StandInRunner, selector_over, tuner_over
 from test_selector import CORE, PROBLEM, memory_of, session, trial
 
 from convkit.report.comparison import agreement
 from convkit.tuner.evidence.database import Database
 from convkit.tuner.evidence.tiers import UserTier
+from convkit.tuner.inventory import Candidate
+from convkit.tuner.measuring import race as race_module
 from convkit.tuner.measuring.race import Race
 from convkit.tuner.measuring.sampling import Sampler
 from convkit.tuner.measuring.tune import entrants
@@ -50,6 +52,32 @@ def test_intervals_hold_what_the_noise_hides() -> None:
             assert result.ratio
             assert result.ratio_low is not None
             assert result.ratio_low <= result.ratio / (1 + floor)
+
+
+class UnluckyTwin(StandInBench):
+    """Of the fastest candidate every second runner, which is the anchor's twin in the race, lies badly in memory."""
+
+    made = 0
+
+    def runner(self, candidate: Candidate) -> StandInRunner:
+        runner = super().runner(candidate)
+        if candidate.kernel.family == "plain":
+            self.made += 1
+            runner.slow_down(1.0 if self.made % 2 else 1.3)
+        return runner
+
+
+def test_nobody_leaves_early_for_less_than_the_twin_loses() -> None:
+    core = StandInCore(
+        plain={"seconds": 2.0e-3}, other={"seconds": 2.02e-3}, third={"seconds": 2.04e-3}, behind={"seconds": 2.5e-3}
+    )
+    rounds = {}
+    for bench in (StandInBench(core, noise=0.0), UnluckyTwin(core, noise=0.0)):
+        race = Race(Sampler(bench, guard=QuietGuard(), clock=bench.clock), budget=60.0)  # type: ignore[arg-type]
+        race.run(entrants(selector_over(core).on(PROBLEM, 1)))
+        rounds[type(bench)] = {c.kernel.family: result.n for c, result in race.results.items()}["behind"]
+    assert rounds[StandInBench] == race_module.BLOCK
+    assert rounds[UnluckyTwin] >= race_module.ENOUGH
 
 
 def test_the_floor_is_kept_with_the_session(tmp_path: Path) -> None:

@@ -116,7 +116,7 @@ def fresh(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     """A new array, in this machine's byte order, out of memory that earlier results gave back."""
     if dtype.kind == "c":
         return np.empty(shape, dtype.newbyteorder("="))
-    return _core.filters.empty(shape, dtype.newbyteorder("="))
+    return _core.empty(shape, dtype.newbyteorder("="))
 
 
 def whole(value: int, name: str) -> int:

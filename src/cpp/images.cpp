@@ -18,41 +18,21 @@ namespace convkit {
 
 namespace {
 
-template <class What>
-using Function = void (*)(const What&, int);
+struct Functions {
+  void (*join)(const Join&, int);
+  void (*pool)(const Pool&, int);
+  void (*resample)(const Resample&, int);
+  void (*moments)(const Moments&, int);
+  void (*scale_shift)(const ScaleShift&, int);
+  void (*normalize_rows)(const Rows&, int);
+};
 
-#define CONVKIT_ISA_ENTRY(isa, bytes, features, flags) isa::CONVKIT_FUNCTION,
-#define CONVKIT_FUNCTION join
-constexpr Function<Join> join_of[isa_count] = {
+constexpr Functions functions_of[isa_count] = {
+#define CONVKIT_ISA_ENTRY(isa, bytes, features, flags) \
+  {isa::join, isa::pool, isa::resample, isa::moments, isa::scale_shift, isa::normalize_rows},
 #include "isa/built.def"
-};
-#undef CONVKIT_FUNCTION
-#define CONVKIT_FUNCTION pool
-constexpr Function<Pool> pool_of[isa_count] = {
-#include "isa/built.def"
-};
-#undef CONVKIT_FUNCTION
-#define CONVKIT_FUNCTION resample
-constexpr Function<Resample> resample_of[isa_count] = {
-#include "isa/built.def"
-};
-#undef CONVKIT_FUNCTION
-#define CONVKIT_FUNCTION moments
-constexpr Function<Moments> moments_of[isa_count] = {
-#include "isa/built.def"
-};
-#undef CONVKIT_FUNCTION
-#define CONVKIT_FUNCTION scale_shift
-constexpr Function<ScaleShift> scale_shift_of[isa_count] = {
-#include "isa/built.def"
-};
-#undef CONVKIT_FUNCTION
-#define CONVKIT_FUNCTION normalize_rows
-constexpr Function<Rows> rows_of[isa_count] = {
-#include "isa/built.def"
-};
-#undef CONVKIT_FUNCTION
 #undef CONVKIT_ISA_ENTRY
+};
 
 // A team costs more than it saves below this many elements a member.
 constexpr std::int64_t least_per_thread = std::int64_t{1} << 15;
@@ -64,24 +44,26 @@ int members(std::int64_t elements, int threads) {
 
 std::int64_t larger(std::int64_t a, std::int64_t b) { return a > b ? a : b; }
 
-int isa() { return static_cast<int>(active_isa()); }
+const Functions& functions() { return functions_of[static_cast<int>(active_isa())]; }
 
 }  // namespace
 
-void run(const Join& j, int threads) { join_of[isa()](j, members(j.pixels * j.channels, threads)); }
+void run(const Join& j, int threads) { functions().join(j, members(j.pixels * j.channels, threads)); }
 
 void run(const Pool& p, int threads) {
-  pool_of[isa()](p, members(p.images * p.channels * larger(p.in[0] * p.in[1], p.out[0] * p.out[1]), threads));
+  functions().pool(p, members(p.images * p.channels * larger(p.in[0] * p.in[1], p.out[0] * p.out[1]), threads));
 }
 
 void run(const Resample& r, int threads) {
-  resample_of[isa()](r, members(r.images * r.channels * r.out[0] * r.out[1], threads));
+  functions().resample(r, members(r.images * r.channels * r.out[0] * r.out[1], threads));
 }
 
-void run(const Moments& m, int threads) { moments_of[isa()](m, members(m.outer * m.count * m.inner, threads)); }
+void run(const Moments& m, int threads) { functions().moments(m, members(m.outer * m.count * m.inner, threads)); }
 
-void run(const ScaleShift& s, int threads) { scale_shift_of[isa()](s, members(s.outer * s.count * s.inner, threads)); }
+void run(const ScaleShift& s, int threads) {
+  functions().scale_shift(s, members(s.outer * s.count * s.inner, threads));
+}
 
-void run(const Rows& r, int threads) { rows_of[isa()](r, members(r.rows * r.length, threads)); }
+void run(const Rows& r, int threads) { functions().normalize_rows(r, members(r.rows * r.length, threads)); }
 
 }  // namespace convkit

@@ -43,7 +43,7 @@ def like(x: Any) -> Any:
 
 
 def _fresh(shape: tuple[int, ...], like: Any) -> Any:
-    return images.empty(shape, like) if len(shape) <= 4 and like.dtype in FLOATS else np.empty(shape, like.dtype)
+    return images.empty(shape, like.dtype) if like.dtype in FLOATS else np.empty(shape, like.dtype)
 
 
 def pixels(x: Any, threads: int | None) -> Any:

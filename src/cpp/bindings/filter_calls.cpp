@@ -1,19 +1,14 @@
 // The submodule `filters`: filters of stacks of images, described by convkit.ndimage, which has checked what users gave.
 #include <pybind11/numpy.h>
-#include <pybind11/stl.h>
 
-#include <algorithm>
 #include <string>
 #include <utility>
-#include <vector>
 
 #include "../cpu/features.hpp"
 #include "../filters.hpp"
 #include "../workspace.hpp"
 #include "gil.hpp"
 #include "module_parts.hpp"
-#include "options.hpp"
-#include "outputs.hpp"
 #include "plan.hpp"
 
 namespace py = pybind11;
@@ -113,9 +108,7 @@ struct Call {
     job.cval = cval;
     empty = out.size() == 0;
     bytes = image.nbytes();
-    Options options;
-    if (!num_threads.is_none()) options.threads = parse_integer(num_threads.ptr(), "threads", 1);
-    threads = resolve_threads(options);
+    threads = resolve_threads(num_threads.ptr());
   }
 
   static std::string shape(const py::array& array) { return shape_text(reinterpret_cast<PyArrayObject*>(array.ptr())); }
@@ -167,21 +160,6 @@ void uniform(const py::array& image, py::ssize_t column_size, py::ssize_t row_si
   call.run(isa);
 }
 
-py::object empty(const std::vector<npy_intp>& shape, const py::object& dtype_like) {
-  const py::dtype dtype = py::dtype::from_args(dtype_like);
-  if (dtype.num() < NPY_BOOL || dtype.num() > NPY_DOUBLE) throw py::type_error("dtype must be that of an image");
-  std::vector<npy_intp> strides(shape.size());
-  std::int64_t bytes = dtype.itemsize();
-  for (std::size_t i = shape.size(); i-- > 0;) {
-    if (shape[i] < 0) throw py::value_error("sizes must not be negative, not " + std::to_string(shape[i]));
-    strides[i] = bytes;
-    bytes = checked_product(bytes, shape[i]);
-  }
-  // At least one byte: an array without elements has an address too.
-  return py::reinterpret_steal<py::object>(new_output(dtype.num(), static_cast<int>(shape.size()), shape.data(),
-                                                      strides.data(), std::max<std::int64_t>(bytes, 1)));
-}
-
 }  // namespace
 
 void add_filters(py::module_& module) {
@@ -202,8 +180,6 @@ void add_filters(py::module_& module) {
               py::arg("out").noconvert(), py::kw_only(), row_mode, column_mode, py::arg("cval"), py::arg("origin"),
               py::arg("threads") = py::none(), isa, py::arg("rounded") = true,
               "Means of each pixel's window, as `separable`.");
-  filters.def("empty", empty, py::arg("shape"), py::arg("dtype"),
-              "A new array of a result, its memory from an earlier one if that is large.");
 }
 
 }  // namespace convkit::bindings

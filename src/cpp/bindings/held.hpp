@@ -1,5 +1,5 @@
 // Pointers that share what they point to, counted as the interpreter allows: where it has a GIL, that is the lock of the
-// count as well, and a plain count saves every call four atomic operations (4% of the shortest Conv2d call). So whoever
+// count as well, and a plain count saves every call four atomic operations. So whoever
 // copies or destroys one needs the GIL.
 #pragma once
 #include <cstddef>

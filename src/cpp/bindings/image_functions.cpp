@@ -2,9 +2,13 @@
 // what each function means.
 #include "../images.hpp"
 
+#include <pybind11/numpy.h>
+#include <pybind11/stl.h>
+
 #include <algorithm>
 #include <limits>
 #include <string>
+#include <vector>
 
 #include "arrays.hpp"
 #include "gil.hpp"
@@ -54,21 +58,10 @@ const void* operand(const py::object& object, const char* name, const ArrayArgum
   return array.data();
 }
 
-int threads_of(const py::object& num_threads) {
-  Options options;
-  if (!num_threads.is_none()) options.threads = parse_integer(num_threads.ptr(), "num_threads", 1);
-  return resolve_threads(options);
-}
+int threads_of(const py::object& num_threads) { return resolve_threads(num_threads.ptr()); }
 
 Reference result_like(const ArrayArgument& x, int ndim, const npy_intp* shape) {
-  npy_intp strides[4], bytes = element_bytes(x.dtype());
-  for (int i = ndim; i-- > 0;) {
-    strides[i] = bytes;
-    if (__builtin_mul_overflow(bytes, shape[i], &bytes)) {
-      raise(PyExc_MemoryError, "a result of shape " + shape_text(shape, ndim) + " is larger than any memory");
-    }
-  }
-  return Reference(new_output(x.dtype(), ndim, shape, strides, std::max<npy_intp>(bytes, 1)));
+  return Reference(new_dense_output(numpy_type(x.dtype()), element_bytes(x.dtype()), ndim, shape));
 }
 
 void* data_of(const Reference& array) { return PyArray_DATA(reinterpret_cast<PyArrayObject*>(array.get())); }
@@ -87,15 +80,17 @@ void parse_two(const py::object& object, const char* name, std::int32_t least, S
   std::copy(pair, pair + 2, to);
 }
 
-py::object empty(const py::object& shape, const py::object& like) {
-  const ArrayArgument x(like.ptr(), "like");
-  const Reference items = sequence_items(shape.ptr(), "shape must be a sequence of integers");
-  const auto ndim = static_cast<int>(PyTuple_GET_SIZE(items.get()));
-  if (ndim > 4) raise(PyExc_ValueError, "shape has " + std::to_string(ndim) + " dimensions, at most 4 are supported");
-  npy_intp sizes[4];
-  for (int i = 0; i < ndim; ++i) sizes[i] = parse_integer(PyTuple_GET_ITEM(items.get(), i), "shape", 0);
-  Reference y = result_like(x, ndim, sizes);
-  return returned(y);
+py::object empty(const std::vector<npy_intp>& shape, const py::object& dtype_like) {
+  const py::dtype dtype = py::dtype::from_args(dtype_like);
+  if (dtype.num() < NPY_BOOL || dtype.num() > NPY_DOUBLE) {
+    raise(PyExc_TypeError,
+          "dtype must be bool, an integer, float32 or float64, not " + py::str(dtype).cast<std::string>());
+  }
+  for (const npy_intp size : shape) {
+    if (size < 0) raise(PyExc_ValueError, "sizes must not be negative, not " + std::to_string(size));
+  }
+  return py::reinterpret_steal<py::object>(
+      new_dense_output(dtype.num(), dtype.itemsize(), static_cast<int>(shape.size()), shape.data()));
 }
 
 // Pixels between the first of one row and the first of the next, for dense rows of images; -1 if pixels lie otherwise.
@@ -311,8 +306,8 @@ py::object layer_norm(const py::object& object, const py::object& weight, const 
 
 void add_images(py::module_& module) {
   const auto none = py::none();
-  module.def("empty", empty, py::arg("shape"), py::arg("like"),
-             "An array of the type of `like`, in memory that an earlier result gave back.");
+  module.def("empty", empty, py::arg("shape"), py::arg("dtype"),
+             "A new array, its memory from an earlier result if it is large.");
   module.def("join", join, py::arg("parts"), py::arg("num_threads") = none,
              "Images (N, H, W, C) side by side along their channels.");
   module.def("pool", pool, py::arg("x"), py::arg("kernel"), py::arg("stride"), py::arg("dilation"), py::arg("before"),

@@ -1,7 +1,9 @@
 #include "outputs.hpp"
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <vector>
 
 #include "../workspace.hpp"
 #include "plan.hpp"
@@ -142,6 +144,19 @@ PyObject* new_output(int numpy_type, int ndim, const npy_intp* shape, const npy_
   }
   PyArray_SetBaseObject(reinterpret_cast<PyArrayObject*>(array), capsule);  // takes the reference
   return array;
+}
+
+PyObject* new_dense_output(int numpy_type, std::int64_t element, int ndim, const npy_intp* shape) {
+  std::vector<npy_intp> strides(static_cast<std::size_t>(ndim));
+  npy_intp bytes = element;
+  for (int i = ndim; i-- > 0;) {
+    strides[static_cast<std::size_t>(i)] = bytes;
+    if (__builtin_mul_overflow(bytes, shape[i], &bytes)) {
+      raise(PyExc_MemoryError, "a result of shape " + shape_text(shape, ndim) + " is larger than any memory");
+    }
+  }
+  // At least one byte: an array without elements has an address too.
+  return new_output(numpy_type, ndim, shape, strides.data(), std::max<npy_intp>(bytes, 1));
 }
 
 }  // namespace convkit::bindings

@@ -10,6 +10,9 @@ inline PyObject* new_output(Dtype dtype, int ndim, const npy_intp* shape, const 
   return new_output(numpy_type(dtype), ndim, shape, strides, bytes);
 }
 
+// The same in C order, of elements of so many bytes. Raises MemoryError for what no memory can hold, too.
+PyObject* new_dense_output(int numpy_type, std::int64_t element, int ndim, const npy_intp* shape);
+
 // Returns the memory of freed results to the operating system. Needs the GIL.
 void clear_kept_outputs();
 

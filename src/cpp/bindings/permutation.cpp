@@ -47,9 +47,7 @@ py::object transpose_array(const py::object& object, const py::object& axes, con
     raise(PyExc_ValueError, "x has " + std::to_string(ndim) + " dimensions, at most 4 are supported");
   }
   const std::vector<npy_intp> order = parse_axes(axes, ndim);
-  Options options;
-  if (!num_threads.is_none()) options.threads = parse_integer(num_threads.ptr(), "num_threads", 1);
-  const int threads = resolve_threads(options);
+  const int threads = resolve_threads(num_threads.ptr());
 
   StridedCopy what{};
   what.element = element_bytes(x.dtype());

@@ -108,6 +108,12 @@ int resolve_threads(const Options& options) {
   return options.threads == 0 ? default_team() : bounded_team(options.threads);
 }
 
+int resolve_threads(PyObject* num_threads) {
+  Options options;
+  if (num_threads != Py_None) options.threads = parse_integer(num_threads, "num_threads", 1);
+  return resolve_threads(options);
+}
+
 PlanPointer make_plan(const Operands& operands, const Options& options, int threads, bool packed) {
   look_for_runtime();  // libraries that were imported since the last new shape may have brought one
   Held<Plan> fresh = make_held<Plan>();

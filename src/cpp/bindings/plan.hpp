@@ -33,6 +33,8 @@ struct Plan : Description {
 int default_team();
 // The threads that a call with these options gets.
 int resolve_threads(const Options& options);
+// Those of a call whose only option is num_threads, which may be None.
+int resolve_threads(PyObject* num_threads);
 
 // Describes the call and asks the chooser for a kernel. `packed`: the weights are a layer's.
 PlanPointer make_plan(const Operands& operands, const Options& options, int threads, bool packed);
