@@ -176,7 +176,10 @@ def rewritten(page: str, folders: list[Path]) -> str:
     for folder in folders:
         stored = json.loads((folder / STORED).read_text(encoding="utf-8"))
         versions = ", ".join(f"{name} {number}" for name, number in stored["versions"].items())
-        parts += [f"{stored['cpu']}, {stored['when']}; {versions}. Milliseconds.", table(stored["rows"])]
+        about = (
+            f"`python bench/filters.py`, {stored['cpu']} ({folder.name}), {stored['when']}; {versions}. Milliseconds."
+        )
+        parts += [about, table(stored["rows"])]
     inner = "\n\n".join(parts) if parts else "Nothing is stored yet: `python bench/filters.py` measures."
     head, _, rest = page.partition(begin)
     return f"{head}{begin}\n\n{inner}\n\n{end}{rest.partition(end)[2]}"

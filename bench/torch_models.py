@@ -257,7 +257,8 @@ def rewritten(page: str, folders: Sequence[Path]) -> str:
     for folder in folders:
         stored = json.loads((folder / STORED).read_text(encoding="utf-8"))
         versions = ", ".join(f"{name} {number}" for name, number in stored["machine"]["versions"].items())
-        machine_text = f"{stored['machine']['cpu']}, {stored['machine']['when']}; {versions}. Milliseconds, batch 1."
+        cpu = f"{stored['machine']['cpu']} ({folder.name})"
+        machine_text = f"{cpu}, {stored['machine']['when']}; {versions}. Milliseconds, batch 1."
         inference = [row for row in stored["rows"] if not row.get("training")]
         training = [row for row in stored["rows"] if row.get("training")]
         parts += [machine_text, f"![times of whole models](results/{folder.name}/torch-models.png)", table(inference)]
