@@ -162,7 +162,8 @@ def test_the_benchmark_s_rows(tmp_path: Path) -> None:
     assert bench.told(row).startswith("small, 1 threads: SciPy")
     (tmp_path / bench.STORED).write_text(json.dumps({"cpu": "A CPU", "when": "today", "versions": {}, "rows": [row]}))
     page = bench.rewritten("before\n<!-- by bench/filters.py --> old <!-- until here -->\nafter\n", [tmp_path])
-    assert page.startswith("before\n<!-- by bench/filters.py -->\n\nA CPU, today")
+    told = f"`python bench/filters.py`, A CPU ({tmp_path.name}), today; "
+    assert page.startswith(f"before\n<!-- by bench/filters.py -->\n\n{told}")
     assert "| small | 1 | " in page
     assert page.endswith("<!-- until here -->\nafter\n")
     assert bench.rewritten(page, []).count("Nothing is stored yet") == 1
