@@ -357,6 +357,16 @@ def pool(
     column_factors: NDArray[FloatT] | None = None,
     num_threads: int | None = None,
 ) -> NDArray[FloatT]: ...
+def pool_gradient(
+    dy: NDArray[FloatT],
+    x: NDArray[FloatT],
+    y: NDArray[FloatT],
+    kernel: Pair,
+    stride: Pair,
+    dilation: Pair,
+    before: Pair,
+    num_threads: int | None = None,
+) -> NDArray[FloatT]: ...
 def resample(
     x: NDArray[FloatT],
     rows: NDArray[np.int64],
@@ -374,6 +384,27 @@ def scale_shift(
     shift: NDArray[FloatT] | None = None,
     residual: NDArray[FloatT] | None = None,
     activation: Activation | None = None,
+    num_threads: int | None = None,
+) -> NDArray[FloatT]: ...
+def gradient_sums(
+    dy: NDArray[FloatT],
+    x: NDArray[FloatT],
+    centre: NDArray[FloatT] | None = None,
+    scale: NDArray[FloatT] | None = None,
+    shift: NDArray[FloatT] | None = None,
+    activation: Activation | None = None,
+    num_threads: int | None = None,
+) -> tuple[NDArray[FloatT], NDArray[FloatT]]: ...
+def scale_gradient(
+    dy: NDArray[FloatT],
+    x: NDArray[FloatT],
+    dy_factor: NDArray[FloatT] | None = None,
+    x_factor: NDArray[FloatT] | None = None,
+    summand: NDArray[FloatT] | None = None,
+    scale: NDArray[FloatT] | None = None,
+    shift: NDArray[FloatT] | None = None,
+    activation: Activation | None = None,
+    in_place: bool = False,
     num_threads: int | None = None,
 ) -> NDArray[FloatT]: ...
 def softmax(x: NDArray[FloatT], num_threads: int | None = None) -> NDArray[FloatT]: ...

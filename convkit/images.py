@@ -1,8 +1,9 @@
 """What stands between convolutions, compiled: pools, resizing, normalization, softmax, gates, concatenation.
 
-For doors, which know their ecosystem's attributes and hand over plain numbers. Operands are all float32 or all float64,
-and C-contiguous; images lie as (N, H, W, C). Results are new arrays, in memory that earlier results gave back. NaN is
-kept, as in NumPy. Every function takes ``num_threads``, the most threads of its team.
+For doors, which know their ecosystem's attributes and hand over plain numbers, and for trainers: the ways back through
+maxima and normalizations are here, too. Operands are all float32 or all float64, and C-contiguous; images lie as
+(N, H, W, C). Results are new arrays, in memory that earlier results gave back. NaN is kept, as in NumPy. Every function
+takes ``num_threads``, the most threads of its team.
 """
 
 from __future__ import annotations
@@ -13,11 +14,23 @@ from typing import Any
 import numpy as np
 
 from convkit import _core
-from convkit._core import empty, join, layer_norm, moments, pool, resample, scale_shift, softmax
+from convkit._core import (
+    empty,
+    gradient_sums,
+    join,
+    layer_norm,
+    moments,
+    pool,
+    pool_gradient,
+    resample,
+    scale_gradient,
+    scale_shift,
+    softmax,
+)
 
 __all__ = [
-    "concatenate", "empty", "group_norm", "join", "layer_norm", "mean_pool", "moments", "pool", "resample",
-    "scale_shift", "softmax",
+    "concatenate", "empty", "gradient_sums", "group_norm", "join", "layer_norm", "mean_pool", "moments", "pool",
+    "pool_gradient", "resample", "scale_gradient", "scale_shift", "softmax",
 ]  # fmt: skip
 
 _MOST_PARTS = 32  # of one `join`

@@ -50,6 +50,29 @@ def pools(random: Any, dtype: Any, channels: int, threads: int) -> None:
         close(found, sums * factors[0][:, None, None] * factors[1][:, None], dtype, what)
 
 
+def pool_gradients(random: Any, dtype: Any, channels: int, threads: int) -> None:
+    x = random.integers(0, 4, (2, 30, 23, channels)).astype(dtype)  # with many equals
+    x[0, 5, 6] = np.nan
+    for kernel, stride, dilation, before, size in (
+        ((2, 2), (2, 2), (1, 1), (0, 0), (15, 11)),
+        ((3, 4), (2, 1), (1, 2), (2, 1), (16, 20)),
+        ((1, 2), (3, 50), (1, 1), (4, 0), (14, 2)),  # some windows lie outside, some pixels under none
+    ):
+        y = images.pool(x, kernel, stride, dilation, before, size, num_threads=threads)
+        dy = random.normal(size=y.shape).astype(dtype)
+        expected = np.zeros(x.shape)
+        for i, j in np.ndindex(*size):
+            left = dy[:, i, j].astype(float)
+            for a, b in np.ndindex(*kernel):
+                p, q = i * stride[0] - before[0] + a * dilation[0], j * stride[1] - before[1] + b * dilation[1]
+                if 0 <= p < x.shape[1] and 0 <= q < x.shape[2]:
+                    hit = (x[:, p, q] == y[:, i, j]) | np.isnan(x[:, p, q])
+                    expected[:, p, q] += left * hit
+                    left[hit] = 0
+        found = images.pool_gradient(dy, x, y, kernel, stride, dilation, before, threads)
+        close(found, expected, dtype, f"kernel {kernel} stride {stride} {dtype} C={channels} threads={threads}")
+
+
 def resizes(random: Any, dtype: Any, channels: int, threads: int) -> None:
     x = random.normal(size=(2, 9, 11, channels)).astype(dtype)
     for height, width in ((18, 22), (5, 40), (0, 3)):
@@ -92,6 +115,28 @@ def scales(random: Any, dtype: Any, inner: int, threads: int) -> None:
             close(found, np.clip(expected, -0.5, 0.75), dtype, "clip")
             found = images.scale_shift(x, **given, activation="silu", num_threads=threads)
             close(found, expected / (1 + np.exp(-expected)), dtype, "silu")
+
+
+def scale_gradients(random: Any, dtype: Any, inner: int, threads: int) -> None:
+    for outer, count in ((1, 70), (3, 60000 // inner)):
+        # Fractions with few digits: what the clamp is asked about is exact, and its bounds are often met.
+        x, dy = (random.integers(-20, 20, (outer, count, inner)).astype(dtype) / 8 for _ in range(2))
+        scale, shift, centre, a, b, c = (random.integers(-9, 9, (outer, inner)).astype(dtype) / 8 for _ in range(6))
+        exact, given = x.astype(float), dy.astype(float)
+        for activation, lo, hi in ((None, -np.inf, np.inf), ("relu", 0, np.inf), (("clip", -0.5, 0.75), -0.5, 0.75)):
+            for line in ({}, {"scale": scale, "shift": shift}):
+                value = exact * scale[:, None] + shift[:, None] if line else exact
+                options: Any = {**line, "activation": activation, "num_threads": threads}
+                g = np.where((value > lo) & (value < hi), given, 0)
+                total, along = images.gradient_sums(dy, x, centre, **options)
+                what = f"{activation} {list(line)} {outer} {count} {inner}"
+                close(total, g.sum(1), dtype, what)
+                close(along, (g * (exact - centre[:, None])).sum(1), dtype, what)
+                close(images.scale_gradient(dy, x, **options), g, dtype, what)
+                kept = dy.copy()
+                found = images.scale_gradient(kept, x, a, b, c, in_place=True, **options)
+                assert found is kept
+                close(found, g * a[:, None] + exact * b[:, None] + c[:, None], dtype, what)
 
 
 def rows(random: Any, dtype: Any, length: int, threads: int) -> None:
@@ -139,5 +184,5 @@ def check_all() -> None:
     random = np.random.default_rng(0)
     for dtype in (np.float32, np.float64):
         for channels, threads in CHANNELS_AND_THREADS:
-            for check in (pools, resizes, moments, scales, rows, groups, joins):
+            for check in (pools, pool_gradients, resizes, moments, scales, scale_gradients, rows, groups, joins):
                 check(random, np.dtype(dtype), channels, threads)

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from examples.training.activations import Activation
+from examples.training.activations import Activation, ReLU, ReLU6
 from examples.training.layers import Context, Layer, Shape
+from examples.training.normalization import BatchNorm
 from examples.training.pooling import MaxPool
 from examples.training.workers import Array, empty, over_parts
 
@@ -38,6 +39,11 @@ class Sequential(Block):
         super().__init__()
         self.as_written = list(layers)
         self.layers = list(layers)
+        for i in reversed(range(len(self.layers) - 1)):
+            norm, activation = self.layers[i : i + 2]
+            if isinstance(norm, BatchNorm) and isinstance(activation, ReLU | ReLU6):
+                norm.activation = activation.kind
+                del self.layers[i + 1]
         for i in range(len(self.layers) - 1):
             # Activations rise with their input: the largest of them is that of the largest input, and fewer to compute.
             if isinstance(self.layers[i], Activation) and isinstance(self.layers[i + 1], MaxPool):

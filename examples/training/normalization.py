@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from convkit import images
 from examples.training import initialisation
 from examples.training.layers import Context, Layer, Shape
-from examples.training.workers import Array, empty, over_parts
+from examples.training.workers import PART, Array
 
 __all__ = ["BatchNorm"]
 
@@ -16,13 +17,15 @@ __all__ = ["BatchNorm"]
 class BatchNorm(Layer):
     """Every channel of a batch gets mean `shift` and deviation `scale`; in inference the running statistics count.
 
-    Two passes over memory forward and two backward. Statistics come from parts of the batch, each about its own mean,
-    so that nothing cancels; they are joined as Chan, Golub and LeVeque did (1979). The normalised input is not kept:
-    with it eliminated, output and gradient are ``x * a + b`` and ``dy * a + x * b + c`` with numbers a, b, c for each
-    channel.
+    Two passes over memory forward and two backward. Statistics come from pieces of the batch, each about its own mean,
+    so that nothing cancels; they are joined as Chan, Golub and LeVeque did (1979). Neither the normalised input nor
+    what a ReLU made of it is kept: both follow from the input and numbers for each channel. Output and gradient are
+    ``relu(x * a + b)`` and ``g * a + x * c + d``, g being `dy` where the ReLU let something through.
 
     Attributes
     ----------
+    activation : str or None
+        A ReLU that follows, done in the same passes.
     frozen : bool
         Let the running statistics count in training, too, and leave them as they are.
     """
@@ -32,6 +35,7 @@ class BatchNorm(Layer):
     def __init__(self, momentum: float = 0.1, eps: float = 1e-5) -> None:
         super().__init__()
         self.momentum, self.eps = momentum, eps
+        self.activation: Any = None
         self.frozen = False
 
     def build(self, shape: Shape, context: Context) -> Shape:
@@ -43,69 +47,39 @@ class BatchNorm(Layer):
         return shape
 
     def forward(self, x: Array, training: bool) -> Array:
-        pixels = self._pixels(x)
+        pieces = self.x = self._pieces(x)
         if training and not self.frozen:
             self.count = x.size // self.shape[0]
-            mean, variance = self._statistics(pixels)
+            mean, variance = self._statistics(pieces)
             self._remember(mean, variance)
         else:
             mean, variance = self.buffers["mean"].astype(np.float64), self.buffers["variance"].astype(np.float64)
         self.mean, self.inverse = mean, 1.0 / np.sqrt(variance + self.eps)
         a = self.scale.value * self.inverse
-        factor, offset = self._row(a, x), self._row(self.shift.value - mean * a, x)
-        y = empty(x.shape, x.dtype)
-        out = self._pixels(y)
-
-        def normalise(part: slice) -> None:
-            np.multiply(pixels[part], factor, out=out[part])
-            out[part] += offset
-
-        over_parts(normalise, pixels)
-        self.x = x
-        return y
+        self.line = self._each(a), self._each(self.shift.value - mean * a)
+        y = images.scale_shift(pieces, *self.line, None, self.activation, self.context.threads)
+        return np.asarray(y.reshape(x.shape))
 
     def backward(self, dy: Array) -> Array:
-        x = self._pixels(self.x)
-        gradient = self._pixels(dy)
-        center = self._row(self.mean, dy)
-
-        def moments(part: slice) -> tuple[Array, Array]:
-            return self._sum(gradient[part]), self._sum_of_products(gradient[part], x[part] - center)
-
-        total, along = np.sum(over_parts(moments, gradient), axis=0)
+        g, threads = self._pieces(dy), self.context.threads
+        sums = images.gradient_sums(g, self.x, self._each(self.mean), *self.line, self.activation, threads)
+        total, along = (self._by_channel(part).sum(axis=0) for part in sums)
         self.shift.gradient[...] = total
         self.scale.gradient[...] = along * self.inverse
         a = self.scale.value * self.inverse
         # Statistics that the batch did not make do not depend on it.
-        b = 0.0 * a if self.frozen else -a * self.inverse**2 * along / self.count
-        c = 0.0 * a if self.frozen else -a * total / self.count - b * self.mean
-        to_dy, to_x, alone = (self._row(value, dy) for value in (a, b, c))
-        dx = empty(dy.shape, dy.dtype)
-        out = self._pixels(dx)
+        c = 0.0 * a if self.frozen else -a * self.inverse**2 * along / self.count
+        d = 0.0 * a if self.frozen else -a * total / self.count - c * self.mean
+        factors = (self._each(value) for value in (a, c, d))
+        dx = images.scale_gradient(
+            g, self.x, *factors, *self.line, self.activation, self.in_place_backward, threads
+        )  # fmt: skip
+        return np.asarray(dx.reshape(dy.shape))
 
-        def combine(part: slice) -> None:
-            np.multiply(x[part], to_x, out=out[part])
-            out[part] += alone
-            out[part] += gradient[part] * to_dy
-
-        over_parts(combine, gradient)
-        return dx
-
-    def _statistics(self, pixels: Array) -> tuple[Array, Array]:
-        parts = over_parts(lambda part: self._about_their_mean(pixels[part]), pixels)
-        counts = np.array([count for count, _, _ in parts], np.float64)[:, None]
-        means = np.array([mean for _, mean, _ in parts])
-        squares = np.array([square for _, _, square in parts])
-        mean = (counts * means).sum(axis=0) / self.count
-        return mean, (squares + counts * (means - mean) ** 2).sum(axis=0) / self.count
-
-    def _about_their_mean(self, pixels: Array) -> tuple[int, Array, Array]:
-        count = pixels.size // self.shape[0]
-        mean = (self._sum(pixels) / count).astype(pixels.dtype)
-        apart = pixels - self._row(mean, pixels)
-        # Rounded to the array's precision, the mean is a little off: what is left is found and added.
-        rest = self._sum(apart) / count
-        return count, mean + rest, self._sum_of_products(apart, apart) - count * rest**2
+    def _statistics(self, pieces: Array) -> tuple[Array, Array]:
+        means, variances = map(self._by_channel, images.moments(pieces, True, self.context.threads))
+        mean = means.mean(axis=0)
+        return mean, (variances + (means - mean) ** 2).mean(axis=0)
 
     def _remember(self, mean: Array, variance: Array) -> None:
         unbiased = variance * (self.count / max(self.count - 1, 1))
@@ -113,30 +87,20 @@ class BatchNorm(Layer):
             buffer = self.buffers[name]
             buffer += self.momentum * (value - buffer)
 
-    # --- the two layouts: (N, C, pixels), or rows of some pixels' channels, long enough for a vector loop -------------
+    # --- both layouts as (pieces, pixels, channels); in NCHW each piece is one image's plane of one channel -----------
 
-    def _pixels(self, x: Array) -> Array:
+    def _pieces(self, x: Array) -> Array:
+        """Pieces of one size that stay in the cache for a second look at them."""
         c = self.shape[0]
         if self.context.layout == "NCHW":
-            return x.reshape(len(x), c, -1)
-        self.repeats = 1
-        while self.repeats * c < 512 and x.size % (2 * self.repeats * c) == 0:
-            self.repeats *= 2
-        return x.reshape(-1, self.repeats * c)
+            return x.reshape(len(x) * c, -1, 1)
+        pixels, most = x.size // c, max(1, PART // (c * x.itemsize))
+        return x.reshape(-1, next(size for size in range(min(most, pixels), 0, -1) if pixels % size == 0), c)
 
-    def _row(self, values: Any, like: Array) -> Array:
-        row = np.asarray(values, like.dtype)
-        return row[:, None] if self.context.layout == "NCHW" else np.tile(row, self.repeats)
+    def _each(self, values: Any) -> Array:
+        """Numbers of the channels for each piece."""
+        pieces, _, c = self.x.shape
+        return np.tile(np.asarray(values, self.x.dtype), pieces * c // len(values)).reshape(pieces, c)
 
-    def _sum(self, pixels: Array) -> Array:
-        if pixels.ndim == 3:
-            return np.asarray(pixels.sum(axis=2).sum(axis=0, dtype=np.float64))
-        return self._by_channel(np.ones(len(pixels), pixels.dtype) @ pixels)
-
-    def _sum_of_products(self, first: Array, second: Array) -> Array:
-        if first.ndim == 3:
-            return np.asarray(np.einsum("ncp,ncp->nc", first, second).sum(axis=0, dtype=np.float64))
-        return self._by_channel(np.einsum("pc,pc->c", first, second))
-
-    def _by_channel(self, row: Array) -> Array:
-        return np.asarray(row.reshape(self.repeats, -1).sum(axis=0, dtype=np.float64))
+    def _by_channel(self, found: Array) -> Array:
+        return found.reshape(-1, self.shape[0]).astype(np.float64)

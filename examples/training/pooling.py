@@ -1,30 +1,27 @@
-"""Pooling and upsampling. A window's taps are strided views of the image: no copy, no padding in memory."""
+"""Pooling and upsampling."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
+import convkit as ck
+from convkit import images
 from examples.training.layers import Context, Layer, Shape
-from examples.training.workers import Array, empty, over_parts
+from examples.training.workers import Array, empty
 
 __all__ = ["AveragePool", "GlobalAverage", "MaxPool", "Upsample"]
 
 
 class _Windows(Layer):
-    """Windows of `size` x `size` pixels, every `stride` pixels; those at the edge are cut off there.
+    """Windows of `size` x `size` pixels, every `stride` pixels; those at the edge are cut off there."""
 
-    Parameters
-    ----------
-    ceil : bool
-        Windows that reach beyond the end count, too.
-    """
+    ceil = False  # whether windows that reach beyond the end count, too
 
-    def __init__(self, size: int, stride: int | None = None, *, padding: int = 0, ceil: bool = False) -> None:
+    def __init__(self, size: int, stride: int | None = None, *, padding: int = 0) -> None:
         super().__init__()
-        self.size, self.stride, self.padding, self.ceil = size, stride or size, padding, ceil
+        self.size, self.stride, self.padding = size, stride or size, padding
 
     def build(self, shape: Shape, context: Context) -> Shape:
         self.context = context
@@ -39,25 +36,6 @@ class _Windows(Layer):
         count = (room + (self.stride - 1 if self.ceil else 0)) // self.stride + 1
         return count - (self.ceil and (count - 1) * self.stride >= size + self.padding)
 
-    def _taps(self) -> Iterator[tuple[Any, Any]]:
-        """For each place in the window: the outputs that have a pixel there, and these pixels, as indices."""
-        _, h, w = self.shape
-        _, oh, ow = self.out
-        rows = [self._reach(i, oh, h) for i in range(self.size)]
-        columns = [self._reach(j, ow, w) for j in range(self.size)]
-        for to_rows, from_rows in rows:
-            for to_columns, from_columns in columns:
-                if self.context.layout == "NHWC":
-                    yield (slice(None), to_rows, to_columns), (slice(None), from_rows, from_columns)
-                else:
-                    yield (..., to_rows, to_columns), (..., from_rows, from_columns)
-
-    def _reach(self, tap: int, outputs: int, inputs: int) -> tuple[slice, slice]:
-        s, first = self.stride, tap - self.padding
-        begin = max(0, -(first // s))
-        end = max(begin, min(outputs, (inputs - 1 - first) // s + 1))
-        return slice(begin, end), slice(begin * s + first, (end - 1) * s + first + 1, s)
-
 
 class MaxPool(_Windows):
     """The largest pixel of each window; its gradient goes to the first of them, row by row."""
@@ -65,83 +43,52 @@ class MaxPool(_Windows):
     kind = "pool"
     new_output = False  # `backward` looks for it in the input
 
+    def __init__(self, size: int, stride: int | None = None, *, padding: int = 0, ceil: bool = False) -> None:
+        super().__init__(size, stride, padding=padding)
+        self.ceil = ceil
+
     def forward(self, x: Array, training: bool) -> Array:
-        y = empty(self.context.image(len(x), self.out), x.dtype)
-        taps = list(self._taps())
-        whole = not self.padding and not self.ceil
-
-        def largest(part: slice) -> None:
-            images, pooled = x[part], y[part]
-            if not whole:
-                pooled.fill(-np.inf)
-            for i, (to, source) in enumerate(taps):
-                if whole and i < 2:  # the first two begin the maximum
-                    if i == 1:
-                        np.maximum(images[taps[0][1]], images[source], out=pooled)
-                    elif len(taps) == 1:
-                        np.copyto(pooled, images[source])
-                else:
-                    np.maximum(pooled[to], images[source], out=pooled[to])
-
-        over_parts(largest, x)
-        self.x, self.y = x, y
-        return y
+        self.x = self._channels_last(x)
+        self.y = images.pool(self.x, *self._geometry(), self.out[1:], num_threads=self.context.threads)
+        return self._in_layout(self.y)
 
     def backward(self, dy: Array) -> Array:
-        x, y = self.x, self.y
-        dx = empty(x.shape, x.dtype)
-        taps = list(self._taps())
-        apart = self.size == self.stride and not self.padding
+        dy = self._channels_last(dy)
+        return self._in_layout(images.pool_gradient(dy, self.x, self.y, *self._geometry(), self.context.threads))
 
-        def share(part: slice) -> None:
-            images, pooled, gradient, to_pixels = x[part], y[part], dy[part], dx[part]
-            if not apart or self.shape[1] % self.size or self.shape[2] % self.size:
-                to_pixels.fill(0)
-            free = np.ones(pooled.shape, bool)
-            for to, source in taps:
-                hit = images[source] == pooled[to]
-                hit &= free[to]
-                free[to] ^= hit
-                if apart:
-                    np.multiply(gradient[to], hit, out=to_pixels[source])
-                else:
-                    to_pixels[source] += gradient[to] * hit
+    def _geometry(self) -> tuple[int, int, int, int]:
+        return self.size, self.stride, 1, self.padding
 
-        over_parts(share, x)
-        return dx
+    # The compiled pools want channels side by side.
+
+    def _channels_last(self, x: Array) -> Array:
+        return ck.nchw_to_nhwc(x, num_threads=self.context.threads) if self.context.layout == "NCHW" else x
+
+    def _in_layout(self, x: Array) -> Array:
+        return ck.nhwc_to_nchw(x, num_threads=self.context.threads) if self.context.layout == "NCHW" else x
 
 
 class AveragePool(_Windows):
-    """The mean of each window, pixels beyond the edge counted as zeros."""
+    """The mean of each window, pixels beyond the edge counted as zeros: a convolution of each channel by itself."""
 
     kind = "average"
 
+    def build(self, shape: Shape, context: Context) -> Shape:
+        out = super().build(shape, context)
+        c = shape[0]
+        self.weight = np.full((c, 1, self.size, self.size), 1.0 / self.size**2, context.dtype)
+        self.options: dict[str, Any] = {
+            "stride": self.stride, "padding": self.padding, "groups": c, "layout": context.layout,
+            "num_threads": context.threads,
+        }  # fmt: skip
+        return out
+
     def forward(self, x: Array, training: bool) -> Array:
-        y = empty(self.context.image(len(x), self.out), x.dtype)
-        taps = list(self._taps())
-
-        def mean(part: slice) -> None:
-            images, pooled = x[part], y[part]
-            pooled.fill(0)
-            for to, source in taps:
-                pooled[to] += images[source]
-            pooled *= 1.0 / self.size**2
-
-        over_parts(mean, x)
-        return y
+        return np.asarray(ck.conv2d(x, self.weight, **self.options))
 
     def backward(self, dy: Array) -> Array:
-        dx = empty(self.context.image(len(dy), self.shape), dy.dtype)
-        taps = list(self._taps())
-
-        def share(part: slice) -> None:
-            to_pixels, gradient = dx[part], dy[part] * dy.dtype.type(1.0 / self.size**2)
-            to_pixels.fill(0)
-            for to, source in taps:
-                to_pixels[source] += gradient[to]
-
-        over_parts(share, dx)
-        return dx
+        shape = self.context.image(len(dy), self.shape)
+        return np.asarray(ck.grad.conv2d_input(shape, self.weight, dy, **self.options))
 
 
 class GlobalAverage(Layer):

@@ -19,6 +19,14 @@ struct Pool {
   const void* factor[2];  // null: maxima
 };
 
+// The way back through the maxima of a pool: to, of the shape of pool.from, gets from each window `given` at the first
+// pixel (row by row) that has the largest value, pool.to, or is NaN.
+struct PoolGradient {
+  Pool pool;
+  const void* given;
+  void* to;
+};
+
 // to[n][i][j][c] from rows low[0][i] and high[0][i] and columns low[1][j] and high[1][j], the higher one by `weight`;
 // or from the lower ones alone.
 struct Resample {
@@ -52,6 +60,22 @@ struct ScaleShift {
   double lo, hi;
 };
 
+// The way back through ScaleShift with a clamp. g is `given`, the gradient of its result, and 0 where from * scale + shift
+// is at or beyond `lo` or `hi`. Arrays and factors as there; `to` may be `given`. It makes either
+//   total[outer][inner], the sums of g over `count`, and along, those of g * (from - centre), or
+//   to = g * given_factor + from * from_factor + summand.
+struct ScaleGradient {
+  const void *given, *from;
+  bool wide;
+  std::int64_t outer, count, inner;
+  const void *scale, *shift;  // each may be null
+  double lo, hi;
+  void *total, *along;  // null: the combination is asked for
+  const void* centre;
+  void* to;
+  const void *given_factor, *from_factor, *summand;  // each may be null
+};
+
 // Each row of from[rows][length]: softmax, or (row - mean) / sqrt(variance + epsilon) * weight + bias.
 struct Rows {
   void* to;
@@ -79,9 +103,11 @@ struct Join {
 
 void run(const Join& what, int threads);
 void run(const Pool& what, int threads);
+void run(const PoolGradient& what, int threads);
 void run(const Resample& what, int threads);
 void run(const Moments& what, int threads);
 void run(const ScaleShift& what, int threads);
+void run(const ScaleGradient& what, int threads);
 void run(const Rows& what, int threads);
 
 }  // namespace convkit

@@ -3,6 +3,7 @@
 #include "algorithms/sharing.hpp"
 #include "images.hpp"
 #include "microkernels/exponential.hpp"
+#include "microkernels/lane_total.hpp"
 
 namespace convkit::CONVKIT_ISA {
 
@@ -10,15 +11,6 @@ namespace {
 
 constexpr std::int64_t piece = 128;  // vectors that are added up before they join the sum
 constexpr int most_vectors = 4;
-
-template <class T>
-CONVKIT_INLINE T total(typename Vec<T>::Reg v) {
-  T lanes[Vec<T>::lanes], sum = 0;
-  Vec<T>::store(lanes, v);
-  CONVKIT_UNROLL
-  for (int i = 0; i < Vec<T>::lanes; ++i) sum += lanes[i];
-  return sum;
-}
 
 // Sum of function(row[i]); `function` gives 0 for lanes that a part of a vector lacks, whose mask it is told.
 template <class T, class Function>
@@ -34,7 +26,7 @@ CONVKIT_INLINE double row_sum(const T* row, std::int64_t length, Function functi
       b += function(V::load(row + i + V::lanes));
     }
     for (; i + V::lanes <= end; i += V::lanes) a += function(V::load(row + i));
-    sum += static_cast<double>(total<T>(a + b));
+    sum += static_cast<double>(lane_total<T>(a + b));
   }
   for (; i < length; ++i) sum += static_cast<double>(function(V::set1(row[i]))[0]);
   return sum;
@@ -146,7 +138,7 @@ void softmax_row(const T* from, T* to, std::int64_t length) {
       V::store(to + i, e);
       part += e;
     }
-    sum += static_cast<double>(total<T>(part));
+    sum += static_cast<double>(lane_total<T>(part));
   }
   if (i < length) {
     const int valid = static_cast<int>(length - i);

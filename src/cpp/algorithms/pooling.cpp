@@ -9,6 +9,12 @@ namespace {
 
 constexpr int most_vectors = 4;
 
+// A number of vectors, as a type.
+template <int N>
+struct Vectors {
+  static constexpr int count = N;
+};
+
 // A window along one axis: the taps that meet the image, and where the first of them is.
 struct Window {
   std::int64_t begin, end, first;
@@ -90,6 +96,79 @@ void pool_rows(const Pool& p, int index, int size) {
   }
 }
 
+// Adds a pixel's gradient, NV vectors, to the first of the largest taps under the window.
+template <class T, int NV, class... Valid>
+CONVKIT_INLINE void pixel_gradient(const T* from, const T* largest, const T* given, T* to, const Window& rows,
+                                   const Window& columns, std::ptrdiff_t row_step, std::ptrdiff_t column_step,
+                                   Valid... valid) {
+  using V = Vec<T>;
+  typename V::Reg most[NV], left[NV];
+  CONVKIT_UNROLL
+  for (int v = 0; v < NV; ++v) {
+    most[v] = V::load(largest + v * V::lanes, valid...);
+    left[v] = V::load(given + v * V::lanes, valid...);
+  }
+  for (std::int64_t i = rows.begin; i < rows.end; ++i, from += row_step, to += row_step) {
+    for (std::int64_t j = columns.begin, at = 0; j < columns.end; ++j, at += column_step) {
+      CONVKIT_UNROLL
+      for (int v = 0; v < NV; ++v) {
+        const std::int64_t lane = at + v * V::lanes;
+        const auto x = V::load(from + lane, valid...);
+        const auto hit = (x == most[v]) | (x != x);
+        V::store(to + lane, V::load(to + lane, valid...) + (hit ? left[v] : V::zero()), valid...);
+        left[v] = hit ? V::zero() : left[v];
+      }
+    }
+  }
+}
+
+// Windows overlap, so a member has all of an image's windows, for some vectors of channels.
+template <class T>
+void pool_gradient_of(const PoolGradient& g, int index, int size) {
+  using V = Vec<T>;
+  constexpr std::int64_t block = most_vectors * V::lanes;
+  const Pool& p = g.pool;
+  const std::int64_t channels = p.channels, row = p.in[1] * channels, blocks = ceil_div(channels, block);
+  const std::ptrdiff_t row_step = p.dilation[0] * row, column_step = p.dilation[1] * channels;
+  const Share mine = share(p.images * blocks, index, size);
+  for (std::int64_t unit = mine.begin; unit < mine.end; ++unit) {
+    const std::int64_t image = unit / blocks, first = unit % blocks * block;
+    const std::int64_t width = smaller(block, channels - first);
+    const T* const from = static_cast<const T*>(p.from) + image * p.in[0] * row + first;
+    T* const to = static_cast<T*>(g.to) + image * p.in[0] * row + first;
+    std::int64_t out = image * p.out[0] * p.out[1] * channels + first, cleared = 0;
+    const auto clear_up_to = [&](std::int64_t end) {
+      for (; cleared < end; ++cleared) {
+        for (T* at = to + cleared * row; at < to + (cleared + 1) * row; at += channels) {
+          for (std::int64_t c = 0; c < width; ++c) at[c] = 0;
+        }
+      }
+    };
+    for (std::int64_t i = 0; i < p.out[0]; ++i) {
+      const Window rows = window(p, 0, i);
+      clear_up_to(smaller(p.in[0], i * p.stride[0] - p.before[0] + p.dilation[0] * (p.kernel[0] - 1) + 1));
+      for (std::int64_t j = 0; j < p.out[1]; ++j, out += channels) {
+        const Window columns = window(p, 1, j);
+        if (rows.begin >= rows.end || columns.begin >= columns.end) continue;
+        const std::int64_t corner = rows.first * row + columns.first * channels;
+        const auto add = [&](auto vectors, std::int64_t c, auto... valid) CONVKIT_LAMBDA {
+          pixel_gradient<T, decltype(vectors)::count>(from + corner + c, static_cast<const T*>(p.to) + out + c,
+                                                      static_cast<const T*>(g.given) + out + c, to + corner + c, rows,
+                                                      columns, row_step, column_step, valid...);
+        };
+        if (width == block) {
+          add(Vectors<most_vectors>{}, 0);
+          continue;
+        }
+        std::int64_t c = 0;
+        for (; c + V::lanes <= width; c += V::lanes) add(Vectors<1>{}, c);
+        if (c < width) add(Vectors<1>{}, c, static_cast<int>(width - c));
+      }
+    }
+    clear_up_to(p.in[0]);
+  }
+}
+
 }  // namespace
 
 void pool(const Pool& what, int threads) {
@@ -99,6 +178,13 @@ void pool(const Pool& what, int threads) {
                       : mean ? pool_rows<float, true>
                                 : pool_rows<float, false>;
     rows(what, index, size);
+  };
+  team(threads, member);
+}
+
+void pool_gradient(const PoolGradient& what, int threads) {
+  auto member = [&](int index, int size) {
+    what.pool.wide ? pool_gradient_of<double>(what, index, size) : pool_gradient_of<float>(what, index, size);
   };
   team(threads, member);
 }

@@ -174,6 +174,40 @@ py::object pool(const py::object& images, const py::object& kernel, const py::ob
   return returned(y);
 }
 
+py::object pool_gradient(const py::object& gradient, const py::object& images, const py::object& maxima,
+                         const py::object& kernel, const py::object& stride, const py::object& dilation,
+                         const py::object& before, const py::object& num_threads) {
+  const ArrayArgument x = dense(images, "x", 4), y = dense(maxima, "y", 4), dy = dense(gradient, "dy", 4);
+  PoolGradient what{};
+  Pool& pool = what.pool;
+  parse_two(kernel, "kernel", 1, pool.kernel);
+  parse_two(stride, "stride", 1, pool.stride);
+  parse_two(dilation, "dilation", 1, pool.dilation);
+  parse_two(before, "before", 0, pool.before);
+  check_dtype(y, "y", x);
+  check_dtype(dy, "dy", x);
+  if (y.shape()[0] != x.shape()[0] || y.shape()[3] != x.shape()[3]) {
+    raise(PyExc_ValueError,
+          "y must have as many images and channels as x, not " + shape_text(y) + " and " + shape_text(x));
+  }
+  if (!std::equal(y.shape(), y.shape() + 4, dy.shape())) {
+    raise(PyExc_ValueError, "dy must have y's shape " + shape_text(y) + ", not " + shape_text(dy));
+  }
+  pool.wide = x.dtype() == Dtype::f64;
+  pool.images = x.shape()[0];
+  pool.channels = x.shape()[3];
+  std::copy(x.shape() + 1, x.shape() + 3, pool.in);
+  std::copy(y.shape() + 1, y.shape() + 3, pool.out);
+  pool.from = x.data();
+  pool.to = PyArray_DATA(y.get());
+  what.given = dy.data();
+  const int threads = threads_of(num_threads);
+  Reference dx = result_like(x, 4, x.shape());
+  what.to = data_of(dx);
+  run_free(what, pool.images * pool.in[0] * pool.in[1] * pool.channels, threads);
+  return returned(dx);
+}
+
 // Positions along an axis of `size` pixels as the array that holds them.
 const std::int64_t* positions(const py::object& object, const char* name, std::int64_t size, npy_intp& count) {
   auto* array = reinterpret_cast<PyArrayObject*>(object.ptr());
@@ -273,6 +307,76 @@ py::object scale_shift(const py::object& object, const py::object& scale, const 
   return returned(y);
 }
 
+// What both passes back through a scale_shift take.
+ScaleGradient way_back(const ArrayArgument& dy, const ArrayArgument& x, const py::object& scale,
+                       const py::object& shift, const py::object& activation, ArrayArgument (&given)[2]) {
+  check_dtype(dy, "dy", x);
+  if (!std::equal(x.shape(), x.shape() + 3, dy.shape())) {
+    raise(PyExc_ValueError, "dy must have x's shape " + shape_text(x) + ", not " + shape_text(dy));
+  }
+  const npy_intp factors[2] = {x.shape()[0], x.shape()[2]};
+  ScaleGradient what{};
+  what.wide = x.dtype() == Dtype::f64;
+  what.outer = x.shape()[0];
+  what.count = x.shape()[1];
+  what.inner = x.shape()[2];
+  what.given = dy.data();
+  what.from = x.data();
+  what.scale = operand(scale, "scale", x, 2, factors, given[0]);
+  what.shift = operand(shift, "shift", x, 2, factors, given[1]);
+  Options options;
+  options.lo = -std::numeric_limits<double>::infinity();
+  options.hi = std::numeric_limits<double>::infinity();
+  if (!activation.is_none()) parse_activation(activation.ptr(), options);
+  if (options.activation != Activation::none && options.activation != Activation::clamp) {
+    raise(PyExc_ValueError, "activation must be None, 'relu', 'relu6' or ('clip', lo, hi) on the way back, not " +
+                                py::repr(activation).cast<std::string>());
+  }
+  what.lo = options.lo;
+  what.hi = options.hi;
+  return what;
+}
+
+py::object gradient_sums(const py::object& gradient, const py::object& input, const py::object& centre,
+                         const py::object& scale, const py::object& shift, const py::object& activation,
+                         const py::object& num_threads) {
+  const ArrayArgument dy = dense(gradient, "dy", 3), x = dense(input, "x", 3);
+  ArrayArgument given[2], about;
+  ScaleGradient what = way_back(dy, x, scale, shift, activation, given);
+  const npy_intp shape[2] = {x.shape()[0], x.shape()[2]};
+  what.centre = operand(centre, "centre", x, 2, shape, about);
+  const int threads = threads_of(num_threads);
+  Reference total = result_like(x, 2, shape), along = result_like(x, 2, shape);
+  what.total = data_of(total);
+  what.along = data_of(along);
+  if (what.count == 0) {  // nothing runs then
+    for (const Reference* sums : {&total, &along}) {
+      PyArray_FILLWBYTE(reinterpret_cast<PyArrayObject*>(sums->get()), 0);
+    }
+  }
+  run_free(what, what.outer * what.count * what.inner, threads);
+  return py::make_tuple(returned(total), returned(along));
+}
+
+py::object scale_gradient(const py::object& gradient, const py::object& input, const py::object& dy_factor,
+                          const py::object& x_factor, const py::object& summand, const py::object& scale,
+                          const py::object& shift, const py::object& activation, bool in_place,
+                          const py::object& num_threads) {
+  const ArrayArgument dy = dense(gradient, "dy", 3), x = dense(input, "x", 3);
+  ArrayArgument given[2], factors[3];
+  ScaleGradient what = way_back(dy, x, scale, shift, activation, given);
+  const npy_intp shape[2] = {x.shape()[0], x.shape()[2]};
+  what.given_factor = operand(dy_factor, "dy_factor", x, 2, shape, factors[0]);
+  what.from_factor = operand(x_factor, "x_factor", x, 2, shape, factors[1]);
+  what.summand = operand(summand, "summand", x, 2, shape, factors[2]);
+  if (in_place && !PyArray_ISWRITEABLE(dy.get())) raise(PyExc_ValueError, "dy is read-only: it cannot hold the result");
+  const int threads = threads_of(num_threads);
+  Reference dx = in_place ? Reference::borrow(reinterpret_cast<PyObject*>(dy.get())) : result_like(x, 3, x.shape());
+  what.to = data_of(dx);
+  run_free(what, what.outer * what.count * what.inner, threads);
+  return returned(dx);
+}
+
 py::object rows_of(const ArrayArgument& x, Rows& what, const py::object& num_threads) {
   what.wide = x.dtype() == Dtype::f64;
   what.rows = x.shape()[0];
@@ -313,6 +417,9 @@ void add_images(py::module_& module) {
   module.def("pool", pool, py::arg("x"), py::arg("kernel"), py::arg("stride"), py::arg("dilation"), py::arg("before"),
              py::arg("size"), py::arg("row_factors") = none, py::arg("column_factors") = none,
              py::arg("num_threads") = none, "Maxima, or sums times factors, of the windows of images (N, H, W, C).");
+  module.def("pool_gradient", pool_gradient, py::arg("dy"), py::arg("x"), py::arg("y"), py::arg("kernel"),
+             py::arg("stride"), py::arg("dilation"), py::arg("before"), py::arg("num_threads") = none,
+             "The gradient of x of the maxima y of a pool, at the first pixel that has each.");
   module.def("resample", resample, py::arg("x"), py::arg("rows"), py::arg("columns"), py::arg("rows_above") = none,
              py::arg("columns_above") = none, py::arg("row_weights") = none, py::arg("column_weights") = none,
              py::arg("num_threads") = none, "Images (N, H, W, C) made of the named rows and columns of others.");
@@ -321,6 +428,14 @@ void add_images(py::module_& module) {
   module.def("scale_shift", scale_shift, py::arg("x"), py::arg("scale") = none, py::arg("shift") = none,
              py::arg("residual") = none, py::arg("activation") = none, py::arg("num_threads") = none,
              "activation(x * scale + shift + residual), factors without the middle of three dimensions.");
+  module.def("gradient_sums", gradient_sums, py::arg("dy"), py::arg("x"), py::arg("centre") = none,
+             py::arg("scale") = none, py::arg("shift") = none, py::arg("activation") = none,
+             py::arg("num_threads") = none,
+             "Sums of g and of g * (x - centre), without the middle of three dimensions.");
+  module.def("scale_gradient", scale_gradient, py::arg("dy"), py::arg("x"), py::arg("dy_factor") = none,
+             py::arg("x_factor") = none, py::arg("summand") = none, py::arg("scale") = none, py::arg("shift") = none,
+             py::arg("activation") = none, py::arg("in_place") = false, py::arg("num_threads") = none,
+             "g * dy_factor + x * x_factor + summand; g is dy where a clamp of x * scale + shift lets it through.");
   module.def("softmax", softmax, py::arg("x"), py::arg("num_threads") = none, "Softmax of each row.");
   module.def("layer_norm", layer_norm, py::arg("x"), py::arg("weight") = none, py::arg("bias") = none,
              py::arg("epsilon") = 1e-5, py::arg("num_threads") = none, "Each row normalized, then weight and bias.");
