@@ -134,6 +134,7 @@ CONVKIT_INLINE void add_cold_packing(const ConvProblem& p, double bytes, Cost* c
 
 // Team that is worth waking: one member for every `grain` multiply-adds.
 CONVKIT_INLINE int worthwhile_threads(const ConvProblem& p, int threads, double grain = 1e6) {
+  if (threads == 1) return 1;
   const double wanted = multiply_adds(p) / grain + 1.0;
   return wanted < threads ? static_cast<int>(wanted) : threads;
 }

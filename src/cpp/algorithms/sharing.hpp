@@ -29,6 +29,7 @@ CONVKIT_INLINE std::int64_t portion(std::int64_t count, std::int64_t index, std:
 
 // Part `index` of `parts` of `count` items: in order, sizes differing by one at most.
 CONVKIT_INLINE Share share(std::int64_t count, std::int64_t index, std::int64_t parts) {
+  if (parts == 1) return {0, count};  // without the divisions, which a short call on one thread would feel
   return {portion(count, index, parts), portion(count, index + 1, parts)};
 }
 
@@ -45,6 +46,7 @@ CONVKIT_INLINE std::int64_t round_up(std::int64_t a, std::int64_t b) { return ce
 // last of a group may be narrow.
 CONVKIT_INLINE Grid make_grid(std::int64_t row_items, std::int64_t column_items, int size, double missing = 0) {
   Grid best{1, size};
+  if (size == 1) return best;
   double least = 1e300;
   for (int columns = 1; columns <= size; ++columns) {
     if (size % columns) continue;

@@ -100,6 +100,7 @@ void describe_result(const Operands& o, const Names& names, const std::int64_t s
   dense_strides(sizes, memory, element, strides);
   call.y_bytes = element * sizes[0] * sizes[1] * sizes[2] * sizes[3];
   call.y_ndim = ndim;
+  call.y_in_c_order = declared == memory;
   for (int i = 0; i < ndim; ++i) {
     const int from = order[static_cast<int>(declared)][i + 4 - ndim];
     call.y_shape[i] = sizes[from];

@@ -14,6 +14,7 @@ struct Description {
   bool follows = false;  // something follows the activation
   int y_ndim = 4;
   npy_intp y_shape[4], y_strides[4];
+  bool y_in_c_order = true;  // of its own dimensions
   std::int64_t y_bytes = 0;
 };
 

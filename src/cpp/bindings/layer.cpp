@@ -267,12 +267,10 @@ bool keep(Layer& layer, const Key& key, const LayerPlanPointer& made, std::uint6
 LayerPlanPointer find_plan(Layer& layer, const Held<LayerWeights>& weights, const Operands& operands, int threads) {
   Key key;
   key.add(threads | context_token() << 32);
-  key.add(operands.x);
-  key.add(operands.residual);
-  key.add(operands.out);
+  key.add_arrays(operands.x, operands.residual, operands.out);
   if (layer.options.residual_after) key.add(adds_late_in_place(operands, layer.options));
   if (layer.borrows) {
-    key.add(operands.w);
+    key.add_arrays(operands.w);
     key.add(static_cast<bool>(operands.weight_scale));
   }
   const std::uint64_t generation = plan_generation();

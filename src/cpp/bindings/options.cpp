@@ -279,12 +279,21 @@ const char* activation_name(Activation activation) {
 ArgumentNames::ArgumentNames(const char* function, const char* const* names, int count, int positional, int required)
     : function_(function), count_(count), positional_(positional), required_(required) {
   for (int i = 0; i < count; ++i) names_[i] = checked(PyUnicode_InternFromString(names[i]));
+  for (int attempt = 0; attempt < 1000 && !place(); ++attempt) multiplier_ = multiplier_ * 0xD1342543DE82EF95u | 1;
+}
+
+bool ArgumentNames::place() {
+  std::memset(position_in_, -1, sizeof position_in_);
+  for (int i = 0; i < count_; ++i) {
+    std::int8_t& position = position_in_[slot(names_[i])];
+    if (position >= 0) return false;
+    position = static_cast<std::int8_t>(i);
+  }
+  return true;
 }
 
 int ArgumentNames::find(PyObject* name) const {
-  for (int i = 0; i < count_; ++i) {
-    if (names_[i] == name) return i;
-  }
+  if (const int likely = position_in_[slot(name)]; likely >= 0 && names_[likely] == name) return likely;
   for (int i = 0; i < count_; ++i) {
     const int order = PyUnicode_Compare(names_[i], name);
     if (order == -1 && PyErr_Occurred()) throw PythonError{};

@@ -26,9 +26,8 @@ struct Factor {
   double value = 0;
 };
 
-struct Options {
-  Op op = Op::forward;
-  bool transposed = false;  // input_grad: called as a transposed convolution
+// What a key repeats as it lies here.
+struct Window {
   // input_grad: height and width of the result, or what output_padding adds to them; weight_grad: of the filters.
   std::int32_t extent[2] = {0, 0};
   std::int32_t stride[2] = {1, 1};
@@ -36,6 +35,11 @@ struct Options {
   std::int32_t pads[4] = {0, 0, 0, 0};  // top, bottom, left, right, where padding is `sides`
   Padding padding = Padding::sides;
   std::int32_t groups = 1;
+};
+
+struct Options : Window {
+  Op op = Op::forward;
+  bool transposed = false;  // input_grad: called as a transposed convolution
   Layout layout = Layout::nchw;
   Activation activation = Activation::none;
   double lo = 0, hi = 0;
@@ -90,9 +94,18 @@ class ArgumentNames {
  private:
   int find(PyObject* name) const;
 
+  static constexpr int slot_bits = 7;
+  std::size_t slot(const PyObject* name) const {
+    return reinterpret_cast<std::uintptr_t>(name) * multiplier_ >> (64 - slot_bits);
+  }
+  // Whether each name got a slot of its own; the constructor looks for a multiplier that does it.
+  bool place();
+
   const char* function_;
-  PyObject* names_[most];  // interned, so that almost every caller's name compares by address
+  PyObject* names_[most];  // interned, so that almost every caller's name is found by its address
   int count_, positional_, required_;
+  std::uint64_t multiplier_ = 0x9E3779B97F4A7C15u;
+  std::int8_t position_in_[1 << slot_bits];
 };
 
 }  // namespace convkit::bindings

@@ -4,7 +4,8 @@
 
 namespace convkit::bindings {
 
-// A new array of these byte strides; its memory (`bytes`) goes back when the last view of it dies. Raises MemoryError.
+// A new array of these byte strides, null standing for those of C order, which NumPy then need not find out; its memory
+// (`bytes`) goes back when the last view of it dies. Raises MemoryError.
 PyObject* new_output(int numpy_type, int ndim, const npy_intp* shape, const npy_intp* strides, std::int64_t bytes);
 inline PyObject* new_output(Dtype dtype, int ndim, const npy_intp* shape, const npy_intp* strides, std::int64_t bytes) {
   return new_output(numpy_type(dtype), ndim, shape, strides, bytes);

@@ -33,36 +33,16 @@ std::atomic<unsigned> threads_counting{0};
 
 }  // namespace
 
-void Key::add(const ArrayArgument& array) {
-  if (!array) return add(0);
-  const int ndim = array.ndim();
-  add(1 | ndim << 1 | PyArray_TYPE(array.get()) << 8 | static_cast<int>(array.misaligned()) << 16);
-  if (ndim > 4) return;  // refused on a miss, hence in no key that was kept
-  for (int i = 0; i < ndim; ++i) add(array.shape()[i]);
-  for (int i = 0; i < ndim; ++i) add(array.strides()[i]);
-}
-
-void Key::add(const Operands& o) {
-  for (const ArrayArgument* array : {&o.x, &o.w, &o.bias, &o.residual, &o.out}) add(*array);
-  // Options tell whether they are there.
-  if (o.scale) add(o.scale);
-  if (o.shift) add(o.shift);
-}
+void Key::add(const Operands& o) { add_arrays(o.x, o.w, o.bias, o.residual, o.out, o.scale, o.shift); }
 
 void Key::add(const Options& o) {
-  const auto two = [](std::int32_t a, std::int32_t b) {
-    return static_cast<std::int64_t>(a) << 32 | static_cast<std::int64_t>(b);
-  };
-  add(static_cast<int>(o.padding) | static_cast<int>(o.layout) << 4 | static_cast<int>(o.activation) << 8 |
-      o.algorithm.kind << 12 | o.accuracy.kind << 16 | o.workspace_limit.kind << 20 | static_cast<int>(o.op) << 24 |
+  add(static_cast<int>(o.layout) | static_cast<int>(o.activation) << 8 | o.algorithm.kind << 12 |
+      o.accuracy.kind << 16 | o.workspace_limit.kind << 20 | static_cast<int>(o.op) << 24 |
       static_cast<int>(o.transposed) << 26 | o.scale.kind << 27 | o.shift.kind << 29 |
       static_cast<std::int64_t>(o.residual_after) << 31);
-  add(two(o.stride[0], o.stride[1]));
-  add(two(o.dilation[0], o.dilation[1]));
-  add(two(o.pads[0], o.pads[1]));
-  add(two(o.pads[2], o.pads[3]));
-  add(o.groups);
-  if (o.op != Op::forward) add(two(o.extent[0], o.extent[1]));
+  static_assert(sizeof(Window) % sizeof words_[0] == 0);
+  std::memcpy(words_ + used_, static_cast<const Window*>(&o), sizeof(Window));
+  used_ += sizeof(Window) / sizeof words_[0];
   if (o.algorithm.kind) add(o.algorithm.bits);
   if (o.accuracy.kind) add(o.accuracy.bits);
   if (o.workspace_limit.kind) add(o.workspace_limit.bits);

@@ -17,12 +17,23 @@ struct Plan;
 class Key {
  public:
   void add(std::int64_t word) { words_[used_++] = word; }
-  void add(const ArrayArgument& array);
+  // One word tells which of the arrays are there, and of each its dtype, its alignment and how many dimensions follow.
+  template <class... Arrays>
+  void add_arrays(const Arrays&... arrays) {
+    static_assert(sizeof...(arrays) * array_bits <= 63);
+    const std::size_t first = used_++;
+    std::int64_t kinds = 0;
+    (..., add_array(arrays, kinds));
+    words_[first] = kinds;
+  }
   void add(const Operands& operands);
   void add(const Options& options);
   std::size_t hash() const;
   bool operator==(const Key& other) const {
-    return used_ == other.used_ && std::memcmp(words_, other.words_, sizeof(words_[0]) * used_) == 0;
+    if (used_ != other.used_) return false;
+    std::int64_t different = 0;  // without a call, and without a branch for each word
+    for (std::size_t i = 0; i < used_; ++i) different |= words_[i] ^ other.words_[i];
+    return different == 0;
   }
   Key() = default;
   Key(const Key& other) : used_(other.used_) { std::memcpy(words_, other.words_, sizeof(words_[0]) * used_); }
@@ -33,7 +44,26 @@ class Key {
   }
 
  private:
+  static constexpr int array_bits = 6;
   static constexpr std::size_t most_words = 80;
+
+  void add_array(const ArrayArgument& array, std::int64_t& kinds) {
+    kinds <<= array_bits;
+    if (!array) return;
+    const int ndim = array.ndim();
+    kinds |= 1 | static_cast<int>(array.dtype()) << 1 | static_cast<int>(array.misaligned()) << 2 | (ndim & 7) << 3;
+    if (ndim > 4) return;  // refused on a miss, hence in no key that was kept
+    if (ndim == 4) return add_dimensions<4>(array);
+    for (int i = 0; i < ndim; ++i) add(array.shape()[i]);
+    for (int i = 0; i < ndim; ++i) add(array.strides()[i]);
+  }
+  template <int ndim>
+  void add_dimensions(const ArrayArgument& array) {
+    std::memcpy(words_ + used_, array.shape(), sizeof(npy_intp) * ndim);
+    std::memcpy(words_ + used_ + ndim, array.strides(), sizeof(npy_intp) * ndim);
+    used_ += 2 * ndim;
+  }
+
   std::size_t used_ = 0;
   std::int64_t words_[most_words];
 };

@@ -60,9 +60,9 @@ void clear_kept_arena() {
 
 PyObject* run_plan(const Plan& plan, const Operands& operands, const Options& options, const OwnWeights* own,
                    PyObject* out_object) {
-  Reference result(operands.out
-                       ? Py_NewRef(out_object)
-                       : new_output(plan.problem.dtype, plan.y_ndim, plan.y_shape, plan.y_strides, plan.y_bytes));
+  const npy_intp* const strides = plan.y_in_c_order ? nullptr : plan.y_strides;
+  Reference result(operands.out ? Py_NewRef(out_object)
+                                : new_output(plan.problem.dtype, plan.y_ndim, plan.y_shape, strides, plan.y_bytes));
   if (!plan.kernel) {
     if (plan.y_bytes > 0) fill_with_zeros(result.get());
     return result.release();
