@@ -82,8 +82,10 @@ def test_models_whose_owner_chose_stay_as_they_are() -> None:
 
 @torch.no_grad()
 def test_layers_that_are_slower_are_given_back(
-    races: Callable[[Ratio], None], capsys: pytest.CaptureFixture[str]
+    races: Callable[[Ratio], None], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(measuring, "_shortest", lambda call: 1.0)
+
     def ratio(first: Any, second: Any) -> float:
         return 1.2 if "race" in second.__qualname__ else 1.0  # too little for what is fused
 
@@ -157,3 +159,11 @@ def test_low_memory_keeps_nothing_packed(races: Callable[[Ratio], None]) -> None
         held[memory] = sum(layer.packed_nbytes for layer in layers)
     assert held["fast"] > 0
     assert held["low"] == 0
+
+
+@torch.no_grad()
+def test_short_layers_are_not_given_back(races: Callable[[Ratio], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measuring, "_shortest", lambda call: 1e-6)
+    races(lambda first, second: 9.0 if "race" in second.__qualname__ else 1.0)
+    made = convkit.torch.optimize(nn.Sequential(nn.Conv2d(3, 4, 3)).eval(), torch.randn(1, 3, 9, 9), verbose=False)
+    assert type(made[0]) is modules.Conv2d

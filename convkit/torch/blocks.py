@@ -9,7 +9,6 @@ computes both ways and compares.
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,57 +17,20 @@ from torch import fx, nn
 from torch.utils import _pytree as pytree
 
 from convkit.torch.chains import Chain, Dialect, could_follow, find_chains
-from convkit.torch.fused_modules import NORMS, fused, is_unwatched, spelled
-from convkit.torch.memory import is_channels_last
+from convkit.torch.fused_modules import fused, is_unwatched, spelled
+from convkit.torch.memory import is_channels_last, turned, turned_back
 from convkit.torch.modules import SWAPPED, no_script
 from convkit.torch.packings import unpacked
+from convkit.torch.reading import Modules, UnreadableError, author_of, block_of, parameters_of, read_graph, whole
+from convkit.torch.straight import Codes
+from convkit.torch.watching import is_plain
 
-__all__ = ["Block", "block_of", "rewrite"]
+__all__ = ["Block", "block_of", "rewrite", "settle"]
 
 _OURS = frozenset(SWAPPED.values())
 # Of the largest value: far more than fusing changes, far less than a wrong reading does.
 _SAME = 1e-3
 _MOST_INLINED = 8
-
-
-class UnreadableError(Exception):
-    """Why a forward cannot be written anew."""
-
-
-class _Modules(Dialect):
-    """Graphs that call modules."""
-
-    def __init__(self, root: Any, graph: Any) -> None:
-        called = (node for node in graph.nodes if node.op == "call_module")
-        self._modules = {node: root.get_submodule(node.target) for node in called}
-
-    def module(self, node: Any) -> Any:
-        return self._modules.get(node)
-
-    def dims(self, node: Any) -> int:
-        return len(self._modules[node].kernel_size)
-
-    def is_convolution(self, node: Any) -> bool:
-        module = self.module(node)
-        if type(module) not in _OURS or len(node.args) != 1 or node.kwargs:
-            return False
-        return bool(module.transposed or module.padding_mode == "zeros")
-
-    def is_norm(self, node: Any) -> bool:
-        module = self.module(node)
-        plain = type(module) in NORMS and len(node.args) == 1 and not node.kwargs
-        return bool(plain and module.track_running_stats and module.running_mean is not None)
-
-
-class _Tracer(fx.Tracer):  # type: ignore[misc]
-    """Reads one module's forward; modules within are called, but for those that are named."""
-
-    def __init__(self, inlined: frozenset[str]) -> None:
-        super().__init__()
-        self.inlined = inlined
-
-    def is_leaf_module(self, m: Any, module_qualified_name: str) -> bool:
-        return module_qualified_name not in self.inlined
 
 
 class Block:
@@ -101,6 +63,7 @@ class Block:
         self._run: Any = None
         self._count = 0
         self._read = self._checked = False
+        self._codes = Codes()
 
     def __reduce__(self) -> Any:
         """As it was before it read anything: code is written anew where it is loaded."""
@@ -113,7 +76,8 @@ class Block:
         """What a module is given, channels last; None if that is not wanted or so already."""
         if not self.last or module.training or not any(map(_is_turnable, given)):
             return None
-        return tuple(v.contiguous(memory_format=torch.channels_last) if _is_turnable(v) else v for v in given)
+        plain = is_plain(given)
+        return tuple(turned(v, plain) if _is_turnable(v) else v for v in given)
 
     def takes(self, module: Any, given: tuple[Any, ...], named: dict[str, Any]) -> bool:
         """Whether a call is to be computed the new way."""
@@ -162,6 +126,18 @@ class Block:
             self._run, self.why = None, "computes something else when torch.fx reads it"
         return wanted
 
+    def straight(self, module: Any, given: tuple[Any, ...], otherwise: Any) -> Any:
+        """The module's value by straight-line code; NotImplemented where there is none for this call."""
+        return self._codes.run(module, given, functools.partial(whole, module), _agree, otherwise)
+
+    def close(self, module: Any) -> bool:
+        """Read straight-line code now, or never; whether there is any."""
+        return self._codes.close(module, functools.partial(whole, module))
+
+    def drop(self) -> None:
+        """Never read straight-line code."""
+        self._codes.drop()
+
     # --- reading -----------------------------------------------------------------------------------------------------
 
     def _write(self, module: Any) -> None:
@@ -169,12 +145,12 @@ class Block:
             block = block_of(child)
             if block is not None and child is not module:
                 block.read(child)
-        author = _author(module)
-        names = _parameters(author)
+        author = author_of(module)
+        names = parameters_of(author)
         inlined: frozenset[str] = frozenset()
         while True:
-            graph = _read_graph(module, author, names, inlined)
-            dialect = _Modules(module, graph)
+            graph = read_graph(module, author, names, inlined)
+            dialect = Modules(module, graph)
             chains = find_chains(graph, dialect)
             more = inlined.union(_to_inline(graph, dialect, chains))
             if more == inlined or len(more) > _MOST_INLINED:
@@ -193,86 +169,6 @@ class Block:
         self.inlined = tuple(sorted(inlined))
         self._kinds = tuple(type(module.get_submodule(name)) for name in self.inlined)
         self._run = _compiled(graph)
-
-
-def _parameters(author: type) -> list[str]:
-    """Names of the arguments that a call must give; others keep their defaults."""
-    kinds = inspect.Parameter
-    names = []
-    for name, parameter in inspect.signature(author.forward).parameters.items():  # type: ignore[attr-defined]
-        if parameter.kind in (kinds.VAR_POSITIONAL, kinds.VAR_KEYWORD):
-            raise UnreadableError("its forward takes any number of arguments")
-        if parameter.default is kinds.empty:
-            names.append(name)
-    return names[1:]
-
-
-def _author(module: Any) -> type:
-    """The class that a module is of, without what makes it a block."""
-    kind = type(module)
-    return kind.__bases__[0] if kind in _classes.values() else kind
-
-
-def _read_graph(module: Any, author: type, names: list[str], inlined: frozenset[str]) -> Any:
-    """The graph of a module's forward in inference, with the defaults of what is not named."""
-    # torch.fx makes a tensor of each argument of the function that it reads.
-    space: dict[str, Any] = {"author": author}
-    exec(f"def forward({', '.join(['self', *names])}): return author.forward({', '.join(['self', *names])})", space)
-    reader = type(author.__name__, (author,), {"forward": space["forward"], "__module__": author.__module__})
-    kind = type(module)
-    modes = [(m, m.training) for m in (module, *map(module.get_submodule, inlined))]
-    before = [(m, _state(m)) for m in module.modules()]
-    try:
-        for m, _ in modes:
-            m.__dict__["training"] = False
-        module.__class__ = reader
-        graph = _Tracer(inlined).trace(module)
-    except Exception as error:  # with what is no tensor, a forward may fail in any way
-        line = (str(error).splitlines() or [repr(error)])[0]
-        raise UnreadableError(f"torch.fx cannot read it: {line}") from None
-    finally:
-        module.__class__ = kind
-        for m, training in modes:
-            m.__dict__["training"] = training
-        changed = sum(_restore(m, state) for m, state in before) > 0
-    if changed:
-        raise UnreadableError("it changes its own attributes, or makes tensors of its own")
-    return graph
-
-
-_State = dict[str, tuple[Any, Any]]
-
-
-def _state(module: Any) -> _State:
-    """A module's attributes, each with what it holds if it is a container."""
-    return {
-        name: (value, value.copy() if isinstance(value, _CONTAINERS) else None) for name, value in vars(module).items()
-    }
-
-
-def _restore(module: Any, state: _State) -> bool:
-    """Bring a module's attributes back; whether they had changed."""
-    now = vars(module)
-    changed = now.keys() != state.keys() or any(now[name] is not value for name, (value, _) in state.items())
-    if changed:
-        now.clear()
-        now.update({name: value for name, (value, _) in state.items()})
-    for value, held in state.values():
-        if held is not None and not _holds(value, held):
-            changed = True
-            value.clear()
-            value.extend(held) if isinstance(value, list) else value.update(held)
-    return changed
-
-
-def _holds(value: Any, held: Any) -> bool:
-    """Whether a container holds the same objects as its copy; nothing is compared but identities."""
-    if isinstance(value, dict):
-        return list(value) == list(held) and all(value[key] is held[key] for key in held)
-    return len(value) == len(held) and all(a is b for a, b in zip(value, held, strict=True))
-
-
-_CONTAINERS = (dict, list, set)
 
 
 def _to_inline(graph: Any, dialect: Dialect, chains: list[Chain]) -> Iterator[str]:
@@ -324,12 +220,8 @@ def _is_turnable(value: Any) -> bool:
     )
 
 
-def _turned_back(value: Any) -> Any:
-    if isinstance(value, torch.Tensor) and is_channels_last(value):
-        return value.reshape(-1).reshape(
-            value.shape
-        )  # gives strides of size-1 dimensions, too, which `contiguous` leaves
-    return value
+def _turned_back(value: Any, plain: bool) -> Any:
+    return turned_back(value, plain) if isinstance(value, torch.Tensor) and is_channels_last(value) else value
 
 
 def _are_real(given: tuple[Any, ...]) -> bool:
@@ -360,12 +252,6 @@ def _same_leaf(a: Any, b: Any) -> bool:
 _classes: dict[type, type] = {}
 
 
-def block_of(module: Any) -> Block | None:
-    """A module's block; None if it has none."""
-    found: Block | None = module.__dict__.get("_convkit_block") if isinstance(module, nn.Module) else None
-    return found
-
-
 def rewrite(module: Any, always: bool = False) -> Block | None:
     """Make a module a block, if there is something to fuse in it, or its last chain may go on around it.
 
@@ -380,7 +266,7 @@ def rewrite(module: Any, always: bool = False) -> Block | None:
     Block or None
         None if the module cannot be one.
     """
-    held = block_of(module)
+    held: Block | None = block_of(module)
     if held is not None or not _can_be_block(module):
         return held
     block = Block()
@@ -393,6 +279,18 @@ def rewrite(module: Any, always: bool = False) -> Block | None:
     module.__dict__["_convkit_block"] = block
     module.__class__ = _classes[author]
     return block
+
+
+def settle(module: Any) -> None:
+    """Read straight-line code of the largest modules that can be read, once their parts are what they will be."""
+    block = block_of(module)
+    if block is not None and block.close(module):
+        for inner in module.modules():
+            if inner is not module and (own := block_of(inner)) is not None:
+                own.drop() if not own.last else settle(inner)
+        return
+    for child in module.children():
+        settle(child)
 
 
 def _can_be_block(module: Any) -> bool:
@@ -415,13 +313,17 @@ def _class_of(author: type) -> type:
     @functools.wraps(author.forward)  # type: ignore[attr-defined]
     def forward(self: Any, *given: Any, **named: Any) -> Any:
         block = self.__dict__["_convkit_block"]
-        turned = block.turned(self, given)
-        given = given if turned is None else turned
-        if block.takes(self, given, named):
-            y = block.compute(self, given, functools.partial(author.forward, self))  # type: ignore[attr-defined]
-        else:
-            y = author.forward(self, *given, **named)  # type: ignore[attr-defined]
-        return y if turned is None else pytree.tree_map(_turned_back, y)
+        others = block.turned(self, given)
+        given = given if others is None else others
+
+        def block_by_block() -> Any:
+            if block.takes(self, given, named):
+                return block.compute(self, given, functools.partial(author.forward, self))  # type: ignore[attr-defined]
+            return author.forward(self, *given, **named)  # type: ignore[attr-defined]
+
+        y = NotImplemented if self.training or named else block.straight(self, given, block_by_block)
+        y = block_by_block() if y is NotImplemented else y
+        return y if others is None else pytree.tree_map(functools.partial(_turned_back, plain=is_plain(given)), y)
 
     def __reduce_ex__(self: Any, protocol: Any) -> Any:  # noqa: N807
         return _restored, (author,), self.__getstate__()
@@ -433,6 +335,7 @@ def _class_of(author: type) -> type:
             "__module__": author.__module__,
             "__qualname__": author.__qualname__,
             "__doc__": author.__doc__,
+            "_convkit_author": author,
             "forward": forward,
             "__reduce_ex__": __reduce_ex__,
             "__prepare_scriptable__": no_script,

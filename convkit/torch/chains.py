@@ -17,7 +17,7 @@ from torch import nn
 
 from convkit.torch.recipe import ACTIVATIONS, Step
 
-__all__ = ["Chain", "Dialect", "activation_of", "could_follow", "find_chains", "static_padding"]
+__all__ = ["Chain", "Dialect", "activation_of", "could_follow", "find_chains", "next_step", "static_padding", "summand"]
 
 # What may follow each other; a name is in the first place where it can be, and each place is taken once.
 _PLACES = (("norm",), ("scale",), ("add",), tuple(ACTIVATIONS), ("scale",), ("norm",), ("add",))
@@ -123,7 +123,7 @@ def find_chains(graph: Any, dialect: Dialect) -> list[Chain]:
 
 def could_follow(node: Any, value: Any, dialect: Dialect) -> bool:
     """Whether a node is a step that some chain ending in `value` could take."""
-    return _step(node, value, dialect)[0] is not None
+    return next_step(node, value, dialect)[0] is not None
 
 
 def _extend(chain: Chain, dialect: Dialect, taken: set[Any]) -> bool:
@@ -142,20 +142,26 @@ def _extend(chain: Chain, dialect: Dialect, taken: set[Any]) -> bool:
     if len(users) != 1 or users[0] in taken:
         return False
     (node,) = users
-    step, member, residual = _step(node, last, dialect)
+    step, member, residual = next_step(node, last, dialect)
     if step is None or not chain.takes(step[0]):
         return False
     if step[0] == "norm":
         chain.norm = node
-    if step[0] == "add":
-        if residual is last or _comes_after(residual, chain) or _is_written(chain, node):
-            return False
-        if not dialect.may_add(residual, node):
-            return False
-        chain.sum = node
+    if step[0] == "add" and not summand(chain, node, residual, dialect):
+        return False
     chain.nodes.append(node)
     chain.steps.append(step)
     chain.members.append(member)
+    return True
+
+
+def summand(chain: Chain, node: Any, residual: Any, dialect: Dialect) -> bool:
+    """Take a sum into a chain, if its other summand is there before the chain is computed."""
+    if residual is chain.last or _comes_after(residual, chain) or _is_written(chain, node):
+        return False
+    if not dialect.may_add(residual, node):
+        return False
+    chain.sum = node
     return True
 
 
@@ -202,7 +208,7 @@ def _sigmoid_times(value: Any, users: Sequence[Any]) -> Any:
     return None
 
 
-def _step(node: Any, value: Any, dialect: Dialect) -> tuple[Step | None, Any, Any]:
+def next_step(node: Any, value: Any, dialect: Dialect) -> tuple[Step | None, Any, Any]:
     """What a node does to a value, as a step, with its module and the other summand."""
     if dialect.is_norm(node):
         return ("norm", ()), node, None

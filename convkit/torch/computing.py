@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from convkit import _core, grad
-from convkit.torch.memory import array_of, is_channels_last, tensor_of
+from convkit.torch.memory import FLOATS, array_of, is_channels_last, tensor_of
 from convkit.torch.packings import packing_of
 from convkit.torch.recipe import Recipe
 
@@ -19,13 +19,12 @@ __all__ = ["REFUSED", "convolved", "input_gradient", "known", "weight_gradient"]
 REFUSED = (TypeError, ValueError)
 """What convkit raises of operands that it does not take."""
 
-_DTYPES = (torch.float32, torch.float64)
 _threads = torch.get_num_threads
 
 
 def known(x: Any, other: Any) -> bool:
     """Whether two operands are of a kind that convkit computes with."""
-    return x.dtype in _DTYPES and other.dtype is x.dtype and 3 <= x.dim() <= 4 and other.dim() == x.dim()
+    return x.dtype in FLOATS and other.dtype is x.dtype and 3 <= x.dim() <= 4 and other.dim() == x.dim()
 
 
 def convolved(x: Any, w: Any, beside: tuple[Any, ...], residual: Any, recipe: Recipe) -> Any:

@@ -14,7 +14,7 @@ from convkit.torch.modules import SWAPPED, text_of
 from convkit.torch.ops import FUSED
 from convkit.torch.recipe import ACTIVATIONS, Recipe, Step, constant, recipe_of
 
-__all__ = ["NORMS", "fused", "is_unwatched", "spelled"]
+__all__ = ["NORMS", "fused", "is_unwatched", "resolved", "spelled"]
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 _OURS = frozenset(SWAPPED.values())
@@ -85,6 +85,21 @@ def fused(x: Any, residual: Any, text: str, modules: tuple[Any, ...]) -> Any:
     whole, norm = found
     recipe = _whole(text_of(convolution), margins, whole)
     return FUSED(x, convolution.weight, convolution.bias, *norm, residual, recipe)
+
+
+def resolved(text: str, modules: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...], Recipe] | None:
+    """The weight of a chain as it is now, what `convkit.torch.packings` takes beside it, and the recipe.
+
+    None if the chain is to be computed step by step.
+    """
+    margins, steps = _read(text)
+    found = _steps(modules[0], modules, steps)
+    if found is None:
+        return None
+    whole, norm = found
+    convolution = modules[0]
+    beside = (convolution.bias,) if norm is _NO_NORM else (convolution.bias, *norm)
+    return convolution.weight, beside, recipe_of(_whole(text_of(convolution), margins, whole))
 
 
 _NO_NORM = (None, None, None, None)

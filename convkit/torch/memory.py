@@ -8,7 +8,12 @@ import numpy as np
 import torch
 from torch.utils.dlpack import to_dlpack
 
-__all__ = ["array_of", "format_of", "is_channels_last", "tensor_of"]
+from convkit import _core
+
+__all__ = ["FLOATS", "array_of", "format_of", "is_channels_last", "strides_of", "tensor_of", "turned", "turned_back"]
+
+FLOATS = (torch.float32, torch.float64)
+"""What convkit computes with."""
 
 
 class _Shared:
@@ -48,7 +53,7 @@ def tensor_of(array: Any, dims: int, last: bool) -> Any:
     if dims == 1:
         y = y.squeeze(2)
         return y if y.is_contiguous() else y.contiguous()
-    wanted = _strides(y.shape, last)
+    wanted = strides_of(y.shape, last)
     if y.stride() == wanted:
         return y
     # Strides along dimensions of size 1 say nothing, but later operations choose their format by them.
@@ -57,7 +62,8 @@ def tensor_of(array: Any, dims: int, last: bool) -> Any:
     return y.contiguous(memory_format=format_of(last))
 
 
-def _strides(shape: Any, last: bool) -> tuple[int, ...]:
+def strides_of(shape: Any, last: bool) -> tuple[int, ...]:
+    """Strides of PyTorch's own images."""
     _, c, h, w = (max(size, 1) for size in shape)
     return (h * w * c, 1, w * c, c) if last else (c * h * w, h * w, w, 1)
 
@@ -84,3 +90,19 @@ def is_channels_last(x: Any) -> bool:
             return False
         least = strides[d] * max(sizes[d], 1)
     return True
+
+
+def turned(image: Any, plain: bool) -> Any:
+    """An image channels last; `plain` says that nobody records what is done to it."""
+    if not plain or image.dtype not in FLOATS or not image.is_contiguous():
+        return image.contiguous(memory_format=torch.channels_last)
+    array = _core.transpose(array_of(image), (0, 2, 3, 1), None, torch.get_num_threads())
+    return torch.from_numpy(array).permute(0, 3, 1, 2)
+
+
+def turned_back(image: Any, plain: bool) -> Any:
+    """An image that is channels last, contiguous."""
+    if not plain or image.dtype not in FLOATS or image.dim() != 4 or image.shape[1] == 1:
+        # Gives strides of size-1 dimensions, too, which `contiguous` leaves.
+        return image.reshape(-1).reshape(image.shape)
+    return torch.from_numpy(_core.transpose(array_of(image), (0, 1, 2, 3), None, torch.get_num_threads()))

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
 from convkit.torch import packings
-from convkit.torch.blocks import block_of, rewrite
+from convkit.torch.blocks import block_of, rewrite, settle
 from convkit.torch.measuring import pick_formats, slower_layers
 from convkit.torch.modules import SWAPPED
 from convkit.tuner.inventory import parse_accuracy
@@ -98,7 +98,7 @@ def optimize(
     swapped = _swap(model, filter_fn, options, left)
     for module in reversed(list(model.modules())):  # children first
         if any(type(inner) in SWAPPED.values() for inner in module.modules()):
-            rewrite(module)
+            rewrite(module, always=True)
     regions: list[str] = []
     if sample_input is not None:
 
@@ -112,7 +112,10 @@ def optimize(
             swapped -= 1
             left["slower than PyTorch's on the sample"] += 1
         packings.forget(model.parameters())
+        settle(model)
         run()  # packs what is used
+    else:
+        settle(model)
     if verbose:
         print(_report(model, swapped, left, regions))
     return model

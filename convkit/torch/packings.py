@@ -16,7 +16,7 @@ from convkit.torch.memory import array_of, is_channels_last, tensor_of
 from convkit.torch.recipe import ACTIVATIONS, Recipe, Step
 from convkit.tuner.process import ForkSafeLock
 
-__all__ = ["Packing", "forget", "packed_nbytes", "packing_of", "prepared", "unpacked"]
+__all__ = ["Origin", "Packing", "epoch", "forget", "is_unpacked", "packed_nbytes", "packing_of", "prepared", "unpacked"]
 
 # Input sizes of which a layer remembers how their results come.
 _MOST_SIZES = 64
@@ -63,7 +63,7 @@ class Packing:
         return torch.from_numpy(array)
 
 
-class _Origin:
+class Origin:
     """A tensor that something was made of, to be asked later whether its values have changed.
 
     Its version tells of all that PyTorch's operations do to it, but for the statistics of a batch norm and for what is
@@ -89,7 +89,7 @@ class _Origin:
         )
 
 
-def _same(origins: tuple[_Origin | None, ...], tensors: tuple[Any, ...]) -> bool:
+def _same(origins: tuple[Origin | None, ...], tensors: tuple[Any, ...]) -> bool:
     if len(origins) != len(tensors):
         return False
     for origin, tensor in zip(origins, tensors, strict=True):
@@ -107,11 +107,12 @@ class _Weight:
 
     def __init__(self, weight: Any, forget: Any) -> None:
         self.reference = weakref.ref(weight, forget)
-        self.origin = _Origin(weight)
+        self.origin = Origin(weight)
         self.packings: dict[Any, Packing] = {}
 
 
 _weights: dict[int, _Weight] = {}
+_forgotten = 0
 _lock = ForkSafeLock()
 _unpacked: ContextVar[bool] = ContextVar("convkit_torch_unpacked", default=False)
 
@@ -124,6 +125,11 @@ def unpacked() -> Iterator[None]:
         yield
     finally:
         _unpacked.reset(token)
+
+
+def is_unpacked() -> bool:
+    """Whether nothing is packed here."""
+    return _unpacked.get()
 
 
 def _remember(w: Any) -> _Weight:
@@ -173,7 +179,7 @@ def packing_of(w: Any, beside: tuple[Any, ...], recipe: Recipe, threads: int) ->
             weight.packings.clear()
         layer, done = prepared(w, beside, recipe, threads)
         adds = any(name == "add" for name, _ in recipe.steps[:done])
-        made_of = tuple(None if t is None else _Origin(t) for t in beside)
+        made_of = tuple(None if t is None else Origin(t) for t in beside)
         packing = weight.packings[recipe.text, threads] = Packing(layer, done, adds, is_channels_last(w), made_of)
     return packing
 
@@ -186,6 +192,8 @@ def prepared(w: Any, beside: tuple[Any, ...], recipe: Recipe, threads: int) -> t
     """
     bias, *norm = beside
     weights = array_of(w.detach())  # which the layer borrows, without keeping the tensor alive
+    if weights.ndim == 2:  # of a linear layer
+        weights = weights[:, :, None, None]
     dtype, steps = weights.dtype, recipe.steps
     keywords: dict[str, Any] = recipe.kept()
     factor, biases, done = _line(steps, 0, norm, _doubles(bias))
@@ -237,11 +245,18 @@ def _number_or_array(value: Any, dtype: Any) -> Any:
 
 def forget(tensors: Any = None) -> None:
     """Drop the packings of some weights, or of all."""
+    global _forgotten
+    _forgotten += 1
     if tensors is None:
         _weights.clear()
         return
     for tensor in tensors:
         _weights.pop(id(tensor), None)
+
+
+def epoch() -> int:
+    """How many times something was forgotten: who holds a packing is to ask for it again if this has changed."""
+    return _forgotten
 
 
 def packed_nbytes(tensors: Any) -> int:

@@ -1,0 +1,282 @@
+"""Straight-line code of whole models: what it computes, when it is used, and what it must notice."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import threading
+import weakref
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+import torch.nn.functional as F  # noqa: E402, N812
+from torch import nn  # noqa: E402
+
+import convkit.torch  # noqa: E402
+from convkit.torch import between, networks  # noqa: E402
+from convkit.torch.blocks import block_of  # noqa: E402
+
+
+def optimized(model: Any, *sample: Any, **keywords: Any) -> Any:
+    return convkit.torch.optimize(model, sample or None, verbose=False, **keywords)
+
+
+def codes(model: Any) -> list[Any]:
+    """The code that a model's own block has for now."""
+    return list(block_of(model)._codes._codes.values())
+
+
+def runs(model: Any, *given: Any) -> tuple[Any, int]:
+    """A model's value, and how many times its code has run."""
+    count = 0
+    for code in codes(model):
+        run = code.run
+
+        def counted(*given: Any, run: Any = run) -> Any:
+            nonlocal count
+            count += 1
+            return run(*given)
+
+        code.run = counted
+    y = model(*given)
+    for code in codes(model):
+        code.run = (getattr(code.run, "__kwdefaults__", None) and code.run.__kwdefaults__["run"]) or code.run
+    return y, count
+
+
+def close(found: Any, wanted: Any, limit: float = 1e-5) -> None:
+    assert found.shape == wanted.shape
+    assert found.dtype == wanted.dtype
+    assert float((found.double() - wanted.double()).abs().max()) <= limit * float(wanted.abs().max())
+
+
+class Mixed(nn.Module):  # type: ignore[misc]
+    """What stands between convolutions in published models."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 3, padding=1)
+        self.pools = nn.ModuleList(
+            [nn.MaxPool2d(3, 2, 1), nn.AvgPool2d(2, ceil_mode=True), nn.AvgPool2d(3, 1, 1, count_include_pad=False)]
+        )
+        self.norm, self.up = nn.GroupNorm(2, 8), nn.Upsample(scale_factor=2)
+        self.gate, self.mix = nn.Conv2d(8, 8, 1), nn.Conv2d(24, 8, 1)
+        self.drop, self.same = nn.Dropout(0.5), nn.Identity()
+        self.line, self.gain = nn.Linear(8, 8), nn.Parameter(torch.rand(8))
+        self.layer_norm = nn.LayerNorm(8)
+
+    def forward(self, x: Any) -> Any:
+        x = F.gelu(self.first(x))
+        parts = [self.up(pool(x)) if i < 2 else pool(x)[..., :-1, :-1] for i, pool in enumerate(self.pools)]
+        size = parts[2].shape[2:]
+        x = self.mix(torch.cat([part[:, :, : size[0], : size[1]] for part in parts], dim=1))
+        x = F.silu(self.norm(x))
+        a, b = x.chunk(2, 1)
+        x = torch.cat([b, a], 1) * torch.sigmoid(self.gate(F.adaptive_avg_pool2d(x, 1)))
+        y = self.layer_norm(self.drop(x).permute(0, 2, 3, 1))
+        y = self.gain * self.line(F.gelu(self.line(y)))
+        x = x + y.permute(0, 3, 1, 2)
+        x = (
+            F.interpolate(x, size=(size[0] * 3, size[1] * 2))
+            - F.interpolate(x, scale_factor=(3, 2), mode="nearest") * 0.5
+        )
+        return self.same(x).mean((2, 3), keepdim=True), {"image": x, "width": x.shape[3]}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("last", [False, True], ids=["contiguous", "channels_last"])
+def test_what_stands_between(last: bool, dtype: Any) -> None:
+    torch.manual_seed(1)
+    model, x = Mixed().eval().to(dtype), torch.randn(2, 3, 13, 15, dtype=dtype)
+    if last:
+        model, x = model.to(memory_format=torch.channels_last), x.to(memory_format=torch.channels_last)
+    made = optimized(model)
+    with torch.no_grad():
+        made(x)
+        (mean, rest), count = runs(made, x)
+        wanted, others = model(x)
+    assert count == 1
+    close(mean, wanted)
+    close(rest["image"], others["image"])
+    assert rest["width"] == others["width"]
+
+
+def test_what_is_not_taken_is_pytorchs() -> None:
+    """Functions of `between` leave to PyTorch what they do not know: contiguous images, half, odd arguments."""
+    x = torch.randn(1, 4, 6, 6).contiguous(memory_format=torch.channels_last).numpy()
+    plain = torch.randn(1, 4, 6, 6).numpy()
+    for found in (
+        between.max_pool2d(plain, 2),
+        between.max_pool2d(x, 2, return_indices=True),
+        between.max_pool2d(x, 3, padding=2),
+        between.max_pool2d(torch.zeros(1, 4, 6, 6, dtype=torch.half), 2),
+        between.avg_pool2d(x, 2, ceil_mode=True),
+        between.avg_pool2d(x, 2, divisor_override=3),
+        between.adaptive_avg_pool2d(x, 2),
+        between.mean(x, 1),
+        between.interpolate(x, scale_factor=1.5),
+        between.interpolate(x, scale_factor=2, mode="bilinear"),
+        between.cat([x, plain], 1),
+        between.cat([x, x], 0),
+        between.mul(x, x),
+        between.mul(x, 2.0),
+        between.layer_norm(x, (4,)),
+        between.group_norm(plain, 2),
+    ):
+        assert found is NotImplemented
+
+
+def test_weights_that_change() -> None:
+    model, x = networks.make("mobilenet_v2", narrow=True)
+    made = optimized(model, inplace=False)
+    with torch.no_grad():
+        made(x), made(x)
+        for change in (
+            lambda m: next(m.parameters()).mul_(1.5),
+            lambda m: next(m.parameters()).data.mul_(0.5),
+            lambda m: next(n for n in m.modules() if isinstance(n, nn.BatchNorm2d)).running_mean.add_(0.5),
+            lambda m: m.load_state_dict({k: v * 0.9 for k, v in m.state_dict().items()}),
+            lambda m: setattr(m[0][0][0], "weight", nn.Parameter(m[0][0][0].weight * 2)),
+        ):
+            change(model), change(made)
+            for _ in range(3):
+                close(made(x), model(x))
+            _, count = runs(made, x)
+            assert count == 1
+
+
+def test_modules_that_change() -> None:
+    model, x = networks.make("resnet18", narrow=True)
+    made = optimized(model)
+    with torch.no_grad():
+        made(x), made(x)
+        for change in (
+            lambda m: setattr(m, "relu", nn.SiLU()),
+            lambda m: setattr(m.conv1, "stride", (1, 1)),
+            lambda m: setattr(m.bn1, "eps", 0.5),
+            lambda m: setattr(m, "fc", nn.Identity()),
+        ):
+            change(model), change(made)
+            for _ in range(3):
+                close(made(x), model(x))
+
+
+def test_a_hook_that_comes_and_goes() -> None:
+    model, x = networks.make("resnet18", narrow=True)
+    made = optimized(model)
+    with torch.no_grad():
+        made(x), made(x)
+        for name in ("conv1", "bn1", "layers.1.0.bn2", "layers.1.0.relu", "layers.1", "fc"):
+            seen: list[Any] = []
+            handle = made.get_submodule(name).register_forward_hook(lambda _, __, y, seen=seen: seen.append(y))
+            close(made(x), model(x))
+            assert seen
+            handle.remove()
+        assert runs(made, x)[1] == 1
+
+
+def test_where_it_is_not_used() -> None:
+    model, x = networks.make("resnet18", narrow=True)
+    made = optimized(model)
+    with torch.no_grad():
+        made(x), made(x)
+        assert runs(made, x)[1] == 1
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert runs(made, x)[1] == 0
+        assert runs(made.train(), x)[1] == 0
+        made.eval()
+        with pytest.raises(RuntimeError):
+            made(x.half())
+    assert runs(made, x)[1] == 0  # gradients may be asked for
+    with torch.inference_mode():
+        made(x), made(x)  # training changed the norms
+        assert runs(made, x)[1] == 1
+    with torch.no_grad():
+        close(torch.func.vmap(made)(x[None])[0], made(x))
+
+
+def test_copies_read_anew() -> None:
+    model, x = networks.make("unet", narrow=True)
+    made = copy.deepcopy(optimized(model))
+    with torch.no_grad():
+        made(x), made(x)
+        y, count = runs(made, x)
+        close(y, model(x))
+    assert count == 1
+
+
+def test_threads_share_the_code() -> None:
+    model, x = networks.make("yolov8n", narrow=True)
+    made, found = optimized(model), []
+    with torch.no_grad():
+        wanted = model(x)
+
+    def work() -> None:
+        with torch.no_grad():
+            for _ in range(5):
+                found.append(made(x))
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 20
+    for y in found:
+        close(y, wanted)
+
+
+def test_a_model_goes_without_the_garbage_collector() -> None:
+    model, x = networks.make("resnet18", narrow=True)
+    made = optimized(model)
+    with torch.no_grad():
+        made(x), made(x)
+    reference = weakref.ref(made.conv1.weight)
+    gc.collect()  # what torch.fx left when it read
+    gc.disable()
+    try:
+        del made
+        assert reference() is None
+    finally:
+        gc.enable()
+
+
+class Lists(nn.Module):  # type: ignore[misc]
+    """Reads of pieces, in every way that they are written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 6, 3), nn.Conv2d(2, 2, 1)
+
+    def forward(self, x: Any) -> Any:
+        first, *rest = list(self.a(x).chunk(3, 1))
+        rest.append(self.b(rest[-1]))
+        low, high = torch.split(torch.cat(rest, 1), [2, 4], dim=1)
+        return first + low, high
+
+
+def test_pieces_of_channels() -> None:
+    model, x = Lists().eval(), torch.randn(1, 3, 9, 9)
+    made = optimized(model)
+    with torch.no_grad():
+        made(x)
+        found, count = runs(made, x)
+        for a, b in zip(found, model(x), strict=True):
+            close(a, b)
+    assert count == 1
+
+
+def test_results_are_nobody_elses() -> None:
+    """A result stays what it is when the model runs again."""
+    model, x = networks.make("vgg16", narrow=True)
+    made = optimized(model)
+    with torch.no_grad():
+        made(x)
+        first = made(x)
+        kept = first.clone()
+        for _ in range(40):
+            made(torch.randn_like(x))
+    assert torch.equal(first, kept)
