@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from convkit import images
 from examples.training.layers import Layer
 from examples.training.workers import Array, empty, over_parts
 
@@ -20,7 +21,7 @@ class Activation(Layer):
         raise NotImplementedError
 
     def derivative(self, y: Array) -> Array:
-        """The derivative, given the output; True and False may stand for 1 and 0."""
+        """The derivative, given the output."""
         raise NotImplementedError
 
     def forward(self, x: Array, training: bool) -> Array:
@@ -44,20 +45,19 @@ class ReLU(Activation):
     def function(self, x: Array, y: Array) -> None:
         np.maximum(x, 0, out=y)
 
-    def derivative(self, y: Array) -> Array:
-        return np.asarray(y > 0)
+    def backward(self, dy: Array) -> Array:
+        dy, y = (np.ascontiguousarray(a).reshape(1, -1, 1) for a in (dy, self.y))
+        options = {"activation": self.kind, "in_place": self.in_place_backward, "num_threads": self.context.threads}
+        return np.asarray(images.scale_gradient(dy, y, **options).reshape(self.y.shape))
 
 
-class ReLU6(Activation):
+class ReLU6(ReLU):
     """min(max(x, 0), 6)."""
 
     kind = "relu6"
 
     def function(self, x: Array, y: Array) -> None:
         np.clip(x, 0, 6, out=y)
-
-    def derivative(self, y: Array) -> Array:
-        return np.asarray((y > 0) & (y < 6))
 
 
 class LeakyReLU(Activation):

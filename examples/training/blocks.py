@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from examples.training.activations import Activation, ReLU, ReLU6
+from examples.training.activations import Activation, ReLU
 from examples.training.layers import Context, Layer, Shape
 from examples.training.normalization import BatchNorm
 from examples.training.pooling import MaxPool
@@ -41,7 +41,7 @@ class Sequential(Block):
         self.layers = list(layers)
         for i in reversed(range(len(self.layers) - 1)):
             norm, activation = self.layers[i : i + 2]
-            if isinstance(norm, BatchNorm) and isinstance(activation, ReLU | ReLU6):
+            if isinstance(norm, BatchNorm) and isinstance(activation, ReLU):
                 norm.activation = activation.kind
                 del self.layers[i + 1]
         for i in range(len(self.layers) - 1):

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+import convkit as ck
 from examples.training import activations, layers, normalization, pooling
 from examples.training.blocks import Block, Concatenate, Residual, Sequential
 from examples.training.layers import Context, Layer, Parameter, Shape
@@ -91,8 +92,9 @@ class Network:
 
     def images(self, nchw: Array) -> Array:
         """Images (or feature vectors) in the network's layout and type."""
-        ordered = nchw if self.context.layout == "NCHW" or nchw.ndim == 2 else nchw.transpose(0, 2, 3, 1)
-        return np.ascontiguousarray(ordered, self.context.dtype)
+        x = np.ascontiguousarray(nchw, self.context.dtype)
+        stays = self.context.layout == "NCHW" or nchw.ndim == 2
+        return x if stays else np.asarray(ck.nchw_to_nhwc(x, num_threads=self.context.threads))
 
     def __repr__(self) -> str:
         convolutions = sum(isinstance(layer, layers.Conv2d | layers.ConvTranspose2d) for layer in self.layers)

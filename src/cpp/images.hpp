@@ -20,7 +20,7 @@ struct Pool {
 };
 
 // The way back through the maxima of a pool: to, of the shape of pool.from, gets from each window `given` at the first
-// pixel (row by row) that has the largest value, pool.to, or is NaN.
+// pixel (row by row) that is not below the largest value, pool.to.
 struct PoolGradient {
   Pool pool;
   const void* given;

@@ -22,7 +22,7 @@ from examples.training.trainer import Epoch, Trainer
 __all__ = ["inception"]
 
 SIZE = 256
-RATES = {"inception": 0.005, "alexnet": 0.01}
+RATES = {"inception": 0.005, "alexnet": 0.003}
 
 
 def inception(

@@ -114,33 +114,35 @@ CONVKIT_INLINE void pixel_gradient(const T* from, const T* largest, const T* giv
       for (int v = 0; v < NV; ++v) {
         const std::int64_t lane = at + v * V::lanes;
         const auto x = V::load(from + lane, valid...);
-        const auto hit = (x == most[v]) | (x != x);
-        V::store(to + lane, V::load(to + lane, valid...) + (hit ? left[v] : V::zero()), valid...);
-        left[v] = hit ? V::zero() : left[v];
+        const auto theirs = x < most[v] ? V::zero() : left[v];
+        V::store(to + lane, V::load(to + lane, valid...) + theirs, valid...);
+        left[v] = x < most[v] ? left[v] : V::zero();
       }
     }
   }
 }
 
-// Windows overlap, so a member has all of an image's windows, for some vectors of channels.
+// Windows overlap, so a member has all windows of an image: in all channels, or in some if there are fewer images than
+// members.
 template <class T>
 void pool_gradient_of(const PoolGradient& g, int index, int size) {
   using V = Vec<T>;
   constexpr std::int64_t block = most_vectors * V::lanes;
   const Pool& p = g.pool;
-  const std::int64_t channels = p.channels, row = p.in[1] * channels, blocks = ceil_div(channels, block);
+  const std::int64_t channels = p.channels, row = p.in[1] * channels;
+  const std::int64_t most = p.images < size ? block : channels, parts = ceil_div(channels, most);
   const std::ptrdiff_t row_step = p.dilation[0] * row, column_step = p.dilation[1] * channels;
-  const Share mine = share(p.images * blocks, index, size);
+  const Share mine = share(p.images * parts, index, size);
   for (std::int64_t unit = mine.begin; unit < mine.end; ++unit) {
-    const std::int64_t image = unit / blocks, first = unit % blocks * block;
-    const std::int64_t width = smaller(block, channels - first);
+    const std::int64_t image = unit / parts, first = unit % parts * most, width = smaller(most, channels - first);
     const T* const from = static_cast<const T*>(p.from) + image * p.in[0] * row + first;
     T* const to = static_cast<T*>(g.to) + image * p.in[0] * row + first;
     std::int64_t out = image * p.out[0] * p.out[1] * channels + first, cleared = 0;
-    const auto clear_up_to = [&](std::int64_t end) {
+    const std::int64_t run = width == channels ? row : width, step = width == channels ? row : channels;
+    const auto clear_up_to = [&](std::int64_t end) CONVKIT_LAMBDA {
       for (; cleared < end; ++cleared) {
-        for (T* at = to + cleared * row; at < to + (cleared + 1) * row; at += channels) {
-          for (std::int64_t c = 0; c < width; ++c) at[c] = 0;
+        for (std::int64_t at = 0; at < row; at += step) {
+          __builtin_memset(to + cleared * row + at, 0, static_cast<std::size_t>(run) * sizeof(T));
         }
       }
     };
@@ -156,11 +158,8 @@ void pool_gradient_of(const PoolGradient& g, int index, int size) {
                                                       static_cast<const T*>(g.given) + out + c, to + corner + c, rows,
                                                       columns, row_step, column_step, valid...);
         };
-        if (width == block) {
-          add(Vectors<most_vectors>{}, 0);
-          continue;
-        }
         std::int64_t c = 0;
+        for (; c + block <= width; c += block) add(Vectors<most_vectors>{}, c);
         for (; c + V::lanes <= width; c += V::lanes) add(Vectors<1>{}, c);
         if (c < width) add(Vectors<1>{}, c, static_cast<int>(width - c));
       }
