@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from convkit.problem import Problem
-from convkit.tuner.choosing.selector import Selector
+from convkit.tuner.choosing.selector import Choice, Selector
 from convkit.tuner.evidence.tiers import UserTier
 from convkit.tuner.inventory import Candidate, Inventory
 from convkit.tuner.machine import Context, MachineClass
 from convkit.tuner.measuring.sampling import Sampler
-from convkit.tuner.measuring.tune import Tuner
+from convkit.tuner.measuring.tune import tune_problem
 
 MACHINE = MachineClass("TestVendor", 6, 85, 4, "avx2", 32768, 1048576, 33554432)
 
@@ -154,6 +154,12 @@ class QuietGuard:
     def end_round(self) -> None:
         pass
 
+    def apart(self, threads: int) -> bool:
+        return False
+
+    def crowded(self, threads: int) -> bool:
+        return False
+
     def reason(self) -> str | None:
         return self.trouble
 
@@ -167,9 +173,16 @@ def selector_over(core: StandInCore, user: UserTier | None = None, *others: Any,
     return Selector(Inventory(core), user or UserTier(), others, **options)
 
 
+class Tuner:
+    """`tune_problem` over a selector and a bench."""
+
+    def __init__(self, selector: Selector, bench: StandInBench, trouble: str | None, store: bool) -> None:
+        self._made = lambda threads: Sampler(bench, threads, QuietGuard(trouble), bench.clock)  # type: ignore[arg-type]
+        self._fixed: dict[str, Any] = {"choosing": selector, "store": store}
+
+    def tune(self, problem: Problem, threads: int, **options: Any) -> Choice:
+        return tune_problem(problem, threads, sampler=self._made(threads), **self._fixed, **options)
+
+
 def tuner_over(selector: Selector, bench: StandInBench, trouble: str | None = None, *, store: bool = False) -> Tuner:
-    return Tuner(
-        selector,
-        store=store,
-        sampler=lambda problem, threads, seed: Sampler(bench, threads, QuietGuard(trouble), bench.clock),  # type: ignore[arg-type]
-    )
+    return Tuner(selector, bench, trouble, store)

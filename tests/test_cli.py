@@ -185,6 +185,28 @@ def test_what_a_busy_machine_disturbed_is_measured_once_more_after_all_others(mo
 
 
 @pytest.mark.usefixtures("database")
+@pytest.mark.parametrize("limited", [True, False])
+def test_while_a_team_is_apart_one_thread_works(monkeypatch: pytest.MonkeyPatch, limited: bool) -> None:
+    from convkit import tuner
+
+    order, looks, slept = [], iter([False, True, True] + [True] * 9 + [False] * 9), []
+    one = Problem.parse(PROBLEMS[0])
+    jobs = [Job("", one.replace(n=n), threads) for n in (1, 2) for threads in (1, 2)]
+
+    def tune_problem(problem: Problem, threads: int, **keywords: Any) -> Any:
+        order.append((problem.n, threads))
+        return tuner.choose(problem, threads)
+
+    monkeypatch.setattr(tuner, "tune_problem", tune_problem)
+    monkeypatch.setattr(tuner, "is_complete", lambda problem, threads: threads == 1 or len(order) > 4)
+    monkeypatch.setattr("convkit.tuner.measuring.contention.team_apart", lambda threads: next(looks))
+    monkeypatch.setattr("convkit.commands.tune.time.sleep", slept.append)
+    tune_all(jobs, 2.0 if limited else None, again=True)
+    assert order[:4] == [(1, 1), (1, 2), (2, 1), (2, 2)] if limited else [(1, 1), (2, 1), (1, 2), (2, 2)]
+    assert bool(slept) is not limited
+
+
+@pytest.mark.usefixtures("database")
 def test_an_interrupt_keeps_what_was_measured(monkeypatch: pytest.MonkeyPatch, shapes: Path) -> None:
     from convkit import tuner
 

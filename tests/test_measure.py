@@ -11,16 +11,18 @@ from typing import Any
 import pytest
 from stand_ins import QuietGuard, StandInBench, StandInCore, context_of, selector_over, tuner_over
 
+from convkit import _core
 from convkit.problem import Problem
 from convkit.tuner.choosing.intervals import median_interval
 from convkit.tuner.evidence.database import Database
 from convkit.tuner.evidence.records import Result, Session
 from convkit.tuner.evidence.tiers import UserTier
 from convkit.tuner.measuring import race as race_module
-from convkit.tuner.measuring.contention import ContentionGuard
+from convkit.tuner.measuring.contention import ContentionGuard, team_apart
 from convkit.tuner.measuring.race import Race, policy
 from convkit.tuner.measuring.sampling import Sampler
 from convkit.tuner.measuring.tune import entrants
+from convkit.tuner.process import reload
 
 PROBLEM = Problem(n=1, c=8, h=16, w=16, o=8, kh=3, kw=3)
 
@@ -232,7 +234,7 @@ def test_a_session_tells_all_that_decides_a_result() -> None:
     assert (told["budget"], told["seed"], told["operands"]) == (2.0, 7, "warm")
     assert {"race.rounds", "screening.screen", "sampling.sample_seconds", "contention.drift"} <= told.keys()
     session = Session.begin(context_of(1), told)
-    assert Session.from_row(session.row()).policy == {**told, "sampling.apart_seconds": [5e-3, 20e-3]}
+    assert Session.from_row(session.row()).policy == {**told, "screening.samples": 3}
 
 
 def test_interval_holds_all_of_few_samples_and_the_middle_of_many() -> None:
@@ -274,6 +276,70 @@ def test_cpu_time_stands_in_for_a_disturbed_sample_of_one_thread() -> None:
         guard = ContentionGuard(lambda: 1.0, functools.partial(next, count), clock, clock)
         assert guard.undisturbed(lambda: 5.0, tries=2, threads=threads) == (seconds, False)
         assert guard.reason() is not None
+
+
+def test_a_team_is_apart_if_it_hands_on_more_slowly_than_at_its_best() -> None:
+    seconds = {2: iter([150e-9, 30e-9, 50e-9, 150e-9, 70e-9]), 3: iter([150e-9])}
+    reload()
+    seen = [team_apart(2, lambda threads: next(seconds[threads])) for _ in range(5)]
+    # At first nobody knows how near they may be.
+    assert seen == [False, False, False, True, True]
+    assert not team_apart(3, lambda threads: next(seconds[threads]))
+    assert not any(team_apart(1, lambda threads, at=at: at) for at in (1e-9, 1e-6))  # it hands on to itself
+    reload()
+
+
+def test_a_session_in_which_the_team_was_apart_is_contended() -> None:
+    for rounds, told in ((5, None), (4, "apart in 1 of 4 rounds")):
+        reload()
+        left = [150e-9] + (rounds - 1) * [50e-9]
+        guard = ContentionGuard(lambda: 1.0, lambda: 0, handover=lambda threads, left=left: left.pop())
+        assert [guard.apart(2) for _ in range(rounds)] == (rounds - 1) * [False] + [True]
+        assert guard.reason() is told if told is None else told in (guard.reason() or "")
+    reload()
+
+
+def test_nothing_is_sampled_while_a_team_shares_a_cpu() -> None:
+    bench = StandInBench(StandInCore(only={"seconds": 4e-3}))
+    for crowded, runs in ((0, 0), (3, 3), (100, 5)):
+        left = iter(crowded * [2e-3] + [50e-9])
+        guard = ContentionGuard(lambda: 1.0, lambda: 0, handover=lambda threads, left=left: next(left))
+        runner = bench.runner(entrants(selector_over(bench.core).on(PROBLEM, 2))[0])
+        before = bench.samples
+        Sampler(bench, 2, guard, bench.clock).spread_team(runner)
+        assert bench.samples == before + runs
+
+
+def test_the_core_times_how_a_team_hands_on() -> None:
+    assert 0 < _core.handover(1) < 2e-3
+    assert 0 < _core.handover(2) <= 2e-3
+    with pytest.raises(ValueError, match="threads must be at least 1"):
+        _core.handover(0)
+
+
+class Moving(QuietGuard):
+    """The host moves a CPU away in every other round, and the second candidate then takes half as long again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rounds = 0
+
+    def undisturbed(self, sample: Callable[[], float], tries: int, *, threads: int) -> tuple[float, bool]:
+        seconds = sample()
+        return seconds * (1.5 if self.rounds % 2 and seconds < 1.95e-3 else 1.0), True
+
+    def end_round(self) -> None:
+        self.rounds += 1
+
+    def apart(self, threads: int) -> bool:
+        return self.rounds % 2 == 0 and self.rounds > 0
+
+
+def test_rounds_in_which_the_team_was_apart_do_not_count() -> None:
+    core = StandInCore(steady={"seconds": 2.0e-3}, sharing={"seconds": 1.9e-3})
+    results = race(core, StandInBench(core, noise=0.0), guard=Moving())
+    assert results["sharing8"].ratio == 1.0
+    assert results["steady8"].ratio == pytest.approx(2.0 / 1.9, rel=1e-3)
 
 
 def test_contention_is_told_by_disturbed_samples_and_by_the_canary() -> None:

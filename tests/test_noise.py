@@ -123,5 +123,28 @@ def test_agreement_beyond_the_floor(tmp_path: Path) -> None:
     found = agreement(*paths, choosing=selector_over(CORE))
     assert (found.problems, found.same, found.tied, found.hidden) == (2, 0, 0, 1)
     assert found.slowest == pytest.approx(0.2)
+    assert found.proven == pytest.approx(0.2, abs=0.01)
     assert found.floor == pytest.approx(0.06)
     assert "1 no further apart than the noise of their machines (50.0%)" in " ".join(str(found).split())
+
+
+def test_what_the_other_s_intervals_cannot_tell_is_told(tmp_path: Path) -> None:
+    for number, interval in enumerate(({"ratio_low": 0.95, "ratio_high": 1.6}, {"ratio_low": 1.1}, {"n": 1})):
+        paths = [tmp_path / f"{number}{side}" for side in range(2)]
+        for path, fast, slow in zip(paths, ("gemm", "winograd"), ("winograd", "gemm"), strict=True):
+            own = session(1 + (fast == "gemm"))
+            given = {"ratio_low": 1.3, "ratio_high": 1.3, **interval}
+            Database(path).append(own, [trial(own, fast, 1.0), trial(own, slow, 1.3, **given)])
+        found = agreement(*paths, choosing=selector_over(CORE))
+        assert (found.slowest, found.glimpsed) == pytest.approx((0.0, 0.3) if number == 2 else (0.3, 0.0))
+        assert found.proven == pytest.approx((0.0, 0.1, 0.0)[number], abs=0.002)
+        assert f", {100 * found.proven:.1f}% at least" in " ".join(str(found).split())
+
+
+def test_more_sessions_raise_no_floor(tmp_path: Path) -> None:
+    paths = [tmp_path / str(number) for number in range(2)]
+    for side, (path, fast, slow) in enumerate(zip(paths, ("gemm", "winograd"), ("winograd", "gemm"), strict=True)):
+        for number, (floor, reason) in enumerate(((0.01, None), (0.02, None), (0.03, None), (0.3, "busy"))):
+            own = session(1 + 4 * side + number).closed("", reason, floor)
+            Database(path).append(own, [trial(own, fast, 1.0), trial(own, slow, 1.05)])
+    assert agreement(*paths, choosing=selector_over(CORE)).floor == pytest.approx(0.02)

@@ -87,6 +87,32 @@ def test_little_evidence_decides_only_what_is_clear() -> None:
         assert (choice.family, choice.tier, choice.measured) == (family, "user", True)
 
 
+@pytest.mark.parametrize("samples", [1, 5])
+@pytest.mark.parametrize("baseline", [True, False])
+def test_little_evidence_of_a_busy_machine_decides_nothing(samples: int, baseline: bool) -> None:
+    # The call's own kernel, which the model expects to take 1 ms, was disturbed, or not reached.
+    own = session(contended=True)
+    rows = [(own, trial(own, "gemm", 0.8, n=samples)), (own, trial(own, "winograd", 1.3, n=samples))]
+    choice = selector_over(CORE, memory_of(*rows[: 1 + baseline])).choose(PROBLEM, 1)
+    assert (choice.family, choice.tier) == ("winograd", "user" if baseline else "model")
+    # With as many samples as a race takes it does, for want of better.
+    rows = [(own, trial(own, "gemm", 0.8, n=9)), (own, trial(own, "winograd", 1.3, n=9))]
+    assert selector_over(CORE, memory_of(*rows)).choose(PROBLEM, 1).family == "gemm"
+
+
+def test_what_was_only_screened_wins_no_tie() -> None:
+    # The kernel of the smaller error class would, by its single sample.
+    own = session()
+    for samples, family in ((1, "winograd"), (9, "gemm")):
+        rows = [(own, trial(own, "winograd", 1.0)), (own, trial(own, "gemm", 1.0, n=samples))]
+        choice = selector_over(CORE, memory_of(*rows)).choose(PROBLEM, 1)
+        assert (choice.family, choice.tier) == (family, "user")
+        # Nor does it where it seems to be faster.
+        rows[1] = own, trial(own, "gemm", 0.9, n=samples)
+        choice = selector_over(CORE, memory_of(*rows)).choose(PROBLEM, 1)
+        assert (choice.family, choice.tier) == (family, "user")
+
+
 def test_what_failed_here_is_not_predicted_to_be_faster() -> None:
     own = session()
     failed = {"n": 0, "status": "failed", "median": None, "ratio_low": None, "ratio_high": None, "reason": "wrong"}

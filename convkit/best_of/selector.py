@@ -93,9 +93,7 @@ class BestOf:
         self.stage_count: int = counts.pop()
         self._key = key
         self._rounds = rounds
-        if threads is None:
-            threads = _core.default_threads
-        self._threads = threads
+        self._threads = threads or _core.default_threads
         self._store = store
         self._clock = clock
         self._begin_anew()

@@ -33,6 +33,10 @@ CALLS = ("forward", "input", "weight")
 # Seconds: less than a few samples are no measurement, and every problem gets some of them.
 _LEAST = 0.01
 _SHARE = 0.05
+# Seconds in which to learn how near the CPUs of a team can be, and the share of the time that may go in waiting until
+# they are so again, for what is measured once more.
+_LEARNING = 1.0
+_WAITING = 0.1
 
 
 @dataclass(frozen=True)
@@ -249,7 +253,8 @@ def tune_all(
 ) -> Tally:
     """Tune every job that the database does not answer yet, under a progress bar.
 
-    What a busy machine disturbed is measured once more after all others, unless the time is limited.
+    What a busy machine disturbed is measured once more after all others, unless the time is limited. While the CPUs of
+    a team are apart, one thread's work goes first.
 
     Parameters
     ----------
@@ -289,10 +294,16 @@ def tune_all(
             print(dumps({**line, **facts}), flush=True)
         watch.advance()
 
+    begin = time.monotonic()
+    waited = 0.0
     with Watch("problems", len(jobs), shown, parts=True) as watch:
         try:
+            if patient:
+                waited += _wait(max((job.threads for job in jobs), default=1), _LEARNING, until=True)
             while waiting:
-                job = waiting.popleft()
+                job = _turn(waiting)
+                if job in busy:
+                    waited += _wait(job.threads, _WAITING * (time.monotonic() - begin) - waited, until=False)
                 case = selector().on(job.problem, job.threads)
                 before = untuned.setdefault(job, case.choose())
                 known = tuner.is_complete(job.problem, job.threads) or (any_answer and bool(case.own.ranked))
@@ -324,6 +335,27 @@ def tune_all(
             tally.pending = len(waiting) + 1
             watch.tell("stopped; what was measured is kept")
     return tally
+
+
+def _turn(waiting: deque[Job]) -> Job:
+    """Take the next job. If its team is apart now, one for a single thread is as well measured."""
+    from convkit.tuner.measuring.contention import team_apart
+
+    job = waiting[0]
+    if job.threads > 1 and team_apart(job.threads):
+        job = next((other for other in waiting if other.threads == 1), job)
+    waiting.remove(job)
+    return job
+
+
+def _wait(threads: int, most: float, *, until: bool) -> float:
+    """Wait until a team is apart, or no longer is; the seconds that it took, `most` at most."""
+    from convkit.tuner.measuring.contention import team_apart
+
+    begin = time.monotonic()
+    while threads > 1 and (spent := time.monotonic() - begin) < most and team_apart(threads) is not until:
+        time.sleep(min(0.02, most - spent))
+    return time.monotonic() - begin
 
 
 def _measure(job: Job, budget: float | None, watch: Watch) -> tuple[Choice, Case]:

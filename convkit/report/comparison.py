@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import fill
@@ -131,6 +131,10 @@ class Agreement:
         differ by no more than candidates differed from themselves.
     slowest : float
         The largest loss of one's choice by the other's measurements: 0.05 is 5%.
+    proven : float
+        The largest that is left where the other's intervals are taken at their mildest.
+    glimpsed : float
+        The largest loss of what the other had only screened.
     floor : float
         The noise of the machine: its median over the problems.
     """
@@ -140,6 +144,8 @@ class Agreement:
     tied: int
     hidden: int
     slowest: float
+    proven: float
+    glimpsed: float
     floor: float
     differences: tuple[str, ...]
 
@@ -148,8 +154,10 @@ class Agreement:
         told = (
             f"{self.problems} problems: {self.same} choices equal, {self.tied} within tie sets ({share:.1f}%), "
             f"{self.hidden} no further apart than the noise of their machines ({beyond:.1f}%).",
-            f"No choice is more than {100 * self.slowest:.1f}% slower by the other's measurements. The noise, a "
-            f"candidate beside itself, is {100 * self.floor:.1f}% (median).",
+            f"No choice is more than {100 * self.slowest:.1f}% slower by the other's measurements; at the mildest ends "
+            f"of their intervals {100 * self.proven:.1f}%. What the other had only screened seemed up to "
+            f"{100 * self.glimpsed:.1f}% slower. The noise, a candidate beside itself, is {100 * self.floor:.1f}% "
+            "(median).",
         )
         return "\n".join([*(fill(text, WIDTH) for text in told), *self.differences])
 
@@ -181,28 +189,30 @@ def agreement(
     ]  # fmt: skip
     floors = {session.uuid: _floor(session) for path in (first, second) for session in Database(path).sessions()}
     same = tied = hidden = 0
-    slowest = 0.0
+    slowest = proven = glimpsed = 0.0
     noise, differences = [], []
     for case in each(shared, "comparing"):
         other = two.on(case.task.problem, case.task.threads)
-        texts = case.task.problem.texts()
-        sessions = [session for tuning in (one, two) for session, _ in tuning.user.evidence(texts, case.here)]
-        noise.append(max(floors.get(session.uuid, 0.0) for session in sessions))
+        noise.append(max(_noise(tuning, case, floors) for tuning in (one, two)))
         a, b = case.choose().candidate, other.choose().candidate
         if a == b:
             same += 1
             continue
-        loss = max(_loss(case, b), _loss(other, a))
-        slowest = max(slowest, loss)
+        found = _loss(case, b), _loss(other, a)
+        loss, sure = max(by for by, _, _ in found), max(least for _, least, _ in found)
+        slowest = max(slowest, *(by for by, _, thin in found if not thin), 0.0)
+        glimpsed = max(glimpsed, *(by for by, _, thin in found if thin), 0.0)
+        proven = max(proven, sure)
         if _tied(case, b) or _tied(other, a):
             tied += 1
         elif loss <= noise[-1]:
             hidden += 1
         else:
             where = f"{layer_name(case.task.problem)}, {setting(case.task.problem, case.task.threads)}"
-            text = f"{where}: {100 * loss:.1f}%, {a.stored} or {b.stored}"
+            text = f"{where}: {100 * loss:.1f}%, {100 * sure:.1f}% at least, {a.stored} or {b.stored}"
             differences.append(fill(text, WIDTH, initial_indent="  ", subsequent_indent="    "))
-    return Agreement(len(shared), same, tied, hidden, slowest, median(noise or [0.0]), tuple(differences))
+    floor = median(noise or [0.0])
+    return Agreement(len(shared), same, tied, hidden, slowest, proven, glimpsed, floor, tuple(differences))
 
 
 def _floor(session: Session) -> float:
@@ -211,14 +221,25 @@ def _floor(session: Session) -> float:
     return value if isinstance(value, float) and 0 < value < 1 else 0.0
 
 
+def _noise(tuning: Selector, case: Case, floors: Mapping[str, float]) -> float:
+    """What a tuning knew of the noise around a problem: of several sessions the median, a contended one aside."""
+    sessions = {s.uuid: s for s, _ in tuning.user.evidence(case.task.problem.texts(), case.here)}.values()
+    quiet = [session for session in sessions if not session.contended]
+    return median(floors.get(session.uuid, 0.0) for session in quiet or sessions)
+
+
 def _key(case: Case) -> tuple[Problem, int]:
     return case.task.problem.bare(), case.task.threads
 
 
-def _loss(case: Case, candidate: Candidate) -> float:
-    allowed = case.allowed()
-    ratio = next((row.ratio for row in allowed if row.candidate == candidate), None)
-    return 0.0 if ratio is None else ratio / allowed[0].ratio - 1.0
+def _loss(case: Case, candidate: Candidate) -> tuple[float, float, bool]:
+    """How much slower than the best a candidate is, the same at the mildest ends of their intervals, and whether it was
+    only screened, which rules nothing out.
+    """
+    best, *_ = allowed = case.allowed()
+    row = next((row for row in allowed if row.candidate == candidate), best)
+    least = 0.0 if row.thin else max(row.low / best.high - 1.0, 0.0)
+    return row.ratio / best.ratio - 1.0, least, row.thin
 
 
 def _tied(case: Case, candidate: Candidate) -> bool:

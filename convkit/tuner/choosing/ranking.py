@@ -18,8 +18,8 @@ from convkit.tuner.machine import Context
 if TYPE_CHECKING:
     from convkit.tuner.evidence.records import Session, Trial
 
-# Fewer samples than these come from screening alone.
-_FEW = 3
+# Fewer samples than these come from screening alone; fewer than those, on a busy machine, prove no more.
+_FEW, _FEW_DOUBTFUL = 3, 8
 # Intervals of a noisy session overlap everything; a candidate this much slower is never as good as the best.
 TIE_LIMIT = 1.03
 # What only a busy machine has shown to be faster by less than this is not known to be faster.
@@ -85,9 +85,16 @@ class Row(NamedTuple):
         """The candidate was run."""
         return self.status not in ("estimated", "predicted")
 
+    @property
+    def thin(self) -> bool:
+        """It was hardly more than screened, or measured a little on a busy machine."""
+        return self.measured and self.samples < (_FEW_DOUBTFUL if self.doubtful else _FEW)
+
 
 class Ranking(NamedTuple):
     """The candidates that something is known of, fastest first, those that failed, and kernels not yet measured.
+
+    Those of which hardly anything is known come last.
 
     Attributes
     ----------
@@ -109,8 +116,8 @@ class Ranking(NamedTuple):
 
     @property
     def thin(self) -> bool:
-        """The best candidate was measured, but hardly more than screened."""
-        return any(row.measured and row.samples < _FEW for row in self.ranked[:1])
+        """Of no candidate more is known than hardly anything."""
+        return any(row.thin for row in self.ranked[:1])
 
     def allowed(self, constraints: Constraints) -> list[Row]:
         """The candidates that may answer a call, fastest first."""
@@ -124,9 +131,9 @@ class Ranking(NamedTuple):
         best = allowed[0]
 
         def as_good(row: Row) -> bool:
-            if best.doubtful and row.ratio <= _DOUBTFUL_LIMIT * best.ratio:
-                return True
-            return row.low <= best.high and row.ratio <= TIE_LIMIT * best.ratio
+            doubtful_lead = best.doubtful and row.ratio <= _DOUBTFUL_LIMIT * best.ratio
+            tied = row.low <= best.high and row.ratio <= TIE_LIMIT * best.ratio
+            return row.thin <= best.thin and (doubtful_lead or tied)
 
         def worth(row: Row) -> tuple[float, bool, bool, int, int]:
             # Two direct kernels differ in error by chance only; the declared class is what tells kernels apart.
@@ -154,10 +161,7 @@ class _Measured(NamedTuple):
     trial: Trial
     candidate: Candidate
     epilogue: str
-
-    @property
-    def group(self) -> tuple[str, str]:
-        return self.session.uuid, self.epilogue
+    group: tuple[str, str]
 
     def doubt(self, own_epilogue: str, context: Context) -> tuple[bool, ...]:
         """What speaks against the trial, the gravest first."""
@@ -182,7 +186,8 @@ def rank(evidence: Sequence[tuple[Session, Trial]], task: Task, context: Context
         if candidate is None:
             continue
         if trial.median and trial.status != "failed":
-            measured.append(_Measured(session, trial, candidate, epilogue_in(trial.problem)))
+            epilogue = epilogue_in(trial.problem)
+            measured.append(_Measured(session, trial, candidate, epilogue, (session.uuid, epilogue)))
             continue
         if trial.revision == candidate.kernel.revision:
             failed[candidate] = Row(candidate, "failed", verdict=trial.reason)
@@ -200,9 +205,9 @@ def rank(evidence: Sequence[tuple[Session, Trial]], task: Task, context: Context
         if m.candidate not in failed:
             by_candidate.setdefault(m.candidate, []).append(m)
     rows = [_pool(candidate, found, scales, task, context) for candidate, found in by_candidate.items()]
-    best = min((row.ratio for row in rows), default=1.0)
+    rows.sort(key=lambda row: (row.thin, row.ratio, row.candidate.kernel.index, row.candidate.parameters))
+    best = rows[0].ratio if rows else 1.0
     rows = [row._replace(ratio=row.ratio / best, low=row.low / best, high=row.high / best) for row in rows]
-    rows.sort(key=lambda row: (row.ratio, row.candidate.kernel.index, row.candidate.parameters))
     missing = tuple(name for name in names if name not in settled)
     return Ranking(rows, [*failed.values()], missing, tuple(name for name in names if name not in tried))
 

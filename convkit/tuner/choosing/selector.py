@@ -244,13 +244,16 @@ class Case:
     def _competition(
         thin: TierAnswer, best: Row, other: TierAnswer, rival: Row, constraints: Constraints
     ) -> tuple[TierAnswer, Row]:
-        """The better of what thin evidence prefers and what the next tier would choose without it."""
+        """The better of what thin evidence prefers and what the next tier would choose without it.
+
+        That of a busy machine decides nothing: one sample that was disturbed would.
+        """
         if any(row.candidate == rival.candidate for row in thin.ranking.failed):
             return thin, best
         known = next((row for row in thin.ranking.allowed(constraints) if row.candidate == rival.candidate), None)
         if known:
-            return thin, best if _CLEARLY * best.ratio < known.ratio else known
-        return (thin, best) if best.seconds < rival.seconds else (other, rival)
+            return thin, known if best.doubtful or _CLEARLY * best.ratio >= known.ratio else best
+        return (thin, best) if best.seconds < rival.seconds and not best.doubtful else (other, rival)
 
     def _newcomer(self, answer: TierAnswer, best: Row, constraints: Constraints) -> tuple[TierAnswer, Row]:
         """What came after the shipped measurements, if the cost model, held against them, expects much of it."""

@@ -1,4 +1,4 @@
-"""Was the machine ours while we measured? Involuntary switches within a sample, and a canary that should not change."""
+"""Was the machine ours while we measured, and the same? Involuntary switches, a canary, how far a team is apart."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import timeit
 import zlib
 from collections.abc import Callable
 
+from convkit import _core
 from convkit.tuner.choosing.intervals import median
+from convkit.tuner.process import Slot
 
 _CANARY = bytes(range(256)) * 256
 DRIFT = 1.25
@@ -18,6 +20,24 @@ LOST_SHARE = 0.03
 LOST_SECONDS = 20e-6
 # A process's clock learns of a thread on another CPU up to 4 ms later: of a team's shorter samples it says nothing.
 TEAM_CLOCK_SECONDS = 80e-3
+# A host may move a virtual CPU away from the L3 of the others, and back some seconds later. Kernels whose members share
+# much then take half as long again. It shows in how long they take to hand a word on, against the least seen so far.
+APART = 2.0
+# Threads that share a CPU hand on when the system takes it from one of them.
+CROWDED_SECONDS = 1e-3
+
+
+@Slot
+def nearest() -> dict[int, float]:
+    """Of a team of so many, the shortest handover that this process has seen."""
+    return {}
+
+
+def team_apart(threads: int, handover: Callable[[int], float] = _core.handover) -> bool:
+    """Whether the CPUs of a team are further apart than they were at their best."""
+    seconds, least = handover(threads), nearest()
+    least[threads] = min(seconds, least.get(threads, seconds))
+    return threads > 1 and seconds > APART * least[threads]
 
 
 def run_canary() -> float:
@@ -32,12 +52,12 @@ class ContentionGuard:
     """Watches a session.
 
     A sample during which the kernel took the CPU away for long says more about the neighbours than about the candidate;
-    the race takes it again while it can. A session in which many samples stayed disturbed, or in which the canary
-    drifted, is contended.
+    the race takes it again while it can. A session in which many samples stayed disturbed, in which the canary drifted
+    or a team was often apart, is contended.
 
     Parameters
     ----------
-    canary, switches, thread_clock, process_clock : callable
+    canary, switches, thread_clock, process_clock, handover : callable
         Injected in tests.
     """
 
@@ -47,11 +67,14 @@ class ContentionGuard:
         switches: Callable[[], int] = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw,
         thread_clock: Callable[[], float] = time.thread_time,
         process_clock: Callable[[], float] = time.process_time,
+        handover: Callable[[int], float] = _core.handover,
     ) -> None:
         self._canary = canary
         self._switches = switches
         self._thread_clock = thread_clock
         self._process_clock = process_clock
+        self._handover = handover
+        self._looks: list[bool] = []
         self._times = [canary() for _ in range(3)]
         self._samples = 0
         self._disturbed = 0
@@ -79,6 +102,15 @@ class ContentionGuard:
         self._disturbed += 1
         return shortest, False
 
+    def apart(self, threads: int) -> bool:
+        """Look whether the team is apart now."""
+        self._looks.append(team_apart(threads, self._handover))
+        return self._looks[-1]
+
+    def crowded(self, threads: int) -> bool:
+        """Whether members of the team share a CPU now."""
+        return self._handover(threads) >= CROWDED_SECONDS
+
     def end_round(self) -> None:
         """Run the canary once."""
         self._times.append(self._canary())
@@ -87,6 +119,8 @@ class ContentionGuard:
         """What showed that the machine was not ours; None if nothing did."""
         if self._disturbed > DISTURBED_SHARE * self._samples:
             return f"{self._disturbed} of {self._samples} samples were interrupted"
+        if sum(self._looks) > DISTURBED_SHARE * len(self._looks):
+            return f"the team's CPUs were apart in {sum(self._looks)} of {len(self._looks)} rounds"
         drift = median(self._times) / min(self._times)
         if drift > DRIFT:
             return f"the canary took {drift:.2f} times its best"

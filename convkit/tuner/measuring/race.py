@@ -140,7 +140,7 @@ class Race:
             for entrant in (entrant for entrant in order if entrant in running):
                 self._sampler.sample(entrant, number)
                 self._progress(out + len(self.results), total, str(entrant.candidate))
-            self._sampler.guard.end_round()
+            self._sampler.end_round(running, number)
             now = clock()
             if over():
                 return

@@ -18,11 +18,8 @@ SAMPLE_SECONDS = 1e-3
 TRIES = 4
 TRIES_ALONE = 2
 # After a pause, in which one thread packed or checked, the kernel may let a whole team run on one CPU for some
-# milliseconds. It is apart when a few runs in a row take as long as the shortest, not before the one time and at the
-# latest after the other.
-APART_SECONDS = (5e-3, 20e-3)
-APART_RUNS = 3
-APART_RATIO = 1.15
+# milliseconds. So long nothing is sampled.
+SPREADING_SECONDS = 20e-3
 
 
 @dataclass(slots=True, eq=False)
@@ -84,14 +81,14 @@ class Sampler:
         self.bench: Measurable = bench
         self.guard: ContentionGuard = guard or ContentionGuard()
         self.clock: Callable[[], float] = clock
-        self._threads = threads
+        self.threads: int = threads
 
     def sample(self, entrant: Entrant, round_number: int | None = None) -> float:
         """Seconds of one run; kept with the entrant as those of a round."""
         seconds, undisturbed = self.guard.undisturbed(
             lambda: entrant.runner.time(entrant.repeats),
-            TRIES_ALONE if self._threads == 1 else TRIES,
-            threads=self._threads,
+            TRIES_ALONE if self.threads == 1 else TRIES,
+            threads=self.threads,
         )
         seconds = max(seconds / entrant.repeats, 1e-9)
         if round_number is not None:
@@ -99,6 +96,13 @@ class Sampler:
             if undisturbed:
                 entrant.undisturbed.add(round_number)
         return seconds
+
+    def end_round(self, entrants: Sequence[Entrant] = (), number: int = 0) -> None:
+        """Look at the machine. What was measured in this round while the team was apart is disturbed."""
+        self.guard.end_round()
+        if self.guard.apart(self.threads):
+            for entrant in entrants:
+                entrant.undisturbed.discard(number)
 
     def lengthen(self, entrant: Entrant) -> None:
         """Repeat the entrant within a sample until that is long enough for the clock."""
@@ -123,13 +127,6 @@ class Sampler:
 
     def spread_team(self, runner: Runner) -> None:
         """Run until the team's threads have a CPU each."""
-        if self._threads == 1:
-            return
-        least, most = APART_SECONDS
         begin = self.clock()
-        seconds: list[float] = []
-        while (spent := self.clock() - begin) < most:
-            seconds.append(runner.time(1))
-            together = seconds[-APART_RUNS:]
-            if spent >= least and len(together) == APART_RUNS and max(together) <= APART_RATIO * min(seconds):
-                return
+        while self.guard.crowded(self.threads) and self.clock() - begin < SPREADING_SECONDS:
+            runner.time(1)

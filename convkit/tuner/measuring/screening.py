@@ -92,6 +92,7 @@ class Screening:
             if behind or failures >= PATIENCE:
                 pending = [other for other in pending if other.kernel.name != name]
             self._cut()
+            self._sampler.guard.apart(self._sampler.threads)
             progress(candidate)
 
     def _enter(self, candidate: Candidate) -> Entrant | None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 from convkit.problem import Problem
 from convkit.tuner.choosing.selector import Case, Choice, Selector, UnsupportedAlgorithmError, selector
@@ -31,8 +29,10 @@ def tune_problem(
     store: bool = True,
     seed: int = 0,
     lock_wait: float = COMMAND_WAIT,
+    choosing: Selector | None = None,
+    sampler: Sampler | None = None,
 ) -> Choice:
-    """Measure the candidates of a problem and return the choice that results.
+    """Measure what the user's tier does not know yet of a problem, or all of it again if it is complete.
 
     Parameters
     ----------
@@ -51,75 +51,40 @@ def tune_problem(
         Of the operands and of the order of candidates.
     lock_wait : float
         Seconds to wait at most if another process holds the database; then the trials are kept in memory.
+    choosing : Selector, optional
+        Whose user's tier learns; by default this process's.
+    sampler : Sampler, optional
+        Times the candidates; injected in tests.
+
+    Returns
+    -------
+    Choice
+        That results.
 
     Raises
     ------
     KeyboardInterrupt
         Between two samples; what was measured until then is stored.
     """
-    tuner = Tuner(selector(), store=store, lock_wait=lock_wait)
-    return tuner.tune(problem, threads, budget=budget, at_most=at_most, progress=progress, seed=seed)
-
-
-@dataclass(frozen=True, slots=True)
-class Tuner:
-    """Runs races for a selector.
-
-    Attributes
-    ----------
-    store : bool
-        Write trials to the user's database; otherwise this process alone knows them.
-    lock_wait : float
-        As for `tune_problem`.
-    sampler : callable
-        Of problem, team size and seed what times the candidates, on operands made from the seed; injected in tests.
-    """
-
-    selector: Selector
-    store: bool = True
-    lock_wait: float = COMMAND_WAIT
-    sampler: Callable[[Problem, int, int], Sampler] = lambda problem, threads, seed: Sampler(
-        Workbench(problem, threads, seed), threads
-    )
-
-    def tune(
-        self,
-        problem: Problem,
-        threads: int,
-        *,
-        budget: float | None = None,
-        at_most: float = math.inf,
-        progress: Progress | None = None,
-        seed: int = 0,
-    ) -> Choice:
-        """Measure what the user's tier does not know yet of a problem, or all of it again if it is complete."""
-        with _racing:
-            with planning:
-                case = self.selector.on(problem, threads)
-                candidates = entrants(case) if problem.multiply_adds else []
-                seconds = min(default_budget(case), at_most) if budget is None else budget
-            if candidates:
-                try:
-                    self._race(case, candidates, seconds, progress, seed)
-                finally:
-                    self.selector.forget(problem)
-            return self.selector.choose(problem, threads)
-
-    def _race(
-        self, case: Case, candidates: list[Candidate], budget: float, progress: Progress | None, seed: int
-    ) -> None:
-        problem, threads = case.task.problem, case.task.threads
+    choosing = choosing or selector()
+    with _racing:
         with planning:
-            session = Session.begin(case.here, policy(budget, seed))
-        sampler = self.sampler(problem, threads, seed)
-        race = Race(sampler, budget=budget, seed=seed, progress=progress)
-        try:
-            race.run(candidates)
-        finally:
-            anchor = "" if race.anchor is None else race.anchor.stored
-            session = session.closed(anchor, sampler.guard.reason(), race.noise_floor)
-            trials = [Trial.of(session, str(problem), c.key, result) for c, result in race.results.items()]
-            self.selector.user.record(session, trials, store=self.store, lock_wait=self.lock_wait)
+            case = choosing.on(problem, threads)
+            candidates = entrants(case) if problem.multiply_adds else []
+            seconds = min(default_budget(case), at_most) if budget is None else budget
+            session = Session.begin(case.here, policy(seconds, seed))
+        if candidates:
+            sampler = sampler or Sampler(Workbench(problem, threads, seed), threads)
+            race = Race(sampler, budget=seconds, seed=seed, progress=progress)
+            try:
+                race.run(candidates)
+            finally:
+                anchor = "" if race.anchor is None else race.anchor.stored
+                session = session.closed(anchor, sampler.guard.reason(), race.noise_floor)
+                trials = [Trial.of(session, str(problem), c.key, result) for c, result in race.results.items()]
+                choosing.user.record(session, trials, store=store, lock_wait=lock_wait)
+                choosing.forget(problem)
+        return choosing.choose(problem, threads)
 
 
 def entrants(case: Case) -> list[Candidate]:
@@ -133,17 +98,14 @@ def entrants(case: Case) -> list[Candidate]:
     if known.ranked and known.missing:
         first = [row.candidate for row in known.ranked if not row.doubtful and not row.outdated][:2]
         kernels = [kernel for kernel in kernels if kernel.name in known.missing]
-    first += [candidate for candidate in _incumbents(case) if candidate.kernel in kernels]
+    # Calls that ask for nothing, those for direct summation, and those for speed alone.
+    for accuracy in (None, "strict", "fast"):
+        with contextlib.suppress(UnsupportedAlgorithmError):
+            incumbent = case.choose(case.task.constraints(accuracy)).candidate
+            first += [incumbent] if incumbent.kernel in kernels else []
     defaults = [row.candidate for row in case.predictions(kernels).ranked]
     others = [other for default in defaults for other in _spread(case.task.parameter_sets(default.kernel))]
     return list(dict.fromkeys(first + defaults + others))
-
-
-def _incumbents(case: Case) -> Iterator[Candidate]:
-    """What calls run now: those that ask for nothing, those for direct summation, and those for speed alone."""
-    for accuracy in (None, "strict", "fast"):
-        with contextlib.suppress(UnsupportedAlgorithmError):
-            yield case.choose(case.task.constraints(accuracy)).candidate
 
 
 def default_budget(case: Case) -> float:

@@ -5,6 +5,7 @@
 #include "../cpu/fma_peak.hpp"
 #include "../cpu/limits.hpp"
 #include "../parallel.hpp"
+#include "../threads/handover.hpp"
 #include "../workspace.hpp"
 #include "gil.hpp"
 #include "module_parts.hpp"
@@ -64,6 +65,12 @@ double measure_fma_peak(const std::string& dtype, int threads, double seconds) {
   return fma_peak(dtype == "float32" ? Dtype::f32 : Dtype::f64, threads, seconds);
 }
 
+double measure_handover(int threads) {
+  if (threads < 1) throw py::value_error("threads must be at least 1");
+  const ReleasedGil released;
+  return handover_seconds(threads);
+}
+
 void clear_memory() {
   workspace_pool().clear();
   clear_kept_arena();
@@ -95,6 +102,8 @@ void add_process(py::module_& module) {
              "of their mounts.");
   module.def("fma_peak", measure_fma_peak, py::arg("dtype"), py::arg("threads") = 1, py::arg("seconds") = 0.1,
              "Measures how many multiply-adds a second the instruction set in force reaches.");
+  module.def("handover", measure_handover, py::arg("threads"),
+             "Seconds in which the members of a team hand a word on to each other: how far their CPUs are apart.");
   module.def("build_info", build_info, "Version, compiler and options of this build.");
 }
 
