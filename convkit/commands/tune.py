@@ -298,8 +298,6 @@ def tune_all(
     waited = 0.0
     with Watch("problems", len(jobs), shown, parts=True) as watch:
         try:
-            if patient:
-                waited += _wait(max((job.threads for job in jobs), default=1), _LEARNING, until=True)
             while waiting:
                 job = _turn(waiting)
                 if job in busy:
@@ -309,6 +307,8 @@ def tune_all(
                 known = tuner.is_complete(job.problem, job.threads) or (any_answer and bool(case.own.ranked))
                 choice, source = case.choose(), "database"
                 if again or not known:
+                    if patient and job.threads > 1 and not waited:
+                        waited = _wait(job.threads, _LEARNING, until=True)
                     left = max(_SHARE, (deadline - time.monotonic()) / (len(waiting) + 1))
                     share = each if deadline == math.inf else min(left, each or left)
                     try:

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 # Fewer samples than these come from screening alone; fewer than those, on a busy machine, prove no more.
 _FEW, _FEW_DOUBTFUL = 3, 8
-# Intervals of a noisy session overlap everything; a candidate this much slower is never as good as the best.
-TIE_LIMIT = 1.03
+# Intervals of a noisy session overlap everything: what is this much slower, or may be that much, is no tie.
+TIE_LIMIT, _TIE_REACH = 1.03, 1.1
 # What only a busy machine has shown to be faster by less than this is not known to be faster.
 _DOUBTFUL_LIMIT = 1.05
 
@@ -132,7 +132,7 @@ class Ranking(NamedTuple):
 
         def as_good(row: Row) -> bool:
             doubtful_lead = best.doubtful and row.ratio <= _DOUBTFUL_LIMIT * best.ratio
-            tied = row.low <= best.high and row.ratio <= TIE_LIMIT * best.ratio
+            tied = row.low <= best.high and row.ratio <= TIE_LIMIT * best.ratio and row.high <= _TIE_REACH * best.high
             return row.thin <= best.thin and (doubtful_lead or tied)
 
         def worth(row: Row) -> tuple[float, bool, bool, int, int]:
