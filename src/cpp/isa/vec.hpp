@@ -42,6 +42,7 @@ struct VecBase {
 //                                   after<n>(a, b), which is a without its first n lanes, then the first n of b
 //   halves                          whether products of half a register may cost less than whole ones; if so,
 //                                   low(v), the lower half, and widen(h), whose upper half is undefined
+//   scales                          whether scale(v, n), v * 2^n for a whole n of any size, is one instruction
 //   load(p, n), store(p, v, n)      the first n lanes, 0 <= n <= lanes; the rest reads as 0, memory beyond is untouched
 //   broadcast(p)                    one load-broadcast of *p (an arithmetic splat of a scalar costs an extra shuffle)
 //   set1(x)                         a constant in all lanes

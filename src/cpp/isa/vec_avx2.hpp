@@ -18,6 +18,7 @@ struct Vec<float> : VecBase<float, 32> {
   static constexpr bool fused = true;
   static constexpr bool masks = false;
   static constexpr bool halves = false;
+  static constexpr bool scales = false;
 
   static CONVKIT_INLINE Reg load(const float* p, int n) {
     const __m256i mask = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(mask_table32 + 8 - n));
@@ -99,6 +100,7 @@ struct Vec<double> : VecBase<double, 32> {
   static constexpr bool fused = true;
   static constexpr bool masks = false;
   static constexpr bool halves = false;
+  static constexpr bool scales = false;
 
   static CONVKIT_INLINE Reg load(const double* p, int n) {
     const __m256i mask = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(mask_table64 + 4 - n));

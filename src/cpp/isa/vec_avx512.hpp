@@ -14,6 +14,7 @@ struct Vec<float> : VecBase<float, 64> {
   static constexpr bool fused = true;
   static constexpr bool masks = true;
   static constexpr bool halves = true;
+  static constexpr bool scales = true;
 
   static CONVKIT_INLINE __mmask16 mask(int n) { return static_cast<__mmask16>((1u << n) - 1u); }
   static CONVKIT_INLINE Reg load(const float* p, int n) { return (Reg)_mm512_maskz_loadu_ps(mask(n), p); }
@@ -40,6 +41,7 @@ struct Vec<float> : VecBase<float, 64> {
   static CONVKIT_INLINE void fence() { _mm_sfence(); }
   static CONVKIT_INLINE Reg min(Reg a, Reg b) { return (Reg)_mm512_min_ps((__m512)a, (__m512)b); }
   static CONVKIT_INLINE Reg max(Reg a, Reg b) { return (Reg)_mm512_max_ps((__m512)a, (__m512)b); }
+  static CONVKIT_INLINE Reg scale(Reg v, Reg n) { return (Reg)_mm512_scalef_ps((__m512)v, (__m512)n); }
 
   static CONVKIT_INLINE Reg even(Reg a, Reg b) {
     const __m512i index = _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
@@ -106,6 +108,7 @@ struct Vec<double> : VecBase<double, 64> {
   static constexpr bool fused = true;
   static constexpr bool masks = true;
   static constexpr bool halves = true;
+  static constexpr bool scales = true;
 
   static CONVKIT_INLINE __mmask8 mask(int n) { return static_cast<__mmask8>((1u << n) - 1u); }
   static CONVKIT_INLINE Reg load(const double* p, int n) { return (Reg)_mm512_maskz_loadu_pd(mask(n), p); }
@@ -132,6 +135,7 @@ struct Vec<double> : VecBase<double, 64> {
   static CONVKIT_INLINE void fence() { _mm_sfence(); }
   static CONVKIT_INLINE Reg min(Reg a, Reg b) { return (Reg)_mm512_min_pd((__m512d)a, (__m512d)b); }
   static CONVKIT_INLINE Reg max(Reg a, Reg b) { return (Reg)_mm512_max_pd((__m512d)a, (__m512d)b); }
+  static CONVKIT_INLINE Reg scale(Reg v, Reg n) { return (Reg)_mm512_scalef_pd((__m512d)v, (__m512d)n); }
 
   static CONVKIT_INLINE Reg even(Reg a, Reg b) {
     const __m512i index = _mm512_set_epi64(14, 12, 10, 8, 6, 4, 2, 0);

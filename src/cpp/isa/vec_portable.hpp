@@ -14,6 +14,7 @@ struct Vec<float> : VecBase<float, 16> {
   static constexpr bool fused = false;
   static constexpr bool masks = false;
   static constexpr bool halves = false;
+  static constexpr bool scales = false;
 
   static CONVKIT_INLINE Reg load(const float* p, int n) {
     switch (n) {
@@ -73,6 +74,7 @@ struct Vec<double> : VecBase<double, 16> {
   static constexpr bool fused = false;
   static constexpr bool masks = false;
   static constexpr bool halves = false;
+  static constexpr bool scales = false;
 
   static CONVKIT_INLINE Reg load(const double* p, int n) { return n == 0 ? Reg{} : n == 1 ? Reg{p[0], 0} : load(p); }
   static CONVKIT_INLINE void store(double* p, Reg v, int n) {

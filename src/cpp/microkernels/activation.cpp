@@ -11,7 +11,7 @@ template <class T>
 struct Sigmoid {
   using V = Vec<T>;
   CONVKIT_INLINE typename V::Reg operator()(typename V::Reg x) const {
-    const auto e = Exponential<T>::of(-absolute<T>(x)).value();
+    const auto e = Exponential<T>::of(negative<T>(x)).value();
     const auto one = V::set1(1);
     return (x < V::zero() ? e : one) / (one + e);
   }

@@ -5,7 +5,8 @@
 namespace convkit::CONVKIT_ISA {
 
 // exp(y) = 2^n (1 + p): n is y / ln 2 rounded, p = exp(r) - 1 for what is left, |r| <= ln(2) / 2. Keeping p apart from the
-// 1 is what lets tanh be exact near 0. ln 2 is split in two so that n * ln2_high is exact.
+// 1 is what lets tanh be exact near 0. ln 2 is split in two so that n * ln2_high is exact. Below the smallest exponent 2^n
+// is the product of two powers; one instruction for it rounds to the same bits, as only the last step can be inexact.
 template <class T>
 struct ExpConstants;
 
@@ -49,8 +50,8 @@ struct Exponential {
   using K = ExpConstants<T>;
   typedef typename K::Int IntReg __attribute__((vector_size(V::bytes)));
 
-  Reg p;              // exp(r) - 1
-  Reg first, second;  // powers of two with first * second = 2^n: n itself may be below the smallest exponent
+  Reg p;  // exp(r) - 1
+  Reg n;
 
   // y <= 0, or NaN, which survives in p.
   static CONVKIT_INLINE Exponential of(Reg y) {
@@ -64,9 +65,9 @@ struct Exponential {
     const Reg n = rounded(y * V::set1(K::log2e));
     return of_parts(n, rest(y, n) + low);
   }
-  CONVKIT_INLINE Reg value() const { return (p + V::set1(1)) * first * second; }
+  CONVKIT_INLINE Reg value() const { return scaled(p + V::set1(1)); }
   CONVKIT_INLINE Reg minus_one() const {
-    const Reg scale = first * second;
+    const Reg scale = scaled(V::set1(1));
     return scale * p + (scale - V::set1(1));
   }
 
@@ -77,9 +78,16 @@ struct Exponential {
     Reg p = V::set1(static_cast<T>(taylor.coefficient[K::terms]));
     CONVKIT_UNROLL
     for (int k = K::terms - 1; k >= 2; --k) p = p * r + V::set1(static_cast<T>(taylor.coefficient[k]));
-    p = p * r * r + r;
-    const Reg half = rounded(n * V::set1(T(0.5)));
-    return {p, power_of_two(half), power_of_two(n - half)};
+    return {p * r * r + r, n};
+  }
+  // v * 2^n
+  CONVKIT_INLINE Reg scaled(Reg v) const {
+    if constexpr (V::scales) {
+      return V::scale(v, n);
+    } else {
+      const Reg half = rounded(n * V::set1(T(0.5)));
+      return v * power_of_two(half) * power_of_two(n - half);
+    }
   }
   // n integral, in the range of exponents.
   static CONVKIT_INLINE Reg power_of_two(Reg n) {
@@ -91,6 +99,12 @@ struct Exponential {
 template <class T, class Reg = typename Vec<T>::Reg>
 CONVKIT_INLINE Reg absolute(Reg x) {
   return Vec<T>::max(-x, x);  // NaN where x is NaN
+}
+
+// -absolute(x)
+template <class T, class Reg = typename Vec<T>::Reg>
+CONVKIT_INLINE Reg negative(Reg x) {
+  return Vec<T>::min(x, -x);
 }
 
 }  // namespace convkit::CONVKIT_ISA
