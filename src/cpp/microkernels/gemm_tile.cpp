@@ -115,6 +115,15 @@ struct ListedRows {
   }
 };
 
+// The residual is read when a tile ends, with its sums still to be added to: a core does not look as far ahead.
+template <class T, int Rows, int NV>
+CONVKIT_INLINE void fetch_residual(const T* residual, std::ptrdiff_t stride) {
+  constexpr int line = 64 / static_cast<int>(sizeof(T));
+  for (int i = 0; i < Rows; ++i) {
+    for (int at = 0; at < NV * Vec<T>::lanes; at += line) __builtin_prefetch(residual + i * stride + at, 0, 3);
+  }
+}
+
 template <class T, int Rows, int NV, bool Half, class A>
 CONVKIT_INLINE void lanes_on_outputs(std::int64_t tiles, A rows, const T* panel, const TileOut<T>& out) {
   T* y = out.y;
@@ -122,6 +131,7 @@ CONVKIT_INLINE void lanes_on_outputs(std::int64_t tiles, A rows, const T* panel,
   for (; tiles > 0; --tiles, rows.next(Rows)) {
     Sums<T, Rows, NV, Half> sums;
     sums.begin(out, y);
+    if (residual) fetch_residual<T, Rows, NV>(residual, out.stride);
     rows.template reduce<Rows, NV>(panel, [&](const T* b, const auto& a) CONVKIT_LAMBDA { sums.add(b, a); });
     sums.finish(out, y, residual);
     y += Rows * out.stride;
@@ -184,6 +194,7 @@ CONVKIT_INLINE void lanes_on_pixels(std::int64_t tiles, std::int64_t k, const T*
         for (int j = 0; j < NV; ++j) c[i][j] = value;
       }
     }
+    if (residual) fetch_residual<T, Rows, NV>(residual, out.stride);
     B row = pixels;
     for (std::int64_t step = 0; step < k; step += P::group, row.next()) {
       const T* const b = row.at(step);
