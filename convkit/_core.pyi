@@ -217,6 +217,7 @@ class Conv2d:
     def __call__(
         self, x: SupportsDLPack, out: SupportsDLPack | None = None, residual: SupportsDLPack | None = None
     ) -> NDArray[Any]: ...
+    def joined(self, parts: Sequence[SupportsDLPack], residual: SupportsDLPack | None = None) -> NDArray[Any]: ...
     def update(
         self,
         w: SupportsDLPack,
@@ -268,6 +269,7 @@ class ConvTranspose2d:
     def __call__(
         self, x: SupportsDLPack, out: SupportsDLPack | None = None, residual: SupportsDLPack | None = None
     ) -> NDArray[Any]: ...
+    def joined(self, parts: Sequence[SupportsDLPack], residual: SupportsDLPack | None = None) -> NDArray[Any]: ...
     def update(
         self,
         w: SupportsDLPack,

@@ -29,8 +29,8 @@ from convkit._core import (
 )
 
 __all__ = [
-    "concatenate", "empty", "gradient_sums", "group_norm", "join", "layer_norm", "mean_pool", "moments", "pool",
-    "pool_gradient", "resample", "scale_gradient", "scale_shift", "softmax",
+    "beside", "concatenate", "empty", "gradient_sums", "group_norm", "join", "layer_norm", "mean_pool", "moments",
+    "pool", "pool_gradient", "resample", "scale_gradient", "scale_shift", "softmax",
 ]  # fmt: skip
 
 _MOST_PARTS = 32  # of one `join`
@@ -72,12 +72,28 @@ def concatenate(parts: Sequence[Any], num_threads: int | None = None) -> Any:
     if len(parts) > _MOST_PARTS:
         parts = [concatenate(parts[:_MOST_PARTS], num_threads), *parts[_MOST_PARTS:]]
         return concatenate(parts, num_threads)
-    beside = [part if _beside(part) else _core.transpose(part, (0, 1, 2, 3), None, num_threads) for part in parts]
-    return join(beside, num_threads)
+    return join(beside(parts, num_threads), num_threads)
+
+
+def beside(parts: Sequence[Any], num_threads: int | None = None) -> list[Any]:
+    """Images whose pixels are runs of channels at even places, as `join` and `convkit.Conv2d.joined` take them.
+
+    Parameters
+    ----------
+    parts : sequence of ndarray
+        Images (N, H, W, C) in any memory order.
+    num_threads : int, optional
+        Team size.
+
+    Returns
+    -------
+    list of ndarray
+        The same, or copies of those that lie otherwise.
+    """
+    return [part if _beside(part) else _core.transpose(part, (0, 1, 2, 3), None, num_threads) for part in parts]
 
 
 def _beside(x: Any) -> bool:
-    """Whether pixels are runs of channels at even places."""
     n, h, w, c = x.strides
     return bool(
         c == x.itemsize and w >= x.shape[3] * c and h == w * x.shape[2] and (x.shape[0] == 1 or n == h * x.shape[1])

@@ -87,18 +87,12 @@ struct Rows {
   double epsilon;
 };
 
-// to[pixel] is one run of channels after the other: from[pixel][channels], pixels `stride` elements apart.
+// to[pixel] is one run of channels after the other.
 struct Join {
-  static constexpr int most_parts = 32;
-  struct Part {
-    const void* from;
-    std::int64_t channels, stride;
-  };
   void* to;
   bool wide;
   std::int64_t pixels, channels;  // of the result
-  int parts;
-  Part part[most_parts];
+  Parts from;
 };
 
 void run(const Join& what, int threads);

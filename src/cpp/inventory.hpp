@@ -99,6 +99,18 @@ struct Epilogue {
   const Following* following;  // null: nothing
 };
 
+// An image of which each pixel's channels lie in several images: some of them in each part, side by side, and pixels `stride`
+// elements apart.
+struct Parts {
+  static constexpr int most = 32;
+  struct Part {
+    const void* from;
+    std::int64_t channels, stride;
+  };
+  int count;
+  Part part[most];
+};
+
 // No tensor is empty: callers answer those problems without a kernel.
 // Tensors are dense in the problem's layout, aligned to their element at least.
 //   forward:     x (N,C,H,W), w -> y (N,O,OH,OW)
@@ -109,6 +121,7 @@ struct Arguments {
   const Parameters* parameters;
   const Machine* machine;  // the one that workspace_bytes was asked about
   const void* x;
+  const Parts* parts;  // what is read in place of x, if it is not null: by kernels that read parts, one group and NHWC
   const void* dy;      // weight_grad only
   WeightView w;        // read when packed is null; dense OIHW if the packing id is empty
   const void* packed;  // 64-byte aligned; null exactly when problem->packed is 0 (or the packing id is empty)
@@ -144,6 +157,7 @@ struct Kernel {
   void (*pack)(const ConvProblem&, const Parameters&, const WeightView& w, void* out, int threads);
   std::int64_t (*workspace_bytes)(const ConvProblem&, const Parameters&, const Machine&, int threads);
   void (*run)(const Arguments&);
+  bool reads_parts;
 };
 
 // One per algorithm file and ISA, constant-initialised: the only external symbol of such an object.

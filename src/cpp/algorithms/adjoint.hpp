@@ -200,6 +200,7 @@ struct Adjoint {
     kernel.pack = pack;
     kernel.workspace_bytes = workspace_bytes;
     kernel.run = run;
+    kernel.reads_parts = false;
     return kernel;
   }
 };

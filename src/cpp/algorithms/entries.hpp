@@ -70,7 +70,7 @@ struct PackedBy {
 template <class T>
 constexpr Kernel kernel_of(const char* family, const char* name, Op op, std::uint32_t layouts, std::int32_t revision,
                            const Functions& functions, const PackedBy& packed = {},
-                           const ErrorClass& error = direct_summation) {
+                           const ErrorClass& error = direct_summation, bool reads_parts = false) {
   constexpr Dtype dtype = dtype_of<T>;
   return {family,
           name,
@@ -90,7 +90,8 @@ constexpr Kernel kernel_of(const char* family, const char* name, Op op, std::uin
           packed.packing,
           packed.pack,
           functions.workspace_bytes,
-          functions.run};
+          functions.run,
+          reads_parts};
 }
 
 // The busiest of `threads` members' share of items x columns, times the number of members.

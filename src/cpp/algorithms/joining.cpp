@@ -22,7 +22,7 @@ CONVKIT_INLINE void copy_run(const T* from, T* to, std::int64_t count) {
 
 // Runs of NV whole vectors, or of any length if NV is 0.
 template <class T, int NV>
-void copy_runs(const Join::Part& p, const T* from, T* to, std::ptrdiff_t to_stride, std::int64_t count) {
+void copy_runs(const Parts::Part& p, const T* from, T* to, std::ptrdiff_t to_stride, std::int64_t count) {
   using V = Vec<T>;
   for (std::int64_t i = 0; i < count; ++i, from += p.stride, to += to_stride) {
     if constexpr (NV == 0) {
@@ -50,8 +50,8 @@ void join_pixels(const Join& j, int index, int size) {
   for (std::int64_t begin = mine.begin; begin < mine.end; begin += strip) {
     const std::int64_t end = smaller(begin + strip, mine.end);
     T* to = static_cast<T*>(j.to) + begin * j.channels;
-    for (int part = 0; part < j.parts; ++part) {
-      const Join::Part& p = j.part[part];
+    for (int part = 0; part < j.from.count; ++part) {
+      const Parts::Part& p = j.from.part[part];
       runs_of<T>(p.channels)(p, static_cast<const T*>(p.from) + begin * p.stride, to, j.channels, end - begin);
       to += p.channels;
     }

@@ -20,6 +20,7 @@ extern const char conv2d_weight_doc[];
 extern const char conv_transpose2d_doc[];
 extern const char layer_doc[];
 extern const char transposed_layer_doc[];
+extern const char layer_joined_doc[];
 extern const char layer_update_doc[];
 
 }  // namespace convkit::bindings

@@ -398,6 +398,33 @@ Examples
 (1, 4, 10, 10)
 )";
 
+const char layer_joined_doc[] = R"(joined($self, parts, residual=None)
+--
+
+The layer's result for images side by side along their channels.
+
+As ``conv(np.concatenate(parts, axis=3))``, for a layer of layout NHWC. Pointwise
+convolutions read the parts where they are, so that nobody joins them.
+
+Parameters
+----------
+parts : sequence of array
+    At most 32 images (N, H, W, C) that differ in C only. The channels of a pixel lie
+    side by side, and pixels at even places: the channels of a larger image will do.
+residual : array, optional
+    As in `conv2d`.
+
+Returns
+-------
+ndarray
+    Of shape (N, OH, OW, O).
+
+Raises
+------
+TypeError, ValueError
+    As in `conv2d`; or a layer of another layout, or parts that do not fit together.
+)";
+
 const char layer_update_doc[] = R"(update($self, w, bias=None, *, weight_scale=None, scale=None, shift=None)
 --
 

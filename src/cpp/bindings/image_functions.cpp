@@ -15,6 +15,7 @@
 #include "module_parts.hpp"
 #include "options.hpp"
 #include "outputs.hpp"
+#include "parts.hpp"
 #include "plan.hpp"
 
 namespace py = pybind11;
@@ -93,54 +94,9 @@ py::object empty(const std::vector<npy_intp>& shape, const py::object& dtype_lik
       new_dense_output(dtype.num(), dtype.itemsize(), static_cast<int>(shape.size()), shape.data()));
 }
 
-// Pixels between the first of one row and the first of the next, for dense rows of images; -1 if pixels lie otherwise.
-std::int64_t pixel_stride(const ArrayArgument& x) {
-  const npy_intp *const shape = x.shape(), *const strides = x.strides(), element = element_bytes(x.dtype());
-  if (shape[3] > 1 && strides[3] != element) return -1;
-  std::int64_t stride = 0, run = 1;
-  for (int i = 3; i-- > 0;) {
-    if (shape[i] == 1) continue;
-    if (stride == 0) stride = strides[i];
-    if (strides[i] != stride * run || stride < shape[3] * element) return -1;
-    run *= shape[i];
-  }
-  return stride % element == 0 ? stride / element : -1;
-}
-
 py::object join(const py::object& images, const py::object& num_threads) {
-  const Reference items = sequence_items(images.ptr(), "parts must be a sequence of arrays");
-  const auto count = static_cast<int>(PyTuple_GET_SIZE(items.get()));
-  if (count < 1 || count > Join::most_parts) {
-    raise(PyExc_ValueError,
-          "parts must be 1 to " + std::to_string(Join::most_parts) + " arrays, not " + std::to_string(count));
-  }
-  ArrayArgument parts[Join::most_parts];
-  Join what{};
-  what.parts = count;
-  for (int i = 0; i < count; ++i) {
-    ArrayArgument& part = parts[i];
-    part = ArrayArgument(PyTuple_GET_ITEM(items.get(), i), "part");
-    if (part.ndim() != 4)
-      raise(PyExc_ValueError, "each part must have 4 dimensions, not the shape " + shape_text(part));
-    check_dtype(part, "part", parts[0]);
-    if (!std::equal(part.shape(), part.shape() + 3, parts[0].shape())) {
-      raise(PyExc_ValueError,
-            "parts must differ in their channels only, not be " + shape_text(parts[0]) + " and " + shape_text(part));
-    }
-    const std::int64_t stride = pixel_stride(part);
-    if (stride < 0 || part.misaligned()) raise(PyExc_ValueError, "each part must have its channels side by side");
-    what.part[i] = {part.data(), part.shape()[3], stride};
-    what.channels += part.shape()[3];
-  }
-  const ArrayArgument& first = parts[0];
-  const npy_intp shape[4] = {first.shape()[0], first.shape()[1], first.shape()[2],
-                             static_cast<npy_intp>(what.channels)};
-  what.wide = first.dtype() == Dtype::f64;
-  what.pixels = shape[0] * shape[1] * shape[2];
-  const int threads = threads_of(num_threads);
-  Reference y = result_like(first, 4, shape);
-  what.to = data_of(y);
-  run_free(what, what.pixels * what.channels, threads);
+  const PartsArgument parts(images.ptr());
+  Reference y = parts.joined(threads_of(num_threads));
   return returned(y);
 }
 

@@ -11,7 +11,9 @@
 #include "calls.hpp"
 #include "chooser.hpp"
 #include "gil.hpp"
+#include "layer_arguments.hpp"
 #include "layer_weights.hpp"
+#include "parts.hpp"
 #include "run.hpp"
 
 namespace convkit::bindings {
@@ -53,10 +55,15 @@ const LayerType& type_of(PyTypeObject* type) {
 }
 
 constexpr const char* call_names[] = {"x", "out", "residual"};
+constexpr const char* joined_names[] = {"parts", "residual"};
 constexpr const char* update_names[] = {"w", "bias", "weight_scale", "scale", "shift"};
 
 const ArgumentNames& call_argument_names() {
   static const ArgumentNames instance("__call__", call_names, std::size(call_names), 3, 1);
+  return instance;
+}
+const ArgumentNames& joined_argument_names() {
+  static const ArgumentNames instance("joined", joined_names, std::size(joined_names), 2, 1);
   return instance;
 }
 const ArgumentNames& update_argument_names() {
@@ -97,72 +104,6 @@ struct LayerObject {
 };
 
 Layer& layer_of(PyObject* self) { return *reinterpret_cast<LayerObject*>(self)->layer; }
-
-// Channels of the result.
-npy_intp channels(const ArrayArgument& w, const Options& options) {
-  return options.transposed ? w.shape()[1] * options.groups : w.shape()[0];
-}
-
-void check_weights(const ArrayArgument& w, const ArrayArgument& bias, const Options& options) {
-  if (w.ndim() != 4) {
-    raise(PyExc_ValueError, "w has shape " + shape_text(w) + ", expected " +
-                                (options.transposed ? "(C, O/groups, KH, KW)" : "(O, C/groups, KH, KW)"));
-  }
-  for (int i = 0; i < 4; ++i) {
-    if (w.shape()[i] == 0 || w.shape()[i] >= size_limit) {
-      raise(PyExc_ValueError, "w has shape " + shape_text(w) + ": no size may be 0, or 2**31 and above");
-    }
-  }
-  if (!bias) return;
-  if (bias.dtype() != w.dtype()) {
-    raise(PyExc_TypeError, std::string("w has dtype ") + dtype_name(w.dtype()) + " and bias has dtype " +
-                               dtype_name(bias.dtype()) + "; convkit never casts: give all arrays one dtype");
-  }
-  if (bias.ndim() != 1 || bias.shape()[0] != channels(w, options)) {
-    raise(PyExc_ValueError, "bias has shape " + shape_text(bias) + ", w of shape " + shape_text(w) + " needs (" +
-                                std::to_string(channels(w, options)) + ",)");
-  }
-}
-
-void check_options(const ArrayArgument& w, const Options& options) {
-  if (w.shape()[0] % options.groups != 0) {
-    raise(PyExc_ValueError, "the " + std::to_string(w.shape()[0]) + (options.transposed ? " input" : " output") +
-                                " channels of w, of shape " + shape_text(w) +
-                                ", are not divisible by groups=" + std::to_string(options.groups));
-  }
-  if (options.padding == Padding::same && (options.stride[0] != 1 || options.stride[1] != 1)) {
-    raise(PyExc_ValueError, "padding 'same' needs stride 1; 'same_upper' and 'same_lower' take any stride");
-  }
-}
-
-// A factor's values as the layer keeps them; `name` is the argument's.
-Reference values_of(PyObject* object, const char* name, const ArrayArgument& w, const Options& options) {
-  if (!object || object == Py_None) return Reference();
-  ArrayArgument array;
-  const Factor factor = parse_factor(object, name, array);
-  const npy_intp size = channels(w, options);
-  if (array && array.dtype() != w.dtype()) {
-    raise(PyExc_TypeError, std::string("w has dtype ") + dtype_name(w.dtype()) + " and " + name + " has dtype " +
-                               dtype_name(array.dtype()) + "; convkit never casts: give all arrays one dtype");
-  }
-  if (array && (array.ndim() != 1 || array.shape()[0] != size)) {
-    raise(PyExc_ValueError, std::string(name) + " has shape " + shape_text(array) + ", w of shape " + shape_text(w) +
-                                " needs a number or (" + std::to_string(size) + ",)");
-  }
-  return frozen_values(factor, array, w.dtype(), size);
-}
-
-// Whether packings are kept.
-bool parse_memory(PyObject* object) {
-  if (PyUnicode_Check(object)) {
-    if (PyUnicode_CompareWithASCIIString(object, "fast") == 0) return true;
-    if (PyUnicode_CompareWithASCIIString(object, "low") == 0) return false;
-  }
-  const Reference text(checked(retaking_gil([&] { return PyObject_Repr(object); })));
-  const char* utf8 = PyUnicode_AsUTF8(text.get());
-  if (!utf8) throw PythonError{};
-  raise(PyExc_ValueError, std::string("memory must be 'fast' or 'low', not ") + utf8);
-}
 
 // torch.nn.Conv2d(in_channels, out_channels, kernel_size) is what many will type first.
 void explain_torch(const char* name, PyObject* arguments, PyObject* keywords) {
@@ -298,6 +239,17 @@ LayerPlanPointer find_plan(Layer& layer, const Held<LayerWeights>& weights, cons
   return made;
 }
 
+// Adds what the layer has itself to the operands of a call.
+inline void add_own(const Layer& layer, const LayerWeights& weights, Operands& operands) {
+  operands.w = ArrayArgument(weights.w(), "w");
+  if (weights.bias()) operands.bias = ArrayArgument(weights.bias(), "bias");
+  if (weights.weight_scale() && !layer.packs) {
+    operands.weight_scale = ArrayArgument(weights.weight_scale(), "weight_scale");
+  }
+  if (weights.scale()) operands.scale = ArrayArgument(weights.scale(), "scale");
+  if (weights.shift()) operands.shift = ArrayArgument(weights.shift(), "shift");
+}
+
 PyObject* layer_vectorcall(PyObject* self, PyObject* const* arguments, std::size_t flags, PyObject* keyword_names) {
   return guarded([&] {
     PyObject* values[std::size(call_names)] = {};
@@ -311,19 +263,41 @@ PyObject* layer_vectorcall(PyObject* self, PyObject* const* arguments, std::size
     const auto weights = layer.present_weights();
     Operands operands;
     operands.x = ArrayArgument(values[0], "x");
-    operands.w = ArrayArgument(weights->w(), "w");
-    if (weights->bias()) operands.bias = ArrayArgument(weights->bias(), "bias");
-    if (weights->weight_scale() && !layer.packs) {
-      operands.weight_scale = ArrayArgument(weights->weight_scale(), "weight_scale");
-    }
-    if (weights->scale()) operands.scale = ArrayArgument(weights->scale(), "scale");
-    if (weights->shift()) operands.shift = ArrayArgument(weights->shift(), "shift");
+    add_own(layer, *weights, operands);
     operands.out = optional_array(values[1], "out");
     operands.residual = optional_array(values[2], "residual");
     ++counters().calls;
     check_out_operands(operands, true);
     const LayerPlanPointer entry = find_plan(layer, weights, operands, resolve_threads(layer.options));
     return run_plan(*entry->plan, operands, layer.options, &entry->own, values[1]);
+  });
+}
+
+PyObject* layer_joined(PyObject* self, PyObject* const* arguments, Py_ssize_t given, PyObject* keyword_names) {
+  return guarded([&] {
+    PyObject* values[std::size(joined_names)] = {};
+    joined_argument_names().bind(arguments, given, keyword_names, values);
+    Layer& layer = layer_of(self);
+    if (layer.options.layout != Layout::nhwc) {
+      raise(PyExc_ValueError, "parts are images (N, H, W, C): the layer must have layout='NHWC'");
+    }
+    const PartsArgument parts(values[0]);
+    const Reference frame = parts.frame();
+    const auto weights = layer.present_weights();
+    Operands operands;
+    operands.x = ArrayArgument(frame.get(), "x");
+    add_own(layer, *weights, operands);
+    operands.residual = optional_array(values[1], "residual");
+    ++counters().calls;
+    const LayerPlanPointer entry = find_plan(layer, weights, operands, resolve_threads(layer.options));
+    const Plan& plan = *entry->plan;
+    const bool reads = plan.kernel && plan.kernel->reads_parts && plan.problem.groups == 1;
+    Reference joined;
+    if (plan.kernel && !reads) {
+      joined = parts.joined(plan.threads);
+      operands.x = ArrayArgument(joined.get(), "x");
+    }
+    return run_plan(plan, operands, layer.options, &entry->own, nullptr, reads ? &parts.parts() : nullptr);
   });
 }
 
@@ -445,6 +419,8 @@ PyObject* layer_packed_nbytes(PyObject* self, void*) {
 PyMethodDef methods[] = {
     {"update", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(layer_update)), METH_FASTCALL | METH_KEYWORDS,
      layer_update_doc},
+    {"joined", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(layer_joined)), METH_FASTCALL | METH_KEYWORDS,
+     layer_joined_doc},
     {"__getnewargs_ex__", layer_getnewargs, METH_NOARGS, "Constructor arguments for copy and pickle."},
     {nullptr, nullptr, 0, nullptr},
 };
@@ -483,6 +459,7 @@ void add_type(PyObject* module, LayerType& kind, const char* full_name, const ch
 
 void add_layer(PyObject* module) {
   call_argument_names();
+  joined_argument_names();
   update_argument_names();
   add_type(module, convolution_type, "convkit.Conv2d", layer_doc);
   add_type(module, transposed_type, "convkit.ConvTranspose2d", transposed_layer_doc);

@@ -59,7 +59,7 @@ void clear_kept_arena() {
 }
 
 PyObject* run_plan(const Plan& plan, const Operands& operands, const Options& options, const OwnWeights* own,
-                   PyObject* out_object) {
+                   PyObject* out_object, const Parts* parts) {
   const npy_intp* const strides = plan.y_in_c_order ? nullptr : plan.y_strides;
   Reference result(operands.out ? Py_NewRef(out_object)
                                 : new_output(plan.problem.dtype, plan.y_ndim, plan.y_shape, strides, plan.y_bytes));
@@ -81,6 +81,7 @@ PyObject* run_plan(const Plan& plan, const Operands& operands, const Options& op
     a.problem = &plan.problem;
     a.parameters = &plan.parameters;
     a.machine = &machine();
+    a.parts = parts;
     a.x = plan.x.in(operands.x.data(), arena, element, threads);
     const char* const second = plan.w.in(operands.w.data(), arena, element, threads);
     const bool gradient = plan.problem.op == Op::weight_grad;

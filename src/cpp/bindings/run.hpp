@@ -13,9 +13,9 @@ struct OwnWeights {
 };
 
 // Returns the result as a new reference: `out_object` if the call has an `out`, else a fresh array. `own` is null if the
-// weights are not a layer's.
+// weights are not a layer's. `parts`: what the kernel reads in place of x, if it reads parts.
 PyObject* run_plan(const Plan& plan, const Operands& operands, const Options& options, const OwnWeights* own,
-                   PyObject* out_object);
+                   PyObject* out_object, const Parts* parts = nullptr);
 
 // Frees the arena that small calls share. Needs the GIL.
 void clear_kept_arena();

@@ -1,6 +1,6 @@
 // 1x1 convolution: a matrix product on the tensors as they are.
 //
-// NHWC, stride 1, no padding: rows of pixels times packed panels of outputs.
+// NHWC, stride 1, no padding: rows of pixels times packed panels of outputs. The channels may lie in several images.
 //
 // NCHW: the weights' rows times columns of pixels. Both stay as they are: a panel of B is touched once per tile of outputs
 // and its rows are contiguous, so packing never pays. Pixels that fill no vector go with lanes on channels.
@@ -54,6 +54,29 @@ std::int64_t rows_workspace(const ConvProblem& p, const Parameters&, const Machi
   return p.packed ? 0 : panels_bytes<T>(p);
 }
 
+// Pixels `rows` whose channels lie in several images, times the panels `which`. Each part is a part of the reduction; so few
+// rows at a time that y stays in L1 from one to the next.
+template <class T>
+void multiply_parts(const Arguments& args, const Finish<T>& finish, const T* packed, const Share& rows,
+                    const Share& which) {
+  constexpr std::int64_t most = 48;
+  const ConvProblem& p = *args.problem;
+  const Panels<T> panels{p.o};
+  for (std::int64_t begin = rows.begin; begin < rows.end; begin += most) {
+    const std::int64_t count = smaller(rows.end - begin, most);
+    for (std::int64_t panel = which.begin; panel < which.end; ++panel) {
+      ReductionPart part{0, 0, p.c};
+      for (int i = 0; i < args.parts->count; ++i, part.begin += part.k) {
+        const Parts::Part& x = args.parts->part[i];
+        part.k = x.channels;
+        rows_product<T>(count, part, static_cast<const T*>(x.from) + begin * x.stride, x.stride, packed, panels,
+                        {panel, panel + 1}, finish, static_cast<T*>(args.y) + begin * p.o, finish.bias,
+                        finish.residual ? finish.residual + begin * p.o : nullptr, p.o);
+      }
+    }
+  }
+}
+
 template <class T>
 void rows_run(const Arguments& args) {
   const ConvProblem& p = *args.problem;
@@ -66,6 +89,7 @@ void rows_run(const Arguments& args) {
     const Grid grid = make_grid(ceil_div(pixels, 6), p.groups * count, size, panels.missing(p.groups));
     const Share rows = share(pixels, index / grid.columns, grid.rows);
     const Share columns = share(p.groups * count, index % grid.columns, grid.columns);
+    if (args.parts) return multiply_parts(args, finish, packed, rows, columns);
     for (std::int64_t begin = rows.begin; begin < rows.end; begin += args.parameters->value[0]) {
       const std::int64_t block = smaller<std::int64_t>(rows.end - begin, args.parameters->value[0]);
       for (std::int64_t group = columns.begin / count; group * count < columns.end; ++group) {
@@ -316,7 +340,7 @@ constexpr Kernel rows_entry(const char* name) {
   return kernel_of<T>(
       "pointwise", name, Op::forward, layout_nhwc, 2,
       {rows_schema, pointwise_applies, rows_candidates<T>, rows_cost<T>, rows_workspace<T>, rows_run<T>},
-      {panels_entry<T>, pack_panels<T>});
+      {panels_entry<T>, pack_panels<T>}, direct_summation, true);
 }
 
 template <class T>
