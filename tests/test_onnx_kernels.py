@@ -398,6 +398,7 @@ def test_every_operator_of_ours_is_tried_here() -> None:
     made_by_rules = {
         "FusedConv",
         "FusedConvTranspose",
+        "JoinedConv",
         "MulAdd",
         "Silu",
         "Identity",

@@ -18,10 +18,10 @@ LEFT = {
     "vgg19": {"MaxPool", "GlobalAveragePool", "Flatten", "Gemm", "Identity"},
     "resnet50": {"MaxPool", "GlobalAveragePool", "Flatten", "Gemm", "Identity"},
     "mobilenet_v2": {"GlobalAveragePool", "Flatten", "Gemm", "Identity"},
-    "squeezenet": {"MaxPool", "Concat", "GlobalAveragePool", "Flatten", "Identity"},
+    "squeezenet": {"MaxPool", "JoinedConv", "Concat", "GlobalAveragePool", "Flatten", "Identity"},
     "unet": {"MaxPool", "Concat", "Resize", "Identity"},
     "esrgan": {"Concat", "Resize", "Add", "Identity"},
-    "yolov8n": {"MaxPool", "Concat", "Resize", "Identity"},
+    "yolov8n": {"MaxPool", "JoinedConv", "Resize", "Identity"},
 }
 
 

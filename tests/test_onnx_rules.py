@@ -262,3 +262,107 @@ def test_signals_have_epilogues_too() -> None:
     assert ops(session) == ["FusedConv"]
     x = uniform(2, 8, 50)
     close(session.run(None, {"x": x}), before.run(None, {"x": x}))
+
+
+ENLARGED = [
+    node("Resize", "a - twice", "r", mode="nearest", coordinate_transformation_mode="asymmetric"),
+    node("Concat", "x r x", "j", axis=1),
+]
+
+
+def enlarged_constants(seed: int = 0) -> dict[str, Any]:
+    return {
+        "v": uniform(20, 8, 3, 3, seed=seed) / 8, "w": uniform(8, 36, 1, 1, seed=seed + 1) / 6, "b": B,
+        "twice": np.array([1, 1, 2, 2], np.float32),
+    }  # fmt: skip
+
+
+# Half of x's size, whatever that is.
+HALF = node("Conv", "x v", "a", strides=[2, 2], pads=[1, 1, 1, 1])
+
+
+def check_even(nodes: list[Any], constants: dict[str, Any], expected: list[str], **keywords: Any) -> None:
+    proto = model(nodes, constants, shape=(2, 8, 10, 12), **keywords)
+    session, before = door.InferenceSession(proto), door.InferenceSession(proto, plain())
+    assert ops(session) == expected
+    x = uniform(2, 8, 10, 12, seed=3)
+    for _ in range(2):
+        close(session.run(None, {"x": x}), before.run(None, {"x": x}))
+
+
+def test_pointwise_convolutions_come_before_enlarging() -> None:
+    conv, act = node("Conv", "j w b", "c"), node("Relu", "c", "y")
+    moved = ["Conv", "Conv", "Resize", "JoinedConv"]
+    check_even([HALF, *ENLARGED, conv, act], enlarged_constants(), moved)
+    check_even([HALF, *ENLARGED, node("Conv", "j w", "y")], enlarged_constants(), moved)
+    # The other image alone is not joined, and the number of channels is found before an activation.
+    pair = [
+        node("Relu", "a", "p"),
+        node("Resize", "p - twice", "r", mode="nearest"),
+        node("Concat", "r x", "j", axis=-3),
+    ]
+    pair_constants = {**enlarged_constants(), "w": uniform(8, 28, 1, 1) / 6}
+    silu = [node("Sigmoid", "c", "s"), node("Mul", "c s", "y")]
+    check_even([HALF, *pair, conv, *silu], pair_constants, ["FusedConv", "Conv", "Resize", "FusedConv"])
+    # Two convolutions read the joined image, as in YOLOv5.
+    two = [conv, node("Conv", "j w", "d"), node("Mul", "c d", "y")]
+    both = ["Conv", *(["Conv", "Resize", "JoinedConv"] * 2), "Mul"]
+    check_even([HALF, *ENLARGED, *two], enlarged_constants(), both)
+
+
+def test_enlarging_stays_where_it_is() -> None:
+    conv = node("Conv", "j w b", "y")
+    constants = enlarged_constants()
+    stays, read = ["Conv", "Resize", "Concat", "Conv"], ["Conv", "Resize", "JoinedConv"]
+    linear = node("Resize", "a - twice", "r", mode="linear", coordinate_transformation_mode="asymmetric")
+    check_even([HALF, linear, ENLARGED[1], conv], constants, read)
+    wide = {**constants, "w": uniform(8, 36, 3, 3) / 18}
+    check_even([HALF, *ENLARGED, node("Conv", "j w b", "y", pads=[1, 1, 1, 1])], wide, stays)
+    check_even([HALF, *ENLARGED, node("Conv", "j w b", "y", strides=[2, 2])], constants, stays)
+    # Others see the enlarged image, the joined one, or the sizes are not constants.
+    check_even([HALF, *ENLARGED, conv], constants, read, outputs="y r")
+    check_even([HALF, *ENLARGED, conv], constants, stays, outputs="y j")
+    sizes = np.array([2, 20, 10, 12])
+    by_sizes = node("Resize", "a - - sizes", "r", mode="nearest")
+    check_even([HALF, by_sizes, ENLARGED[1], conv], {**constants, "sizes": sizes}, read)
+    # Few channels are enlarged for less than the sum would cost.
+    few = {**constants, "v": uniform(4, 8, 3, 3) / 8, "w": uniform(8, 20, 1, 1) / 6}
+    check_even([HALF, *ENLARGED, conv], few, read)
+
+
+def test_pointwise_convolutions_read_the_parts_of_a_joined_image() -> None:
+    parts = [node("Relu", "x", "p"), node("MaxPool", "x", "q", kernel_shape=[3, 3], pads=[1] * 4)]
+    join, conv = node("Concat", "p x q", "j", axis=1), node("Conv", "j w b", "c")
+    constants = {"w": uniform(8, 24, 1, 1) / 5, "b": B, "channel": uniform(8, 1, 1, seed=7), **SIX}
+    before = ["Relu", "MaxPool"]
+    check([*parts, join, node("Conv", "j w", "y")], constants, [*before, "JoinedConv"])
+    for chain in EPILOGUES.values():
+        check([*parts, join, conv, *chain], constants, [*before, "JoinedConv"])
+    # Two of them, or somebody else who reads the joined image.
+    two = [conv, node("Conv", "j w", "d"), node("Mul", "c d", "y")]
+    check([*parts, join, *two], constants, [*before, "JoinedConv", "JoinedConv", "Mul"])
+    other = [conv, node("Tanh", "j", "t"), node("Concat", "c t", "y", axis=1)]
+    check([*parts, join, *other], constants, [*before, "Concat", "Conv", "Tanh", "Concat"])
+    # Windows of several pixels, groups, strides, and images side by side along another dimension.
+    stays = [*before, "Concat", "Conv"]
+    for shape, attributes in (((8, 24, 3, 3), {}), ((8, 12, 1, 1), {"group": 2}), ((8, 24, 1, 1), {"strides": [2, 1]})):
+        check([*parts, join, node("Conv", "j v", "y", **attributes)], {"v": uniform(*shape) / 9}, stays)
+    rows = [node("Concat", "p x q", "j", axis=2), node("Conv", "j v", "y")]
+    check([*parts, *rows], {"v": uniform(8, 8, 1, 1)}, stays)
+
+
+def test_joined_convolutions_of_what_is_no_dense_image() -> None:
+    """Planes, a residual that is broadcast, and another type."""
+    join, conv = node("Concat", "x s", "j", axis=1), node("Conv", "j w", "c")
+    split = [node("Slice", "x from to axes", "s"), node("GlobalAveragePool", "x", "g")]
+    bounds = {"from": np.array([2]), "to": np.array([6]), "axes": np.array([1])}
+    constants = {"w": uniform(8, 12, 1, 1) / 4, **bounds}
+    check([*split, join, conv, node("Add", "c g", "y")], constants, ["Slice", "GlobalAveragePool", "JoinedConv"])
+    proto = model(
+        [node("Cast", "x", "d", to=11), node("Concat", "d d", "j", axis=1), node("Conv", "j w", "y")],
+        {"w": uniform(8, 16, 1, 1).astype(np.float64)},
+    )
+    session, before = door.InferenceSession(proto), door.InferenceSession(proto, plain())
+    assert ops(session) == ["Cast", "JoinedConv"]
+    x = uniform(2, 8, 9, 11)
+    close(session.run(None, {"x": x}), before.run(None, {"x": x}))

@@ -14,7 +14,7 @@ from convkit.onnx.call import OWN, Call, reference_of
 
 __all__ = ["ops"]
 
-_OF_RULES = frozenset({"FusedConv", "FusedConvTranspose", "MulAdd", "Silu"})
+_OF_RULES = frozenset({"FusedConv", "FusedConvTranspose", "JoinedConv", "MulAdd", "Silu"})
 
 
 def ops() -> list[type[Any]]:

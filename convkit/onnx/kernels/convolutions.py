@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 import convkit as ck
+from convkit import images
 from convkit.onnx.call import Call, Compute, implements
 from convkit.onnx.kernels.elementwise import activation
 from convkit.onnx.kernels.memory import is_float, pixels
@@ -172,6 +174,32 @@ class _Convolution:
 
     def _in_steps(self, x: Any, w: Any, b: Any, residual: Any, scale: Any, shift: Any) -> Any:
         return self._finish(by_taps(self.call, x, w, b), residual, scale, shift)
+
+
+@implements("JoinedConv")
+def joined_conv(call: Call) -> Compute | None:
+    """A pointwise FusedConv of images side by side, which a rule makes of it and Concat."""
+    one = _Convolution(replace(call, constants={i + 1: array for i, array in call.constants.items() if i < 5}))
+    layer = _Layer(ck.Conv2d)
+    options: Any = {
+        "layout": "NHWC", "memory": call.memory, "copy": False, "num_threads": call.threads,
+        "activation": one.activation, "residual_after": one.after,
+    }  # fmt: skip
+
+    def compute(w: Any, b: Any, residual: Any, scale: Any, shift: Any, *parts: Any) -> Any:
+        first = parts[0]
+        if (
+            is_float(w, *parts, *(a for a in (b, residual, scale, shift) if a is not None))
+            and all(part.ndim == 4 and part.shape[2:] == first.shape[2:] and len(part) == len(first) for part in parts)
+            and (residual is None or residual.shape == (len(first), len(w), *first.shape[2:]))
+        ):
+            beside = images.beside([part.transpose(0, 2, 3, 1) for part in parts], call.threads)
+            last = None if residual is None else residual.transpose(0, 2, 3, 1)
+            y: Any = layer(w, b, scale, shift, **options).joined(beside, last)
+            return y.transpose(0, 3, 1, 2)
+        return one(np.concatenate(parts, axis=1), w, b, residual, scale, shift)
+
+    return compute
 
 
 def by_taps(call: Call, x: Any, w: Any, b: Any) -> Any:

@@ -14,9 +14,11 @@ from convkit.onnx.rules import (
     epilogue,
     factors,
     gates,
+    joining,
     layer_norm,
     padding,
     removal,
+    upsampling,
 )
 
 __all__ = ["RULES", "simplify"]
@@ -31,7 +33,9 @@ RULES = {
     "activations": activations.apply,
     "layer_norm": layer_norm.apply,
     "gates": gates.apply,
+    "upsampling": upsampling.apply,
     "epilogue": epilogue.apply,
+    "joining": joining.apply,
 }
 """In the order in which they run: each leaves the form that the next one looks for."""
 

@@ -8,7 +8,18 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-__all__ = ["constant", "new_constant", "number", "numbers_and_value", "only_user", "per_channel", "replace"]
+from convkit.onnx.call import DOMAIN
+
+__all__ = [
+    "channels", "constant", "new_constant", "number", "numbers_and_value", "only_user", "per_channel",
+    "pointwise", "replace",
+]  # fmt: skip
+
+# Operators whose result has the channels of their first operand.
+_SAME_CHANNELS = {
+    "Relu", "Sigmoid", "Silu", "HardSwish", "HardSigmoid", "LeakyRelu", "Clip", "Tanh", "Gelu", "Mish", "Identity",
+    "MaxPool", "AveragePool", "GlobalAveragePool", "BatchNormalization", "Dropout",
+}  # fmt: skip
 
 
 def constant(value: Any) -> Any:
@@ -57,6 +68,23 @@ def per_channel(array: Any, channels: int, rank: int) -> Any:
     return np.broadcast_to(array.reshape(-1), (channels,)).copy()
 
 
+def channels(value: Any) -> int | None:
+    """How many channels an image has, if the graph tells; None if it does not."""
+    while value is not None:
+        if value.shape is not None and len(value.shape) > 1:
+            return value.shape[1] if isinstance(value.shape[1], int) else None
+        maker = value.producer()
+        if maker is None or maker.domain not in ("", "ai.onnx", DOMAIN) or value is not maker.outputs[0]:
+            return None
+        if maker.op_type == "Conv":
+            w = constant(maker.inputs[1])
+            return None if w is None else int(w.shape[0])
+        if maker.op_type not in _SAME_CHANNELS:
+            return None
+        value = maker.inputs[0]
+    return None
+
+
 def new_constant(model: Any, array: Any, near: str) -> Any:
     """A new initializer."""
     graph, name, i = model.graph, f"{near}/folded", 0
@@ -66,6 +94,15 @@ def new_constant(model: Any, array: Any, near: str) -> Any:
     value = ir.Value(name=name, const_value=ir.Tensor(np.ascontiguousarray(array), name=name))
     graph.register_initializer(value)
     return value
+
+
+def pointwise(conv: Any) -> bool:
+    """Whether a convolution looks at each pixel by itself, in one group, with constant filters of images."""
+    w, given = constant(conv.inputs[1]), {name: attribute.value for name, attribute in conv.attributes.items()}
+    if w is None or w.ndim != 4 or w.shape[2:] != (1, 1) or w.dtype not in (np.float32, np.float64):
+        return False
+    steps, pads = {*given.get("strides", [1])}, {*given.get("pads", [0])}
+    return given.get("group", 1) == 1 and steps == {1} and pads == {0}
 
 
 def replace(
