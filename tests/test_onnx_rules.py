@@ -366,3 +366,23 @@ def test_joined_convolutions_of_what_is_no_dense_image() -> None:
     assert ops(session) == ["Cast", "JoinedConv"]
     x = uniform(2, 8, 9, 11)
     close(session.run(None, {"x": x}), before.run(None, {"x": x}))
+
+
+def test_what_a_branch_reads_stays() -> None:
+    """Rules change the graph itself, and no node of a branch of it."""
+
+    def branches(op: str, inputs: list[str]) -> Any:
+        def graph(kind: str, read: list[str], name: str) -> Any:
+            made = onnx.helper.make_node(kind, read, [name])
+            return onnx.helper.make_graph([made], name, [], [onnx.helper.make_empty_tensor_value_info(name)])
+
+        return onnx.helper.make_node(
+            "If", ["yes"], ["y"], then_branch=graph(op, inputs, "t"), else_branch=graph("Neg", ["x"], "e")
+        )
+
+    constants = {"w": W, "v": uniform(8, 16, 1, 1), "yes": np.array(True)}
+    check([CONV, branches("Relu", ["c"])], {**constants, "b": B}, ["Conv", "If"])
+    join = node("Concat", "x x", "j", axis=1)
+    check([join, branches("Conv", ["j", "v"])], constants, ["Concat", "If"])
+    zeros = {**constants, "pads": np.array([0, 0, 1, 1, 0, 0, 1, 1])}
+    check([node("Pad", "x pads", "p"), branches("Conv", ["p", "w"])], zeros, ["Pad", "If"])

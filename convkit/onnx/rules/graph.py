@@ -11,7 +11,7 @@ import onnx_ir as ir
 from convkit.onnx.call import DOMAIN
 
 __all__ = [
-    "channels", "constant", "new_constant", "number", "numbers_and_value", "only_user", "per_channel",
+    "attribute", "channels", "constant", "new_constant", "number", "numbers_and_value", "only_user", "per_channel",
     "pointwise", "replace",
 ]  # fmt: skip
 
@@ -29,6 +29,11 @@ def constant(value: Any) -> Any:
     return value.const_value.numpy()
 
 
+def attribute(node: Any, name: str, usual: Any) -> Any:
+    """A node's attribute, or what stands for it if it is left out."""
+    return node.attributes[name].value if name in node.attributes else usual
+
+
 def number(value: Any) -> float | None:
     """The number of a constant with one element."""
     array = constant(value)
@@ -36,9 +41,12 @@ def number(value: Any) -> float | None:
 
 
 def only_user(value: Any) -> Any:
-    """The one node that reads a value, if nobody else sees it."""
-    uses = value.uses()
-    return uses[0].node if len(uses) == 1 and not value.is_graph_output() else None
+    """The one node that reads a value, if nobody else sees it and it stands in the same graph, not in a branch."""
+    uses, maker = value.uses(), value.producer()
+    if len(uses) != 1 or value.is_graph_output():
+        return None
+    node = uses[0].node
+    return node if maker is None or node.graph is maker.graph else None
 
 
 def numbers_and_value(node: Any, op: str) -> tuple[Any, float] | None:
@@ -98,11 +106,11 @@ def new_constant(model: Any, array: Any, near: str) -> Any:
 
 def pointwise(conv: Any) -> bool:
     """Whether a convolution looks at each pixel by itself, in one group, with constant filters of images."""
-    w, given = constant(conv.inputs[1]), {name: attribute.value for name, attribute in conv.attributes.items()}
+    w = constant(conv.inputs[1])
     if w is None or w.ndim != 4 or w.shape[2:] != (1, 1) or w.dtype not in (np.float32, np.float64):
         return False
-    steps, pads = {*given.get("strides", [1])}, {*given.get("pads", [0])}
-    return given.get("group", 1) == 1 and steps == {1} and pads == {0}
+    steps, pads = {*attribute(conv, "strides", [1])}, {*attribute(conv, "pads", [0])}
+    return attribute(conv, "group", 1) == 1 and steps == {1} and pads == {0}
 
 
 def replace(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from convkit.onnx.call import DOMAIN
-from convkit.onnx.rules.graph import pointwise, replace
+from convkit.onnx.rules.graph import attribute, pointwise, replace
 
 __all__ = ["apply"]
 
@@ -18,10 +18,10 @@ def apply(model: Any) -> int:
     for concat in list(model.graph):
         if concat.op_type != "Concat" or concat.domain not in ("", "ai.onnx") or concat.outputs[0].is_graph_output():
             continue
-        if concat.attributes["axis"].value not in (1, -3) or not 1 < len(concat.inputs) <= _MOST_PARTS:
+        if attribute(concat, "axis", 1) not in (1, -3) or not 1 < len(concat.inputs) <= _MOST_PARTS:
             continue
         uses = concat.outputs[0].uses()
-        if not uses or not all(use.idx == 0 and _reads(use.node) for use in uses):
+        if not uses or not all(use.idx == 0 and use.node.graph is concat.graph and _reads(use.node) for use in uses):
             continue
         for use in uses:
             conv = use.node

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from convkit.onnx.rules.graph import channels, constant, new_constant, only_user, pointwise
+from convkit.onnx.rules.graph import attribute, channels, constant, new_constant, only_user, pointwise
 
 __all__ = ["apply"]
 
@@ -25,10 +25,10 @@ def apply(model: Any) -> int:
     for concat in list(model.graph):
         if concat.op_type != "Concat" or concat.domain not in ("", "ai.onnx") or concat.outputs[0].is_graph_output():
             continue
-        if concat.attributes["axis"].value not in (1, -3) or len(concat.inputs) < 2:
+        if attribute(concat, "axis", 1) not in (1, -3) or len(concat.inputs) < 2:
             continue
         convs = [use.node for use in concat.outputs[0].uses()]
-        if not convs or not all(_pointwise(conv, concat.outputs[0]) for conv in convs):
+        if not convs or not all(conv.graph is concat.graph and _pointwise(conv, concat.outputs[0]) for conv in convs):
             continue
         sizes = _sizes(concat.inputs, constant(convs[0].inputs[1]).shape[1])
         enlarged = [i for i, value in enumerate(concat.inputs) if _enlarges(value)]
@@ -54,10 +54,6 @@ def _pointwise(conv: Any, x: Any) -> bool:
     return plain and x not in conv.inputs[1:] and pointwise(conv)
 
 
-def _given(node: Any, name: str, usual: Any) -> Any:
-    return node.attributes[name].value if name in node.attributes else usual
-
-
 def _sizes(parts: Sequence[Any], total: int) -> list[int] | None:
     """The channels of all parts, if those of all but one are known."""
     found = [channels(part) for part in parts]
@@ -72,11 +68,11 @@ def _enlarges(value: Any) -> bool:
     resize = value.producer()
     if resize is None or resize.op_type not in ("Resize", "Upsample") or resize.domain not in ("", "ai.onnx"):
         return False
-    if only_user(value) is None or _given(resize, "mode", "nearest") != "nearest":
+    if only_user(value) is None or attribute(resize, "mode", "nearest") != "nearest":
         return False
     if {"axes", "scales"} & set(resize.attributes) or len(resize.inputs) > 3:
         return False
-    if _given(resize, "coordinate_transformation_mode", "") == "tf_crop_and_resize":
+    if attribute(resize, "coordinate_transformation_mode", "") == "tf_crop_and_resize":
         return False  # what lies outside is a constant
     scales = constant(resize.inputs[-1])  # the second input, or after a region of interest the third
     return scales is not None and scales.shape == (4,) and tuple(scales[:2]) == (1, 1) and min(scales[2:]) >= 1.5
