@@ -97,6 +97,72 @@ def test_patches_are_counted() -> None:
         ndimage.patch_scipy(least_elements=-1)
 
 
+CHILDREN = """
+import os, signal, sys, threading, warnings
+warnings.simplefilter("ignore")  # newer Pythons warn about forks with threads
+import scipy.ndimage
+from convkit import ndimage
+from convkit.ndimage import patching
+
+theirs = {name: getattr(scipy.ndimage, name) for name in patching.NAMES}
+midway = threading.Event()
+
+class Slow(type(scipy.ndimage)):
+    # The module, which gives a fork the time to happen in the middle of the names.
+    def __setattr__(self, name, value):
+        super().__setattr__(name, value)
+        if name == patching.NAMES[6] and threading.current_thread() is thread:
+            midway.set()
+            threading.Event().wait(0.5)
+
+def changed():
+    return sum(getattr(scipy.ndimage, name) is not function for name, function in theirs.items())
+
+if sys.argv[1] == "unpatch":
+    ndimage.patch_scipy()
+thread = threading.Thread(target=getattr(ndimage, sys.argv[1] + "_scipy"))
+scipy.ndimage.__class__ = Slow
+thread.start()
+assert midway.wait(60)
+child = os.fork()
+if not child:
+    signal.alarm(60)
+    whole = changed() in (0, len(theirs))
+    ndimage.patch_scipy()
+    whole = whole and changed() == len(theirs)
+    for _ in range(3):
+        ndimage.unpatch_scipy()
+    os._exit(0 if whole and not changed() else 1)
+status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+thread.join()
+assert status == 0, status
+"""
+
+
+@pytest.mark.parametrize("call", ["patch", "unpatch"])
+def test_a_child_has_all_names_patched_or_none(call: str) -> None:
+    fresh(CHILDREN, call)
+
+
+def test_ctrl_c_in_the_middle_of_patching(monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = {name: getattr(scipy_ndimage, name) for name in patching.NAMES}
+    wrapped: list[str] = []
+
+    def interrupted(name: str, *functions: Any) -> Any:
+        wrapped.append(name)
+        if len(wrapped) == 5:
+            raise KeyboardInterrupt
+        return either(name, *functions)
+
+    either = patching._either
+    monkeypatch.setattr(patching, "_either", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        ndimage.patch_scipy()
+    ndimage.patch_scipy()
+    ndimage.unpatch_scipy()
+    assert {name: getattr(scipy_ndimage, name) for name in patching.NAMES} == theirs
+
+
 def test_without_scipy() -> None:
     told = fresh(
         """

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from onnx import helper  # noqa: E402
 from onnx_calls import close, model, node, ops, plain, uniform  # noqa: E402
 from shims import fresh  # noqa: E402
 
+import convkit as ck  # noqa: E402
 import convkit.onnx as door  # noqa: E402
 
 W = uniform(8, 8, 3, 3)
@@ -219,9 +222,82 @@ def test_many_threads_may_run_one_session() -> None:
     assert failures == []
 
 
-def test_threads_of_a_session_are_those_of_its_convolutions() -> None:
-    import convkit as ck
+CONSTANTS_IN_TURN = """
+import os, signal, sys, threading, warnings
+warnings.simplefilter("ignore")  # newer Pythons warn about forks with threads
+import numpy as np
+import convkit as ck, convkit.onnx as door
+sys.path.insert(0, sys.argv[1])
+from onnx_calls import model, node
+square, filters = np.eye(8, dtype=np.float32), np.ones((8, 8, 3, 3), np.float32)
+graphs = {
+    "Conv": ([node("Conv", "x w", "y")], {"w": filters}),
+    "ConvTranspose": ([node("ConvTranspose", "x w", "y")], {"w": filters}),
+    "MatMul": ([node("Transpose", "x", "t", perm=[0, 2, 3, 1]), node("MatMul", "t w", "y")], {"w": square}),
+    "ConvInteger": (
+        [node("Cast", "x", "u", to=2), node("ConvInteger", "u w", "y")], {"w": np.ones((8, 8, 3, 3), np.uint8)}
+    ),
+}
+parent, made, begun, go_on = os.getpid(), [], threading.Event(), threading.Event()
+def slow(kind):
+    def layer(*given, **options):
+        made.append(kind.__name__)
+        if os.getpid() == parent:
+            begun.set()
+            assert go_on.wait(60)
+        return kind(*given, **options)
+    return layer
+ck.Conv2d, ck.ConvTranspose2d = slow(ck.Conv2d), slow(ck.ConvTranspose2d)
+session, x = door.InferenceSession(model(*graphs[sys.argv[2]])), np.ones((2, 8, 9, 11), np.float32)
+found = []
+threads = [threading.Thread(target=lambda: found.append(session.run(None, {"x": x})[0])) for _ in range(4)]
+for thread in threads:
+    thread.start()
+assert begun.wait(60)
+def hold():
+    with session._plans._lock:
+        held.set()
+        go_on.wait(60)
+held = threading.Event()
+threads.append(threading.Thread(target=hold))
+threads[-1].start()
+assert held.wait(60)
+child = os.fork()
+if not child:
+    signal.alarm(60)
+    os._exit(0 if session.run(None, {"x": x})[0].size else 1)
+status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+go_on.set()
+for thread in threads:
+    thread.join()
+assert status == 0, status
+assert len(found) == 4 and all(np.array_equal(y, found[0]) for y in found)
+assert len(made) == 1, made
+"""
 
+
+@pytest.mark.parametrize("op", ["Conv", "ConvTranspose", "MatMul", "ConvInteger"])
+def test_constants_are_packed_once_and_a_child_packs_its_own(op: str) -> None:
+    fresh(CONSTANTS_IN_TURN, str(Path(__file__).parent), op, CONVKIT_DB=":memory:")
+
+
+def test_a_profile_tells_its_own_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = session(node("Relu", "x", "y"), shape=("n", 8, "h", "w"))
+    alone = ck.profile
+
+    @contextmanager
+    def overtaken() -> Iterator[Any]:
+        with alone() as calls:
+            yield calls
+            other = threading.Thread(target=found.run, args=(None, {"x": uniform(3, 8, 20, 20)}))
+            other.start()
+            other.join()
+
+    monkeypatch.setattr(ck, "profile", overtaken)
+    assert [one.shape for one in found.profile({"x": X}).nodes] == [X.shape]
+
+
+def test_threads_of_a_session_are_those_of_its_convolutions() -> None:
     options = door.SessionOptions(intra_op_num_threads=1)
     found = door.InferenceSession(model([node("Conv", "x w", "y")], {"w": W}), options)
     with ck.profile() as profile:

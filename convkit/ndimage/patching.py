@@ -12,7 +12,7 @@ import numpy as np
 
 from convkit.ndimage import correlation, derivatives, smoothing
 from convkit.ndimage.arguments import supported
-from convkit.tuner.process import ForkSafeLock
+from convkit.tuner.process import planning
 
 __all__ = ["NAMES", "patch_scipy", "unpatch_scipy"]
 
@@ -30,7 +30,7 @@ NAMES = tuple(sorted(_OURS))
 """What is patched."""
 
 
-_lock = ForkSafeLock()
+# Changed under the planning lock, for which a fork waits: a child has all of SciPy's functions or none of them.
 _holders = 0
 _least = 0
 _scipy_s: dict[str, Callable[..., Any]] = {}
@@ -64,12 +64,15 @@ def patch_scipy(*, least_elements: int = 4096) -> None:
     if least < 0:
         raise ValueError(f"least_elements must be 0 or more, not {least}")
     module = _scipy_ndimage()
-    with _lock:
+    with planning:
         if not _holders:
             _least = least
             for name, ours in _OURS.items():
-                _scipy_s[name] = getattr(module, name)
-                _wrappers[name] = _either(name, ours, _scipy_s[name])
+                theirs = getattr(module, name)
+                if theirs is _wrappers.get(name):  # Ctrl-C came before the end, last time
+                    continue
+                _scipy_s[name] = theirs
+                _wrappers[name] = _either(name, ours, theirs)
                 setattr(module, name, _wrappers[name])
         _holders += 1
 
@@ -80,15 +83,13 @@ def unpatch_scipy() -> None:
     A name that somebody else has replaced meanwhile stays as it is.
     """
     global _holders
-    with _lock:
-        if not _holders:
-            return
-        _holders -= 1
-        if not _holders:
+    with planning:
+        if _holders == 1:
             module = _scipy_ndimage()
             for name, wrapper in _wrappers.items():
                 if getattr(module, name) is wrapper:
                     setattr(module, name, _scipy_s[name])
+        _holders = max(_holders - 1, 0)
 
 
 def _scipy_ndimage() -> ModuleType:

@@ -14,6 +14,7 @@ import numpy as np
 from convkit.onnx.call import OWN, Compute, implementation
 from convkit.onnx.errors import ModelError
 from convkit.onnx.rules.graph import constant
+from convkit.tuner.process import ForkSafeLock
 
 __all__ = ["Plan", "Plans", "Run", "Step", "root"]
 
@@ -168,7 +169,7 @@ class Plans:
         )
         self.general = Plan(steps, values, frozenset(self.outputs))
         self._plans: OrderedDict[Any, Plan] = OrderedDict()
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
 
     def run(self, feed: Mapping[str, Any]) -> tuple[list[Any], Run]:
         """Outputs in the graph's order, as they lie in memory."""

@@ -123,13 +123,17 @@ class InferenceSession:
         ModelError
             If a node cannot be computed.
         """
+        found, self._last = self._run(output_names, input_feed)
+        return found
+
+    def _run(self, output_names: Sequence[str] | None, input_feed: Mapping[str, Any]) -> tuple[list[Any], Run]:
         feed = checked(input_feed, self._inputs, self._optional, self._ranked)
         names = [arg.name for arg in self._outputs]
         wanted = names if output_names is None else list(output_names)
         for name in wanted:
             if name not in names:
                 raise ValueError(f"no output {name!r}: the model's outputs are {names}")
-        values, self._last = self._plans.run(feed)
+        values, record = self._plans.run(feed)
         taken = {id(root(value)) for value in feed.values() if isinstance(value, np.ndarray)} | self._plans.constants
         found = {}
         for name, value in zip(names, values, strict=True):
@@ -137,7 +141,7 @@ class InferenceSession:
                 value = _own(np.asarray(value), taken, self._threads)
                 taken.add(id(root(value)))
             found[name] = value
-        return [found[name] for name in wanted]
+        return [found[name] for name in wanted], record
 
     def profile(self, input_feed: Mapping[str, Any]) -> Profile:
         """Run once, and tell what each node did: kernel, shape, time.
@@ -153,9 +157,9 @@ class InferenceSession:
             A table, to be had as CSV or Chrome trace.
         """
         with ck.profile() as calls:
-            self.run(None, input_feed)
-        assert self._last is not None
-        found = Profile.of(self._last, calls.records)
+            _, record = self._run(None, input_feed)
+        found = Profile.of(record, calls.records)
+        self._last = record
         self._kernels.update({node.name: node.kernel for node in found.nodes})
         return found
 

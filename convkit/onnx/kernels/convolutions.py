@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 import convkit as ck
 from convkit import images
 from convkit.onnx.call import Call, Compute, implements
+from convkit.onnx.kernels.constants import Made
 from convkit.onnx.kernels.elementwise import activation
 from convkit.onnx.kernels.memory import is_float, pixels
 
@@ -52,20 +52,15 @@ def _activation_of(call: Call) -> Any:
 class _Layer:
     """A layer of convkit for the last weights, bias and padding that were seen: constants are packed once."""
 
-    def __init__(self, make: Callable[..., Any]) -> None:
-        self._make = make
-        self._lock = threading.Lock()
-        self._kept: tuple[tuple[Any, ...], Any] | None = None
+    def __init__(self, kind: Callable[..., Any]) -> None:
+        self._kind = kind
+        self._made = Made()
 
     def __call__(self, w: Any, b: Any, scale: Any, shift: Any, **geometry: Any) -> Any:
-        key = (w, b, scale, shift, *geometry.values())
-        kept = self._kept
-        if kept is None or not all(
-            a is b or (i > 3 and a == b) for i, (a, b) in enumerate(zip(key, kept[0], strict=True))
-        ):
-            with self._lock:
-                self._kept = kept = (key, self._make(w, b, scale=scale, shift=shift, **geometry))
-        return kept[1]
+        return self._made(
+            (w, b, scale, shift), tuple(geometry.values()),
+            lambda: self._kind(w, b, scale=scale, shift=shift, **geometry),
+        )  # fmt: skip
 
 
 class _Convolution:
@@ -80,7 +75,7 @@ class _Convolution:
         self.act = activation(name, tuple(numbers)) if name else None
         self.packs = 1 in call.constants
         self._layer = _Layer(ck.Conv2d)
-        self._signal: tuple[Any, Any] | None = None
+        self._signal = Made()
         self._bound: dict[Any, Any] = {}  # layers by what is known to fit them
 
     def __call__(
@@ -142,9 +137,7 @@ class _Convolution:
 
     def _lifted(self, w: Any) -> Any:
         """Filters of a signal as filters of images, always the same array for the same filters."""
-        if self._signal is None or self._signal[0] is not w:
-            self._signal = (w, w[:, :, None])
-        return self._signal[1]
+        return self._signal((w,), (), lambda: w[:, :, None])
 
     def _run(
         self, x: Any, w: Any, b: Any, residual: Any, scale: Any, shift: Any, options: dict[str, Any], used: list[Any]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 import numpy as np
 
 import convkit as ck
 from convkit.onnx.call import Call, Compute, implements
+from convkit.onnx.kernels.constants import Made
 from convkit.onnx.kernels.memory import is_float
 
 __all__: list[str] = []
@@ -19,16 +19,11 @@ class _Rows:
 
     def __init__(self, call: Call) -> None:
         self._options: Any = {"num_threads": call.threads, "memory": call.memory, "copy": False, "layout": "NHWC"}
-        self._lock = threading.Lock()
-        self._kept: tuple[Any, Any, Any] | None = None
+        self._layer = Made()
 
     def __call__(self, x: Any, matrix: Any, bias: Any = None) -> Any:
-        kept = self._kept
-        if kept is None or kept[0] is not matrix or kept[1] is not bias:
-            with self._lock:
-                layer = ck.Conv2d(matrix.T[:, :, None, None], bias, **self._options)
-                self._kept = kept = (matrix, bias, layer)
-        y = kept[2](x.reshape(1, 1, -1, x.shape[-1]))
+        layer = self._layer((matrix, bias), (), lambda: ck.Conv2d(matrix.T[:, :, None, None], bias, **self._options))
+        y: Any = layer(x.reshape(1, 1, -1, x.shape[-1]))
         return y.reshape(*x.shape[:-1], matrix.shape[1])
 
 

@@ -5,13 +5,13 @@ Products of 8-bit numbers are summed in float32 where no sum can leave its 24 bi
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 import numpy as np
 
 import convkit as ck
 from convkit.onnx.call import Call, Compute, implements
+from convkit.onnx.kernels.constants import Made
 from convkit.onnx.kernels.convolutions import by_taps, sides
 from convkit.onnx.kernels.memory import is_float, pixels
 
@@ -26,8 +26,7 @@ class _Sums:
     def __init__(self, call: Call) -> None:
         self._call = call
         self._constant = {"ConvInteger": 1, "QLinearConv": 3}[call.op] in call.constants
-        self._lock = threading.Lock()
-        self._kept: tuple[Any, ...] | None = None
+        self._made = Made()
 
     def __call__(self, x: Any, x_zero: Any, w: Any, w_zero: Any, b: Any = None) -> Any:
         call = self._call
@@ -36,15 +35,15 @@ class _Sums:
             return sums if b is None else sums + b.reshape(-1, *(1,) * (w.ndim - 2))
         strides = call.get("strides") or [1, 1]
         padding = tuple(sides(call, x.shape[2:], w.shape[2:], strides))
-        layer, dtype = self._layer(x.dtype, x_zero, w, w_zero, b, padding, tuple(strides))
+        given = x.dtype, x_zero, w, w_zero, b, padding, tuple(strides)
+        if self._constant:
+            options = x.dtype, padding, _key(x_zero), _key(w_zero)
+            layer, dtype = self._made((w, b), options, lambda: self._layer(*given))
+        else:
+            layer, dtype = self._layer(*given)
         return layer(pixels(_centred(x, x_zero, 1, dtype), call.threads)).transpose(0, 3, 1, 2)
 
     def _layer(self, kind: Any, x_zero: Any, w: Any, w_zero: Any, b: Any, padding: Any, strides: Any) -> Any:
-        kept = self._kept
-        if kept is not None and all(a is b for a, b in zip(kept[0], (w, b), strict=True)) and self._constant:
-            same = kept[1] == (kind, padding, _key(x_zero), _key(w_zero))
-            if same:
-                return kept[2]
         filters = _centred(w, w_zero, 0, np.float64)
         bounds = np.iinfo(kind)
         zero = np.zeros(1) if x_zero is None else np.asarray(x_zero, np.float64)
@@ -60,9 +59,6 @@ class _Sums:
             tuple(call.get("dilations") or [1, 1]), call.get("group", 1), layout="NHWC", num_threads=call.threads,
             accuracy="strict", memory=memory, copy=False,
         )  # fmt: skip
-        if self._constant:
-            with self._lock:
-                self._kept = ((w, b), (kind, padding, _key(x_zero), _key(w_zero)), (layer, dtype))
         return layer, dtype
 
 
