@@ -6,7 +6,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from shims import fresh
+from shims import compiled, fresh, preloaded
 
 PREAMBLE = """
 import os, signal, sys, threading, warnings
@@ -310,3 +310,57 @@ def test_a_plan_that_another_thread_was_running_serves_the_child() -> None:
         with rounds.lock:
             assert child_says(work) == 0
     """)
+
+
+# Makes what a process finds out or makes at first use take long, once it is armed: (1) reading CONVKIT_ISA, (2)
+# registering for forks.
+SLOW_FIRST_USE = """
+    #define _GNU_SOURCE
+    #include <dlfcn.h>
+    #include <string.h>
+    #include <unistd.h>
+    volatile int armed = 0, begun = 0;
+    static void linger(int kind) {
+      if (armed != kind) return;
+      armed = 0;
+      begun = 1;
+      usleep(1000000);
+    }
+    char* getenv(const char* name) {
+      if (!strcmp(name, "CONVKIT_ISA")) linger(1);
+      return ((char* (*)(const char*))dlsym(RTLD_NEXT, "getenv"))(name);
+    }
+    int __register_atfork(void (*prepare)(void), void (*parent)(void), void (*child)(void), void* object) {
+      linger(2);
+      return ((int (*)(void (*)(void), void (*)(void), void (*)(void), void*))dlsym(RTLD_NEXT, "__register_atfork"))(
+          prepare, parent, child, object);
+    }
+"""
+FIRST_USES = {
+    1: "images.pool(ones(1, 64, 64, 64), 2, 2, 1, 0, (32, 32), num_threads=1)",
+    2: "ndimage.correlate(image, ones(1, 3), output=result, num_threads=1)",
+}
+
+
+@pytest.mark.parametrize("kind", FIRST_USES, ids=["instruction set", "pools of memory"])
+def test_a_fork_while_another_thread_uses_something_for_the_first_time(kind: int, tmp_path: Path) -> None:
+    slow = compiled(tmp_path, SLOW_FIRST_USE)
+    run(
+        f"""
+        import ctypes, time
+        from convkit import images, ndimage
+        shim = ctypes.CDLL({slow!r})
+        armed, begun = (ctypes.c_int.in_dll(shim, name) for name in ("armed", "begun"))
+        image, result = ones(140, 140), ones(140, 140)
+        def work():
+            {FIRST_USES[kind]}
+        thread = threading.Thread(target=work)
+        armed.value = {kind}
+        thread.start()
+        while thread.is_alive() and not begun.value:
+            time.sleep(0.001)
+        assert child_says(work) == 0
+        thread.join()
+        """,
+        **preloaded(slow),
+    )

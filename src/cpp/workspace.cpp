@@ -228,13 +228,12 @@ struct ForkGuard {
 
 namespace {
 Pools& pools() {
-  static Pools* const instance = [] {
-    auto* made = new Pools;
-    pthread_atfork(ForkGuard::prepare, ForkGuard::parent, ForkGuard::child);
-    return made;
-  }();
+  static auto* const instance = new Pools;
   return *instance;
 }
+
+// Registered when the library is loaded: so a fork waits for a thread that is just making the pools.
+const int fork_guard = pthread_atfork(ForkGuard::prepare, ForkGuard::parent, ForkGuard::child);
 }  // namespace
 
 BlockPool& workspace_pool() { return pools().workspaces; }

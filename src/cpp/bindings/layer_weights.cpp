@@ -35,16 +35,8 @@ class Making {
     pthread_mutex_unlock(&mutex_);
   }
 
-  static Making& instance() {
-    static Making* const made = [] {
-      pthread_atfork([] { pthread_mutex_lock(&instance().mutex_); }, [] { pthread_mutex_unlock(&instance().mutex_); },
-                     [] { instance().begin_child(); });
-      return new Making;
-    }();
-    return *made;
-  }
-
- private:
+  void before_fork() { pthread_mutex_lock(&mutex_); }
+  void after_fork() { pthread_mutex_unlock(&mutex_); }
   // The waiting threads stayed in the parent.
   void begin_child() {
     mutex_ = PTHREAD_MUTEX_INITIALIZER;
@@ -52,11 +44,18 @@ class Making {
     ++forks;
   }
 
+ private:
   pthread_mutex_t mutex_ = PTHREAD_MUTEX_INITIALIZER;
   pthread_cond_t finished_ = PTHREAD_COND_INITIALIZER;
 };
 
-Making& making() { return Making::instance(); }
+Making& making() {
+  static auto* const instance = new Making;
+  return *instance;
+}
+
+const int fork_guard =
+    pthread_atfork([] { making().before_fork(); }, [] { making().after_fork(); }, [] { making().begin_child(); });
 
 void* data_of(PyObject* array) { return PyArray_DATA(reinterpret_cast<PyArrayObject*>(array)); }
 

@@ -1,9 +1,11 @@
 #include "cpu/features.hpp"
 
 #include <cpuid.h>
+#include <pthread.h>
 
 #include <cstdlib>
 #include <cstring>
+#include <exception>
 #include <initializer_list>
 #include <stdexcept>
 
@@ -159,6 +161,17 @@ Isa choose_isa() {
   }
   throw std::invalid_argument("this CPU has none of the instruction sets that convkit was built for");
 }
+
+// A fork waits for a thread that is just finding this out: its child would wait for that thread for ever.
+void before_fork() {
+  try {
+    active_isa();
+  } catch (const std::exception&) {
+    // The next call that asks says so.
+  }
+}
+
+const int fork_guard = pthread_atfork(before_fork, nullptr, nullptr);
 
 }  // namespace
 
