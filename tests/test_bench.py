@@ -165,8 +165,8 @@ def test_a_wrong_contestant_shows_its_error() -> None:
 def test_bench_refuses_before_it_measures(
     wrong: tuple[str, str], shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("in_turns", "tune_all"):
-        monkeypatch.setattr(f"convkit.commands.bench.{name}", lambda *_, **__: pytest.fail("it began"))
+    for name in ("contest.turns.in_turns", "commands.tune.tune_all"):
+        monkeypatch.setattr(f"convkit.{name}", lambda *_, **__: pytest.fail("it began"))
     option, value = wrong
     told = run("bench", "--shapes", str(shapes), option, str(tmp_path / value) if "/" in value else value, code=2)
     assert "Error" in told
@@ -176,7 +176,7 @@ def test_bench_refuses_before_it_measures(
 @pytest.mark.usefixtures("database")
 def test_a_named_peer_that_is_missing_is_an_error(shapes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("convkit.commands.bench.installed", lambda name: name == "numpy")
-    monkeypatch.setattr("convkit.commands.bench.tune_all", lambda *_, **__: pytest.fail("it began"))
+    monkeypatch.setattr("convkit.commands.tune.tune_all", lambda *_, **__: pytest.fail("it began"))
     told = run("bench", "--shapes", str(shapes), "--against", "numpy,torch", code=2)
     assert "torch is not installed: pip install" in told
 
@@ -277,7 +277,7 @@ def test_what_was_measured_before_an_interrupt_is_shown_and_saved(
             raise KeyboardInterrupt
         return in_turns(*arguments, **keywords)
 
-    monkeypatch.setattr("convkit.commands.bench.in_turns", interrupted)
+    monkeypatch.setattr("convkit.contest.turns.in_turns", interrupted)
     saved = tmp_path / "rows.json"
     told = run("bench", "--shapes", str(shapes), "--threads", "1", "--no-tune", "--seconds", "0", "--json", str(saved),
                code=130)  # fmt: skip

@@ -311,8 +311,8 @@ def test_demo_shows_times_of_one_race_and_says_if_it_was_disturbed(
         busy = "4 of 5 samples were interrupted" if len(seen) in (3, 16 + 3) else ""
         return [Timing(seconds, seconds, 5, 1.0, 1e-7, 1e-7, busy) for seconds in (1e-3, 8e-3)]
 
-    monkeypatch.setattr("convkit.commands.demo.in_turns", raced)
-    monkeypatch.setattr("convkit.commands.demo.tune_all", lambda *_, **__: Tally(reused=9))
+    monkeypatch.setattr("convkit.contest.turns.in_turns", raced)
+    monkeypatch.setattr("convkit.commands.tune.tune_all", lambda *_, **__: Tally(reused=9))
     options = ("demo", "--output", str(tmp_path), "--threads", "1", "--layout", "NHWC")
     told = run(*options)
     assert seen == ["NumPy im2col"] * 16

@@ -304,7 +304,7 @@ def test_the_demo_tries_its_folder_and_its_photograph_before_it_tunes(
     tmp_path: Path, shapes: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("matplotlib", reason="the demo draws")
-    monkeypatch.setattr("convkit.commands.demo.tune_all", lambda *_, **__: pytest.fail("it began"))
+    monkeypatch.setattr("convkit.commands.tune.tune_all", lambda *_, **__: pytest.fail("it began"))
     assert "File exists" in failed("demo", "--output", shapes)
     assert "No such file or directory" in failed("demo", "--output", "/proc/nowhere")
     assert "is a directory" in failed("demo", "--image", str(tmp_path))

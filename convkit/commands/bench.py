@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -15,16 +15,15 @@ from convkit.commands import arguments
 from convkit.commands.failing import CommandError
 from convkit.commands.outputs import STDOUT, Outputs
 from convkit.commands.terminal import console, error_console
-from convkit.commands.tune import Job, tune_all
-from convkit.commands.watching import Watch
 from convkit.contest.contestants import PEERS, installed
-from convkit.contest.layers import CALLS, Heat, TimedLayer, algorithms, limited, timed_layers
-from convkit.contest.results import Report, Row, by_layer
-from convkit.contest.turns import in_turns
 from convkit.distribution import install_line
 from convkit.problem import LAYOUTS, OPS, Problem
 from convkit.tables import threads_text, time_text
-from convkit.typing import Accuracy
+
+if TYPE_CHECKING:
+    from convkit.contest.layers import TimedLayer
+    from convkit.contest.results import Report, Row
+    from convkit.typing import Accuracy
 
 __all__ = ["bench"]
 
@@ -65,6 +64,10 @@ def bench(
     ] = "layers",
 ) -> None:
     """Time layers with convkit and with other libraries, in turns, in one process, and check every result."""
+    from convkit.commands.tune import Job, tune_all
+    from convkit.contest.layers import CALLS
+    from convkit.contest.results import Report
+
     if table not in _TABLES:
         raise typer.BadParameter(f"{table!r} is not one of {', '.join(_TABLES)}", param_hint="'--table'")
     if not network:
@@ -125,6 +128,10 @@ def _measure(
     told: Console,
 ) -> tuple[list[str], int]:
     """Fill the report; what went wrong with single layers, and the exit status of an interrupt."""
+    from convkit.commands.watching import Watch
+    from convkit.contest.layers import Heat, limited
+    from convkit.contest.turns import in_turns
+
     trouble: list[str] = []
     with Watch("layers", len(work), told) as watch:
         try:
@@ -150,6 +157,8 @@ def _measure(
 
 def _wanted(kernels: str, call: str, table: str) -> tuple[str | None, ...]:
     """The selection, and the algorithms beside it."""
+    from convkit.contest.layers import algorithms
+
     if table == "bestof" and kernels == "selected":
         kernels = f"columns,{_STATIC}" if call == "training" else _STATIC
     try:
@@ -160,6 +169,8 @@ def _wanted(kernels: str, call: str, table: str) -> tuple[str | None, ...]:
 
 def _layers(network: str, shapes: Path | None, only: str, batch: int, layout: str, call: str) -> list[TimedLayer]:
     """Everything to be timed."""
+    from convkit.contest.layers import TimedLayer, timed_layers
+
     found = [
         timed
         for net in (arguments.network_list(network) if network else ())
@@ -173,6 +184,8 @@ def _layers(network: str, shapes: Path | None, only: str, batch: int, layout: st
 
 def _called(problem: Problem, call: str) -> tuple[Problem, str]:
     """A problem of a file and what is timed of it: itself, or what --op makes of a forward call."""
+    from convkit.contest.layers import CALLS
+
     if problem.op != "forward":
         if call != "forward":
             raise typer.BadParameter(f"{problem} is a gradient itself", param_hint="'--op'")
@@ -197,6 +210,8 @@ def _peers(against: str) -> tuple[str, ...]:
 
 
 def _layer_table(report: Report, network: str, threads: int, rows: list[Row]) -> Table:
+    from convkit.contest.results import by_layer
+
     peak = report.peak(threads)
     table = Table(
         title=f"{network}, {threads_text(threads)}, {report.machine['cpu']}",
@@ -242,6 +257,8 @@ def _layer_table(report: Report, network: str, threads: int, rows: list[Row]) ->
 
 def _best_of_table(report: Report, network: str, threads: int, rows: list[Row]) -> Table:
     """Milliseconds of every algorithm and of the selection, and what each static choice costs over it."""
+    from convkit.contest.results import by_layer
+
     names = [name for name in report.contestants() if any(row.contestant == name for row in rows)]
     table = Table(
         title=f"{network}, {threads_text(threads)}, ms of each algorithm and of the selection",
@@ -290,6 +307,8 @@ def _savers(
     outputs: Outputs, json: Path | None, csv: Path | None, plot: Path | None
 ) -> list[Callable[[Report], list[str]]]:
     """What writes the files that were asked for and says so; raises if that would fail at the end."""
+    from convkit.contest.results import Report
+
     found: list[Callable[[Report], list[str]]] = []
 
     def saver(path: Path, save: Callable[[Report, Path], None], what: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from json import dumps
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 import typer
@@ -15,15 +15,14 @@ from convkit.commands import arguments
 from convkit.commands.failing import CommandError
 from convkit.commands.outputs import Outputs
 from convkit.commands.terminal import console, error_console
-from convkit.commands.tune import Job, tune_all
 from convkit.commands.watching import Watch
-from convkit.contest.contestants import Array, Operands
-from convkit.contest.layers import Heat, TimedLayer, limited
-from convkit.contest.results import Report, by_layer
-from convkit.contest.turns import in_turns
 from convkit.distribution import install_line
 from convkit.problem import Problem
 from convkit.tables import threads_text, time_text
+
+if TYPE_CHECKING:
+    from convkit.contest.contestants import Array
+    from convkit.contest.results import Report
 
 __all__ = ["demo"]
 
@@ -53,6 +52,7 @@ def demo(
     except ModuleNotFoundError as error:
         raise CommandError(f"the demo draws with {error.name}: {install_line('cli', 'plot')}") from None
     from convkit.commands.filter_bank import FILTERS, apply
+    from convkit.commands.tune import Job, tune_all
 
     (team,) = arguments.teams(str(threads) if threads else "")
     limit = arguments.duration(budget, "--budget") if budget else None
@@ -123,6 +123,10 @@ def _problem(layer: networks.Layer, layout: str) -> Problem:
 def _timed(x: Array, layout: str, team: int, watch: Watch) -> Report:
     """The photograph's way through the network; on each layer convkit and NumPy are timed in turns and checked."""
     import convkit
+    from convkit.contest.contestants import Operands
+    from convkit.contest.layers import Heat, TimedLayer, limited
+    from convkit.contest.results import Report
+    from convkit.contest.turns import in_turns
 
     convkit.reload()
     convkit.clear_workspaces()
@@ -153,6 +157,8 @@ def _pooled(x: Array) -> Array:
 
 
 def _table(report: Report, team: int) -> Table:
+    from convkit.contest.results import by_layer
+
     peak = report.peak(team)
     pairs = [(layer, rows[0], rows[1]) for layer, rows in by_layer(report.rows)]
     total, numpy_total = sum(ours.median for _, ours, _ in pairs), sum(theirs.median for _, _, theirs in pairs)

@@ -6,20 +6,12 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from types import TracebackType
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.table import Column
-from rich.text import Text
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import TaskID
+    from rich.text import Text
 
 __all__ = ["Watch"]
 
@@ -45,6 +37,17 @@ class Watch:
     def __init__(
         self, what: str, total: float | None, console: Console, *, parts: bool = False, timed: bool = False
     ) -> None:
+        # Not when this module is loaded: that is part of the time of every --help.
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+        from rich.table import Column
+
         self._console = console
         count = () if timed else (MofNCompleteColumn(),)
         what_now = TextColumn("{task.description}", table_column=Column(no_wrap=True, ratio=1))
