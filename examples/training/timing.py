@@ -6,7 +6,7 @@ Two files, as the thesis on per-layer times of training writes them:
 images_per_second, data_s, forward_s, backward_s, update_s, loss_s, unexplained_s, unexplained_percent.
 
 `layers.csv`, a line for each iteration and layer: network, batch, layout, threads, iteration, layer, kind, forward_s,
-backward_s, update_s.
+backward_s, update_s. A ReLU after a normalisation is part of that layer.
 """
 
 from __future__ import annotations
