@@ -17,7 +17,16 @@ from torch import nn
 
 from convkit.torch.recipe import ACTIVATIONS, Step
 
-__all__ = ["Chain", "Dialect", "activation_of", "could_follow", "find_chains", "next_step", "static_padding", "summand"]
+__all__ = [
+    "Chain",
+    "Dialect",
+    "activation_of",
+    "could_follow",
+    "find_chains",
+    "next_step",
+    "static_padding",
+    "take_step",
+]
 
 # What may follow each other; a name is in the first place where it can be, and each place is taken once.
 _PLACES = (("norm",), ("scale",), ("add",), tuple(ACTIVATIONS), ("scale",), ("norm",), ("add",))
@@ -142,26 +151,25 @@ def _extend(chain: Chain, dialect: Dialect, taken: set[Any]) -> bool:
     if len(users) != 1 or users[0] in taken:
         return False
     (node,) = users
-    step, member, residual = next_step(node, last, dialect)
+    return take_step(chain, node, next_step(node, last, dialect), dialect)
+
+
+def take_step(chain: Chain, node: Any, found: tuple[Step | None, Any, Any], dialect: Dialect) -> bool:
+    """Take what `next_step` found into a chain, if it may come next."""
+    step, member, residual = found
     if step is None or not chain.takes(step[0]):
         return False
     if step[0] == "norm":
         chain.norm = node
-    if step[0] == "add" and not summand(chain, node, residual, dialect):
-        return False
+    if step[0] == "add":
+        if residual is chain.last or _comes_after(residual, chain) or _is_written(chain, node):
+            return False
+        if not dialect.may_add(residual, node):
+            return False
+        chain.sum = node
     chain.nodes.append(node)
     chain.steps.append(step)
     chain.members.append(member)
-    return True
-
-
-def summand(chain: Chain, node: Any, residual: Any, dialect: Dialect) -> bool:
-    """Take a sum into a chain, if its other summand is there before the chain is computed."""
-    if residual is chain.last or _comes_after(residual, chain) or _is_written(chain, node):
-        return False
-    if not dialect.may_add(residual, node):
-        return False
-    chain.sum = node
     return True
 
 

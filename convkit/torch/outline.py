@@ -16,7 +16,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
 from convkit.torch import between
-from convkit.torch.chains import Chain, Dialect, find_chains, next_step, summand
+from convkit.torch.chains import Chain, Dialect, find_chains, next_step, take_step
 
 __all__ = ["LinearChain", "Outline", "Part", "outline"]
 
@@ -181,24 +181,15 @@ def _extend(chain: LinearChain, channels: int, dialect: Any, taken: set[Any]) ->
     if node in taken:
         return False
     gain = _factor(node, last, channels, dialect)
-    if gain is not None and chain.gain is None and chain.turned is None and chain.takes("norm"):
-        chain.gain, chain.norm = gain, node
-        step: Any = ("norm", (0.0,))
-        member = None
-    elif chain.turned is None and _puts_channels_second(node, last):
+    if gain is not None and chain.gain is None and chain.turned is None:
+        chain.gain = gain if take_step(chain, node, (("norm", (0.0,)), None, None), dialect) else None
+        return chain.gain is not None
+    if chain.turned is None and _puts_channels_second(node, last):
         chain.turned = len(chain.steps)
         chain.nodes.append(node)
         return True
-    else:
-        step, member, residual = next_step(node, last, dialect)
-        if step is None or step[0] == "norm" or not chain.takes(step[0]):
-            return False
-        if step[0] == "add" and not summand(chain, node, residual, dialect):
-            return False
-    chain.nodes.append(node)
-    chain.steps.append(step)
-    chain.members.append(member)
-    return True
+    found = next_step(node, last, dialect)
+    return (found[0] or ("norm",))[0] != "norm" and take_step(chain, node, found, dialect)
 
 
 def _factor(node: Any, value: Any, channels: int, dialect: Any) -> Any:
