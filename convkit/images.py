@@ -31,9 +31,37 @@ from convkit._core import (
 __all__ = [
     "beside", "concatenate", "empty", "gradient_sums", "group_norm", "join", "layer_norm", "mean_pool", "moments",
     "pool", "pool_gradient", "resample", "scale_gradient", "scale_shift", "softmax",
+    "window_shares",
 ]  # fmt: skip
 
 _MOST_PARTS = 32  # of one `join`
+
+
+def window_shares(
+    spatial: Sequence[int], kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int],
+    before: Sequence[int], size: Sequence[int], counted: Sequence[tuple[int, int]],
+) -> list[Any]:  # fmt: skip
+    """For each spatial dimension one over the number of pixels in each window, as `pool` takes them for means.
+
+    Parameters
+    ----------
+    spatial : sequence of int
+        Pixels of the image.
+    kernel, stride, dilation, before, size : sequence of int
+        As `pool` takes them, for any number of dimensions.
+    counted : sequence of (int, int)
+        How many zeros before and after the image count as pixels.
+
+    Returns
+    -------
+    list of ndarray
+        Of float64; a window without pixels counts as one.
+    """
+    found = []
+    for i, (low, high) in enumerate(counted):
+        at = np.arange(size[i])[:, None] * stride[i] - before[i] + np.arange(kernel[i]) * dilation[i]
+        found.append(1 / np.maximum(((at >= -low) & (at < spatial[i] + high)).sum(1), 1))
+    return found
 
 
 def mean_pool(x: Any, num_threads: int | None = None) -> Any:

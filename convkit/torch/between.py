@@ -98,12 +98,9 @@ def avg_pool2d(
 @lru_cache(_KEPT)
 def _shares(spatial: tuple[int, int], given: Any, padded: bool) -> list[Any]:
     """For each dimension one over the number of pixels in each window, zeros around the image counted or not."""
-    found = []
-    for length, kernel, stride, _, pad, size in zip(spatial, *given, strict=True):
-        at = np.arange(size)[:, None] * stride - pad + np.arange(kernel)
-        low, high = (-pad, length + pad) if padded else (0, length)
-        found.append(1 / np.maximum(((at >= low) & (at < high)).sum(1), 1))
-    return found
+    counted = [(pad, pad) if padded else (0, 0) for pad in given[3]]
+    rest: Any = (*given, counted)
+    return images.window_shares(spatial, *rest)
 
 
 def adaptive_avg_pool2d(x: Any, output_size: Any) -> Any:

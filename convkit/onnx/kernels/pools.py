@@ -70,12 +70,8 @@ def _pool(call: Call, others: Callable[[Any], Any], mean: bool) -> Compute:
 def _shares(call: Call, spatial: tuple[int, ...]) -> list[Any]:
     """For each spatial dimension one over the number of pixels in each window, padding counted or not."""
     kernel, strides, dilations, padding, size = _sizes(call, spatial)
-    found = []
-    for i, (before, after) in enumerate(padding):
-        low, high = (-before, spatial[i] + after) if call.get("count_include_pad", 0) else (0, spatial[i])
-        at = np.arange(size[i])[:, None] * strides[i] - before + np.arange(kernel[i]) * dilations[i]
-        found.append(1 / np.maximum(((at >= low) & (at < high)).sum(1), 1))
-    return found
+    counted = padding if call.get("count_include_pad", 0) else [(0, 0)] * len(kernel)
+    return images.window_shares(spatial, kernel, strides, dilations, [before for before, _ in padding], size, counted)
 
 
 def _along(
