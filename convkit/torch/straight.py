@@ -57,6 +57,7 @@ class Codes:
         self._codes: dict[Any, Code] = {}
         self._agreed: set[Any] = set()
         self._formats: list[Any] | None = None
+        self._fixed: tuple[bool, ...] | None = None
         self._misses = 0
         self._may_read = True
 
@@ -78,7 +79,7 @@ class Codes:
             return NotImplemented
         if _comparing.get() or is_unpacked() or not is_plain(given):
             return NotImplemented
-        formats = self._formats_now(read)
+        formats = self._fixed if self._fixed is not None else self._formats_now(read)
         code = self._codes.get((torch.get_num_threads(), formats))
         if code is None:
             # What could not be written or did not stand is tried again after 1, 2, 4, 8, ... calls.
@@ -117,7 +118,8 @@ class Codes:
         """
         self.forget()
         if not self.why:
-            self._writer(module, self._formats_now(read), read)
+            self._fixed = self._formats_now(read)
+            self._writer(module, self._fixed, read)
         self._may_read = False
         return not self.why
 

@@ -1,25 +1,21 @@
 """What code took for granted about modules and tensors when it was written, asked anew before each run.
 
-Asked of lists, whose loops run in C: a network of two hundred modules is asked in some tens of microseconds.
+Most of it is asked by compiled loops: a network has hundreds of modules, and between two runs they leave the caches.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from itertools import chain, repeat
-from operator import attrgetter, contains, eq, is_, itemgetter
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch.nn.modules import module as _module
 
+from convkit import _core
 from convkit.torch import packings
 
 __all__ = ["Structure", "Values", "is_plain"]
 
-_training = itemgetter("training")
-_version = attrgetter("_version")
-_pointer = torch.Tensor.data_ptr
 _layout = torch.strided
 
 
@@ -38,6 +34,30 @@ def is_plain(given: tuple[Any, ...]) -> bool:
     )
 
 
+class _Entries:
+    """Entries of dicts that are to stay as they are."""
+
+    def __init__(self) -> None:
+        self._dicts: list[Any] = []
+        self._keys: list[Any] = []
+        self._values: list[Any] = []
+
+    def one(self, container: Any, key: str | None, value: Any) -> None:
+        """An entry; NotImplemented says that there is none, and without a key the value is the number of entries."""
+        self._dicts.append(container)
+        self._keys.append(key)
+        self._values.append(value)
+
+    def all(self, container: Any) -> None:
+        """All entries, and that there are no more."""
+        self.one(container, None, len(container))
+        for key, value in container.items():
+            self.one(container, key, value)
+
+    def stand(self) -> bool:
+        return _core.entries_stand(self._dicts, self._keys, self._values)
+
+
 class Structure:
     """Modules that are to do what their classes say, with the children that they have.
 
@@ -45,95 +65,82 @@ class Structure:
     """
 
     def __init__(self) -> None:
-        self._owners: dict[int, Any] = {}
-        self._kinds: list[type] = []
-        self._dicts: list[dict[str, Any]] = []
-        self._hooks: list[Any] = []
-        self._containers: list[dict[str, Any]] = []
-        self._children: list[Any] = []
-        self._numbers: list[tuple[Callable[[Any], Any], Any]] = []
-        self._told: list[Any] = []
+        self._entries = _Entries()
+        self._modules: list[Any] = []
+        self._types: list[type] = []
+        self._known: set[int] = set()
 
     def children(self, module: Any) -> None:
         """A module's children are to be the same objects."""
-        if module._modules:
-            self._containers.append(module._modules)
-            self._children += module._modules.values()
+        self._entries.all(module._modules)
 
     def does_as_told(self, module: Any, names: Iterable[str] = ()) -> None:
         """A module is to be of its class, in inference and without hooks; numbers among its attributes stay."""
-        names = tuple(names)
-        if names:
-            getter = itemgetter(*names)
-            self._numbers.append((getter, vars(module)))
-            self._told.append(getter(vars(module)))
-        if id(module) in self._owners:
+        for name in names:
+            self._entries.one(vars(module), name, vars(module)[name])
+        if id(module) in self._known:
             return
-        self._owners[id(module)] = module
-        self._kinds.append(type(module))
-        self._dicts.append(vars(module))
-        self._hooks += (
-            module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks,
-        )  # fmt: skip
+        self._known.add(id(module))
+        self._modules.append(module)
+        self._types.append(type(module))
+        self._entries.one(vars(module), "training", False)
+        self._entries.one(vars(module), "forward", NotImplemented)
+        # Hooks of backward passes say nothing here.
+        self._entries.one(module._forward_hooks, None, 0)
+        self._entries.one(module._forward_pre_hooks, None, 0)
         self.children(module)
 
     def stands(self) -> bool:
         """Whether modules are as they were."""
-        now = [*chain.from_iterable(map(dict.values, self._containers))]
-        return bool(
-            not any(self._hooks)
-            and not any(map(_training, self._dicts))
-            and not any(map(contains, self._dicts, repeat("forward")))
-            and all(map(is_, map(type, self._owners.values()), self._kinds))
-            and len(now) == len(self._children)
-            and all(map(is_, now, self._children))
-            and all(map(eq, [getter(d) for getter, d in self._numbers], self._told))
-        )
+        return _core.types_stand(self._modules, self._types) and self._entries.stand()
 
 
 class Values:
     """Parameters and buffers that are to be the same objects, and tensors that are to keep their values."""
 
     def __init__(self) -> None:
-        self._containers: list[dict[str, Any]] = []
-        self._contents: list[Any] = []
+        self._entries = _Entries()
         self._tensors: list[Any] = []
-        self._versioned: list[Any] = []
-        self._versions: list[int] = []
-        self._pointers: list[int] = []
+        self._told: list[int] = []
+        self._count = _count
         self._corners: list[Any] = []
-        self._bytes: list[bytes] = []
+        self._bytes = b""
         self._epoch = packings.epoch()
 
     def tensors_of(self, module: Any) -> None:
         """A module's parameters and buffers are to be the same objects."""
-        for container in (module._parameters, module._buffers):
-            if container:
-                self._containers.append(container)
-                self._contents += container.values()
+        self._entries.all(module._parameters)
+        self._entries.all(module._buffers)
 
     def stay(self, tensors: Iterable[Any]) -> None:
         """Tensors are to keep their values, as far as `convkit.torch.refresh` says."""
         for tensor in tensors:
-            if tensor is None:
-                continue
-            origin = packings.Origin(tensor)
-            self._tensors.append(tensor)
-            self._pointers.append(origin.pointer)
-            if origin.version is not None:
-                self._versioned.append(tensor)
-                self._versions.append(origin.version)
-            self._corners.append(origin.corners)
-            self._bytes.append(origin.values)
+            if tensor is not None:
+                origin = packings.Origin(tensor)
+                self._tensors.append(tensor)
+                self._count = _count_of_inference if tensor.is_inference() else self._count
+                self._corners.append(origin.corners)
+                self._bytes += origin.values
+
+    def close(self) -> None:
+        """Nothing is added any more."""
+        self._told = self._count(self._tensors)
 
     def stand(self) -> bool:
         """Whether tensors are as they were."""
-        now = [*chain.from_iterable(map(dict.values, self._containers))]
         return bool(
             self._epoch == packings.epoch()
-            and len(now) == len(self._contents)
-            and all(map(is_, now, self._contents))
-            and [*map(_version, self._versioned)] == self._versions
-            and [*map(_pointer, self._tensors)] == self._pointers
-            and [corners.tobytes() for corners in self._corners] == self._bytes
+            and self._entries.stand()
+            and self._count(self._tensors) == self._told
+            and _core.memory_stands(self._corners, self._bytes)
         )
+
+
+def _count(tensors: list[Any]) -> list[int]:
+    """What PyTorch says of values: of each tensor how often it was changed, and where it is."""
+    return [number for tensor in tensors for number in (tensor._version, tensor.data_ptr())]
+
+
+def _count_of_inference(tensors: list[Any]) -> list[int]:
+    """The same where some tensors do not count."""
+    return [n for t in tensors for n in (0 if t.is_inference() else t._version, t.data_ptr())]

@@ -250,6 +250,7 @@ class Writer:
         space.update((name, getattr(module, key)) for name, (module, key) in self._attributes.items())
         space["held_last"] = any(chain.last for chain in self.chains.values())
         exec(compile(self.source, "<convkit.torch straight-line code>", "exec"), space)
+        values.close()
         return space.pop("run"), values
 
     def _lines(self) -> Iterator[str]:

@@ -39,6 +39,7 @@ PYBIND11_MODULE(checked_core, module, pybind11::mod_gil_not_used(),
   add_transpose(module);
   add_filters(module);
   add_images(module);
+  add_unchanged(module);
   try {
     import_numpy_functions();
     add_conv2d(module.ptr());

@@ -11,5 +11,6 @@ void add_profile(pybind11::module_& module);
 void add_transpose(pybind11::module_& module);
 void add_filters(pybind11::module_& module);
 void add_images(pybind11::module_& module);
+void add_unchanged(pybind11::module_& module);
 
 }  // namespace convkit::bindings

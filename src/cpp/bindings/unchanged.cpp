@@ -1,0 +1,112 @@
+// What a program took for granted about Python's objects and about memory, asked in one go. A loop in Python waits for
+// each object to come from memory before it looks at the next; here the processor looks ahead.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <cstring>
+#include <string_view>
+
+#include "module_parts.hpp"
+#include "numpy_api.hpp"
+
+namespace py = pybind11;
+
+namespace convkit::bindings {
+namespace {
+
+// Whether an entry is what it was: the same object, or an equal one of a kind that is compared by value.
+bool is_same(PyObject* now, PyObject* then) {
+  if (now == then) return true;
+  if (now == nullptr || !(PyTuple_CheckExact(then) || PyFloat_CheckExact(then) || PyLong_CheckExact(then) ||
+                          PyUnicode_CheckExact(then))) {
+    return false;
+  }
+  const int equal = PyObject_RichCompareBool(now, then, Py_EQ);
+  if (equal < 0) throw py::error_already_set();
+  return equal != 0;
+}
+
+py::object entry(PyObject* dict, PyObject* key) {
+#if PY_VERSION_HEX >= 0x030D0000
+  PyObject* found = nullptr;
+  if (PyDict_GetItemRef(dict, key, &found) < 0) throw py::error_already_set();
+  return py::reinterpret_steal<py::object>(found);
+#else
+  PyObject* found = PyDict_GetItemWithError(dict, key);
+  if (found == nullptr && PyErr_Occurred()) throw py::error_already_set();
+  return py::reinterpret_borrow<py::object>(found);
+#endif
+}
+
+void expect(bool same_lengths, const char* names) {
+  if (!same_lengths) throw py::value_error(std::string(names) + " must have the same number of entries");
+}
+
+// dicts[i][keys[i]] is values[i]; NotImplemented stands for no entry, and without a key the value is the dict's length.
+bool entries_stand(const py::list& dicts, const py::list& keys, const py::list& values) {
+  const Py_ssize_t count = PyList_GET_SIZE(dicts.ptr());
+  expect(PyList_GET_SIZE(keys.ptr()) == count && PyList_GET_SIZE(values.ptr()) == count, "dicts, keys and values");
+  for (Py_ssize_t i = 0; i < count; ++i) {
+    PyObject* dict = PyList_GET_ITEM(dicts.ptr(), i);
+    PyObject* key = PyList_GET_ITEM(keys.ptr(), i);
+    PyObject* then = PyList_GET_ITEM(values.ptr(), i);
+    if (!PyDict_Check(dict)) throw py::type_error("dicts must hold dicts");
+    if (key == Py_None) {
+      if (PyDict_Size(dict) != PyLong_AsSsize_t(then)) return false;
+      continue;
+    }
+    const py::object now = entry(dict, key);
+    if (then == Py_NotImplemented ? static_cast<bool>(now) : !is_same(now.ptr(), then)) return false;
+  }
+  return true;
+}
+
+bool types_stand(const py::list& objects, const py::list& types) {
+  const Py_ssize_t count = PyList_GET_SIZE(objects.ptr());
+  expect(PyList_GET_SIZE(types.ptr()) == count, "objects and types");
+  for (Py_ssize_t i = 0; i < count; ++i) {
+    if (reinterpret_cast<PyObject*>(Py_TYPE(PyList_GET_ITEM(objects.ptr(), i))) != PyList_GET_ITEM(types.ptr(), i)) {
+      return false;
+    }
+  }
+  return true;
+}
+
+// Compares an array's elements, in order, with the bytes at `then`, and moves on behind them.
+bool elements_stand(PyArrayObject* array, int axis, const char* at, std::string_view& then) {
+  if (axis == PyArray_NDIM(array)) {
+    const auto size = static_cast<std::size_t>(PyArray_ITEMSIZE(array));
+    if (then.size() < size || std::memcmp(at, then.data(), size) != 0) return false;
+    then.remove_prefix(size);
+    return true;
+  }
+  for (npy_intp i = 0; i < PyArray_DIM(array, axis); ++i) {
+    if (!elements_stand(array, axis + 1, at + i * PyArray_STRIDE(array, axis), then)) return false;
+  }
+  return true;
+}
+
+bool memory_stands(const py::list& arrays, const py::bytes& bytes) {
+  std::string_view then = bytes;
+  for (Py_ssize_t i = 0; i < PyList_GET_SIZE(arrays.ptr()); ++i) {
+    PyObject* one = PyList_GET_ITEM(arrays.ptr(), i);
+    if (!PyArray_Check(one)) throw py::type_error("arrays must hold arrays");
+    auto* array = reinterpret_cast<PyArrayObject*>(one);
+    if (!elements_stand(array, 0, PyArray_BYTES(array), then)) return false;
+  }
+  return then.empty();
+}
+
+}  // namespace
+
+void add_unchanged(py::module_& module) {
+  module.def("entries_stand", entries_stand, py::arg("dicts"), py::arg("keys"), py::arg("values"),
+             "Whether each dict has, under its key, the same value as before. NotImplemented stands for no entry; "
+             "with None as the key the value is the number of entries.");
+  module.def("types_stand", types_stand, py::arg("objects"), py::arg("types"),
+             "Whether objects are of exactly these types.");
+  module.def("memory_stands", memory_stands, py::arg("arrays"), py::arg("bytes"),
+             "Whether the elements of arrays, one after the other, are these bytes.");
+}
+
+}  // namespace convkit::bindings
