@@ -53,7 +53,7 @@ def layers(x: F32, w: F32, layout: Layout) -> F32:
     step.backward(y, retain=True)
     conv.update(w, scale=0.5)
     conv.joined((x, x), residual=y)
-    conv.joined(x, out=y)  # type: ignore[call-arg]
+    conv.joined((x,), out=y)  # type: ignore[call-arg]
     conv = ck.Conv2d(w, weight_scale=w[:, 0, 0, 0], copy=False, memory="low", shift=1, residual_after=True)
     ck.Conv2d(w, memory="tiny")  # type: ignore[arg-type]
     return up(conv(x, residual=x))
