@@ -128,8 +128,8 @@ def test_dream(tmp_path: Path) -> None:
     assert "random weights" in output
     found = rows(tmp_path / "ascent.csv")
     assert [int(row["step"]) for row in found] == 4 * list(range(4))
-    last = [float(row["excitement"]) for row in found if row["size"] == found[-1]["size"]]
-    assert last[-1] > last[0]
+    first, *after = [float(row["excitement"]) for row in found if row["size"] == found[-1]["size"]]
+    assert sum(after) / len(after) > first  # single steps of this length go up and down
     assert {row["network"] for row in rows(tmp_path / "layers.csv")} == {"body at 134", "body at 192"}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import threading
+import time
 import weakref
 from typing import Any
 
@@ -16,8 +17,9 @@ import torch.nn.functional as F  # noqa: E402, N812
 from torch import nn  # noqa: E402
 
 import convkit.torch  # noqa: E402
-from convkit.torch import between, networks  # noqa: E402
+from convkit.torch import between, networks, packings  # noqa: E402
 from convkit.torch.blocks import block_of  # noqa: E402
+from convkit.torch.recipe import Recipe  # noqa: E402
 
 
 def optimized(model: Any, *sample: Any, **keywords: Any) -> Any:
@@ -227,6 +229,32 @@ def test_threads_share_the_code() -> None:
     assert len(found) == 20
     for y in found:
         close(y, wanted)
+
+
+def test_threads_pack_a_weight_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    count, prepared, everybody = 0, packings.prepared, threading.Barrier(4)
+
+    def counted(*operands: Any) -> Any:
+        nonlocal count
+        count += 1
+        time.sleep(0.05)  # in which the others would begin, too
+        return prepared(*operands)
+
+    monkeypatch.setattr(packings, "prepared", counted)
+    weight, recipe = nn.Parameter(torch.randn(4, 3, 3, 3)), Recipe((1, 1), (0, 0, 0, 0), (1, 1))
+    found: list[Any] = []
+
+    def work() -> None:
+        everybody.wait()
+        found.append(packings.packing_of(weight, (None,), recipe, 1))
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert count == 1
+    assert len({id(packing) for packing in found}) == 1
 
 
 def test_a_model_goes_without_the_garbage_collector() -> None:

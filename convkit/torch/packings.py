@@ -139,7 +139,7 @@ def _remember(w: Any) -> _Weight:
     def forget(reference: Any) -> None:
         held = _weights.get(key)
         if held is not None and held.reference is reference:
-            del _weights[key]
+            _weights.pop(key, None)  # which somebody else may have forgotten meanwhile
 
     weight = _weights[key] = _Weight(w, forget)
     return weight
@@ -171,10 +171,16 @@ def packing_of(w: Any, beside: tuple[Any, ...], recipe: Recipe, threads: int) ->
             _remember(w)
         return None
     else:
-        weight = _remember(w)
+        with _lock:
+            weight = _weights.get(id(w))
+            if weight is None or weight.reference() is not w or not weight.origin.is_as_it_was(w):
+                weight = _remember(w)
     if _unpacked.get():
         return None
     with _lock:
+        packing = weight.packings.get((recipe.text, threads))
+        if packing is not None and _same(packing.made_of, beside):
+            return packing  # another thread's
         if len(weight.packings) >= _MOST_LAYERS:
             weight.packings.clear()
         layer, done = prepared(w, beside, recipe, threads)
