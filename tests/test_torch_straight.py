@@ -17,7 +17,8 @@ import torch.nn.functional as F  # noqa: E402, N812
 from torch import nn  # noqa: E402
 
 import convkit.torch  # noqa: E402
-from convkit.torch import between, networks, packings  # noqa: E402
+from convkit import _core  # noqa: E402
+from convkit.torch import between, networks, packings, watching  # noqa: E402
 from convkit.torch.blocks import block_of  # noqa: E402
 from convkit.torch.recipe import Recipe  # noqa: E402
 
@@ -229,6 +230,29 @@ def test_threads_share_the_code() -> None:
     assert len(found) == 20
     for y in found:
         close(y, wanted)
+
+
+def test_entries_are_seen_to_change() -> None:
+    module, entries = nn.LeakyReLU(0.5), watching._Entries()
+    entries.all(vars(module))
+    entries.one(vars(module), "absent", NotImplemented)
+    assert entries.stand()
+    assert entries.stand()
+    for change, same in (
+        (lambda: setattr(module, "negative_slope", float("0.5")), True),  # another object of the same value
+        (lambda: setattr(module, "negative_slope", 0.25), False),
+        (lambda: vars(module).update(negative_slope=0.5), True),
+        (lambda: setattr(module, "absent", None), False),
+        (lambda: delattr(module, "absent"), True),
+        (lambda: vars(module).pop("inplace"), False),
+        (lambda: setattr(module, "inplace", False), True),
+    ):
+        change()
+        for _ in range(2):
+            assert entries.stand() is same
+    for wrong in (([1], ["a"], [1]), ([{}], [], [])):
+        with pytest.raises((TypeError, ValueError), match="dicts"):
+            _core.entries_stand(*wrong)
 
 
 def test_threads_pack_a_weight_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,9 +41,12 @@ class _Entries:
         self._dicts: list[Any] = []
         self._keys: list[Any] = []
         self._values: list[Any] = []
+        self._containers: dict[int, Any] = {}
+        self._versions = b""
 
     def one(self, container: Any, key: str | None, value: Any) -> None:
         """An entry; NotImplemented says that there is none, and without a key the value is the number of entries."""
+        self._containers[id(container)] = container
         self._dicts.append(container)
         self._keys.append(key)
         self._values.append(value)
@@ -55,7 +58,14 @@ class _Entries:
             self.one(container, key, value)
 
     def stand(self) -> bool:
-        return _core.entries_stand(self._dicts, self._keys, self._values)
+        """Whether they are. Dicts that nobody touched since they were looked at last need no second look."""
+        versions = _core.dict_versions([*self._containers.values()])
+        if versions and versions == self._versions:
+            return True
+        if not _core.entries_stand(self._dicts, self._keys, self._values):
+            return False
+        self._versions = versions
+        return True
 
 
 class Structure:

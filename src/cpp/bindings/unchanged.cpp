@@ -4,8 +4,10 @@
 #include <pybind11/stl.h>
 
 #include <cstddef>
+#include <cstdint>
 #include <cstring>
 #include <string_view>
+#include <vector>
 
 #include "module_parts.hpp"
 #include "numpy_api.hpp"
@@ -55,6 +57,27 @@ void fetch_ahead(PyObject* dicts, Py_ssize_t i) {
     __builtin_prefetch(table);
     __builtin_prefetch(static_cast<const char*>(table) + 64);
   }
+}
+
+// The version of each dict: a number that no dict has twice, and that every change replaces (PEP 509). Nothing where
+// Python keeps none.
+py::bytes dict_versions(const py::list& dicts) {
+#if PY_VERSION_HEX < 0x030C0000
+  std::vector<std::uint64_t> versions;
+  const Py_ssize_t count = PyList_GET_SIZE(dicts.ptr());
+  versions.reserve(static_cast<std::size_t>(count));
+  for (Py_ssize_t i = 0; i < count; ++i) {
+    constexpr Py_ssize_t far = 24;
+    if (i + far < count) __builtin_prefetch(PyList_GET_ITEM(dicts.ptr(), i + far));
+    PyObject* dict = PyList_GET_ITEM(dicts.ptr(), i);
+    if (!PyDict_Check(dict)) throw py::type_error("dicts must hold dicts");
+    versions.push_back(reinterpret_cast<PyDictObject*>(dict)->ma_version_tag);
+  }
+  return {reinterpret_cast<const char*>(versions.data()), versions.size() * sizeof(std::uint64_t)};
+#else
+  static_cast<void>(dicts);
+  return {};
+#endif
 }
 
 // dicts[i][keys[i]] is values[i]; NotImplemented stands for no entry, and without a key the value is the dict's length.
@@ -119,6 +142,8 @@ void add_unchanged(py::module_& module) {
   module.def("entries_stand", entries_stand, py::arg("dicts"), py::arg("keys"), py::arg("values"),
              "Whether each dict has, under its key, the same value as before. NotImplemented stands for no entry; "
              "with None as the key the value is the number of entries.");
+  module.def("dict_versions", dict_versions, py::arg("dicts"),
+             "The versions of dicts, which change with every change to them; empty where Python has none.");
   module.def("types_stand", types_stand, py::arg("objects"), py::arg("types"),
              "Whether objects are of exactly these types.");
   module.def("memory_stands", memory_stands, py::arg("arrays"), py::arg("bytes"),
