@@ -7,6 +7,7 @@ import gc
 import threading
 import time
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -213,23 +214,18 @@ def test_copies_read_anew() -> None:
 
 def test_threads_share_the_code() -> None:
     model, x = networks.make("yolov8n", narrow=True)
-    made, found = optimized(model), []
+    made = optimized(model)
+
+    def work(_: int) -> list[Any]:
+        with torch.no_grad():
+            return [made(x) for _ in range(5)]
+
     with torch.no_grad():
         wanted = model(x)
-
-    def work() -> None:
-        with torch.no_grad():
-            for _ in range(5):
-                found.append(made(x))
-
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(found) == 20
-    for y in found:
-        close(y, wanted)
+    with ThreadPoolExecutor(4) as pool:
+        for found in pool.map(work, range(4)):
+            for y in found:
+                close(y, wanted)
 
 
 def test_entries_are_seen_to_change() -> None:
@@ -266,19 +262,15 @@ def test_threads_pack_a_weight_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(packings, "prepared", counted)
     weight, recipe = nn.Parameter(torch.randn(4, 3, 3, 3)), Recipe((1, 1), (0, 0, 0, 0), (1, 1))
-    found: list[Any] = []
 
-    def work() -> None:
+    def work(_: int) -> Any:
         everybody.wait()
-        found.append(packings.packing_of(weight, (None,), recipe, 1))
+        return packings.packing_of(weight, (None,), recipe, 1)
 
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(work, range(4)))
     assert count == 1
-    assert len({id(packing) for packing in found}) == 1
+    assert all(packing is found[0] for packing in found)
 
 
 def test_a_model_goes_without_the_garbage_collector() -> None:

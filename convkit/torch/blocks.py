@@ -17,19 +17,18 @@ from torch import fx, nn
 from torch.utils import _pytree as pytree
 
 from convkit.torch.chains import Chain, Dialect, could_follow, find_chains
+from convkit.torch.comparing import compared
 from convkit.torch.fused_modules import fused, is_unwatched, spelled
 from convkit.torch.memory import is_channels_last, turned, turned_back
 from convkit.torch.modules import SWAPPED, no_script
 from convkit.torch.packings import unpacked
-from convkit.torch.reading import Modules, UnreadableError, author_of, block_of, parameters_of, read_graph, whole
+from convkit.torch.reading import Modules, UnreadableError, author_of, block_of, parameters_of, read_graph
 from convkit.torch.straight import Codes
 from convkit.torch.watching import is_plain
 
 __all__ = ["Block", "block_of", "rewrite", "settle"]
 
 _OURS = frozenset(SWAPPED.values())
-# Of the largest value: far more than fusing changes, far less than a wrong reading does.
-_SAME = 1e-3
 _MOST_INLINED = 8
 
 
@@ -109,18 +108,8 @@ class Block:
             return self._run(module, *given)
         if torch.compiler.is_compiling() or torch.jit.is_tracing() or not _are_real(given):
             return as_written(*given)  # nothing to compare
-        copies = [value.clone() for value in given]
-        state = torch.get_rng_state()
         with unpacked():
-            wanted = as_written(*given)
-        after = torch.get_rng_state()
-        torch.set_rng_state(state)
-        try:
-            with torch.no_grad(), unpacked():
-                same = _agree(self._run(module, *copies), wanted)
-        except Exception:  # whatever a wrong reading leads to
-            same = False
-        torch.set_rng_state(after)
+            wanted, same = compared(given, as_written, functools.partial(self._run, module))
         self._checked = True
         if not same:
             self._run, self.why = None, "computes something else when torch.fx reads it"
@@ -128,11 +117,11 @@ class Block:
 
     def straight(self, module: Any, given: tuple[Any, ...], otherwise: Any) -> Any:
         """The module's value by straight-line code; NotImplemented where there is none for this call."""
-        return self._codes.run(module, given, functools.partial(whole, module), _agree, otherwise)
+        return self._codes.run(module, given, otherwise)
 
     def close(self, module: Any) -> bool:
         """Read straight-line code now, or never; whether there is any."""
-        return self._codes.close(module, functools.partial(whole, module))
+        return self._codes.close(module)
 
     def drop(self) -> None:
         """Never read straight-line code."""
@@ -230,23 +219,6 @@ def _are_real(given: tuple[Any, ...]) -> bool:
     )
 
 
-def _agree(found: Any, wanted: Any) -> bool:
-    """Whether two results are the same but for rounding."""
-    a, b = pytree.tree_flatten(found), pytree.tree_flatten(wanted)
-    return a[1] == b[1] and all(_same_leaf(*pair) for pair in zip(a[0], b[0], strict=True))
-
-
-def _same_leaf(a: Any, b: Any) -> bool:
-    if not isinstance(b, torch.Tensor):
-        return bool(a is b or (type(a) is type(b) and a == b))
-    if not isinstance(a, torch.Tensor) or (a.shape, a.dtype) != (b.shape, b.dtype):
-        return False
-    if not b.is_floating_point():
-        return bool(torch.equal(a, b))
-    limit = _SAME * b.detach().nan_to_num(0.0, 0.0, 0.0).abs().max().item() if b.numel() else 0.0
-    return bool(torch.allclose(a.detach(), b.detach(), rtol=0.0, atol=limit, equal_nan=True))
-
-
 # --- classes ---------------------------------------------------------------------------------------------------------
 
 _classes: dict[type, type] = {}
@@ -287,7 +259,10 @@ def settle(module: Any) -> None:
     if block is not None and block.close(module):
         for inner in module.modules():
             if inner is not module and (own := block_of(inner)) is not None:
-                own.drop() if not own.last else settle(inner)
+                if own.last:
+                    settle(inner)
+                else:
+                    own.drop()
         return
     for child in module.children():
         settle(child)
@@ -316,13 +291,13 @@ def _class_of(author: type) -> type:
         others = block.turned(self, given)
         given = given if others is None else others
 
-        def block_by_block() -> Any:
+        def block_by_block(*given: Any) -> Any:
             if block.takes(self, given, named):
                 return block.compute(self, given, functools.partial(author.forward, self))  # type: ignore[attr-defined]
             return author.forward(self, *given, **named)  # type: ignore[attr-defined]
 
         y = NotImplemented if self.training or named else block.straight(self, given, block_by_block)
-        y = block_by_block() if y is NotImplemented else y
+        y = block_by_block(*given) if y is NotImplemented else y
         return y if others is None else pytree.tree_map(functools.partial(_turned_back, plain=is_plain(given)), y)
 
     def __reduce_ex__(self: Any, protocol: Any) -> Any:  # noqa: N807

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
-from functools import reduce
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from torch import fx, nn
 from convkit.torch.chains import Dialect
 from convkit.torch.fused_modules import NORMS, is_unwatched
 from convkit.torch.modules import SWAPPED
-from convkit.torch.outline import outline
+from convkit.torch.outline import Outline, outline
 from convkit.tuner.process import ForkSafeLock
 
 __all__ = ["Modules", "UnreadableError", "author_of", "block_of", "parameters_of", "read_graph", "whole"]
@@ -22,7 +22,7 @@ _reading = ForkSafeLock()  # torch.fx changes what all modules do while it reads
 _OURS = frozenset(SWAPPED.values())
 
 
-class UnreadableError(ValueError):
+class UnreadableError(Exception):
     """Why a forward cannot be written anew."""
 
 
@@ -47,7 +47,7 @@ class Modules(Dialect):
 
     def attribute(self, path: str) -> Any:
         """What a path of names leads to."""
-        return reduce(getattr, path.split("."), self._root)
+        return attrgetter(path)(self._root)
 
     def is_convolution(self, node: Any) -> bool:
         module = self.module(node)
@@ -187,14 +187,11 @@ def block_of(module: Any) -> Any:
     return module.__dict__.get("_convkit_block") if isinstance(module, nn.Module) else None
 
 
-def whole(module: Any, formats: Any) -> Any:
-    """The outline of a module with all that can be read in it, or the blocks in it if there are no formats.
+def whole(module: Any) -> Outline:
+    """The outline of a module with all that can be read in it; blocks that are channels last within are called.
 
-    Blocks that are channels last within are called, not read.
+    Raises UnreadableError.
     """
-    blocks = [block for m in module.modules() if m is not module and (block := block_of(m)) is not None]
-    if formats is None:
-        return blocks
     author = author_of(module)
     names = parameters_of(author)
     wanted = frozenset(_readable(module))

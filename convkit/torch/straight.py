@@ -14,8 +14,10 @@ from typing import Any
 
 import torch
 
+from convkit.torch.comparing import compared
 from convkit.torch.fused_modules import is_unwatched
 from convkit.torch.packings import is_unpacked
+from convkit.torch.reading import UnreadableError, block_of, whole
 from convkit.torch.watching import Structure, Values, is_plain
 from convkit.torch.writing import Writer
 
@@ -61,29 +63,25 @@ class Codes:
         self._misses = 0
         self._may_read = True
 
-    def run(self, module: Any, given: tuple[Any, ...], read: Any, agrees: Any, otherwise: Callable[[], Any]) -> Any:
+    def run(self, module: Any, given: tuple[Any, ...], otherwise: Callable[..., Any]) -> Any:
         """The module's value, or NotImplemented where the block is to compute it.
 
         Parameters
         ----------
         module : Module
         given : tuple of Tensor
-        read : callable
-            Gives the outline of the module as it is, and the blocks within; raises ValueError if it cannot be read.
-        agrees : callable
-            Whether two results are the same but for rounding.
         otherwise : callable
-            The module's value without this code.
+            Computes the module's value without this code.
         """
         if torch.compiler.is_compiling() or self.why or not (self._may_read or self._writers):
             return NotImplemented
         if _comparing.get() or is_unpacked() or not is_plain(given):
             return NotImplemented
-        formats = self._fixed if self._fixed is not None else self._formats_now(read)
+        formats = self._fixed if self._fixed is not None else self._formats_now(module)
         code = self._codes.get((torch.get_num_threads(), formats))
         if code is None:
             # What could not be written or did not stand is tried again after 1, 2, 4, 8, ... calls.
-            code = None if self._misses & (self._misses - 1) else self._bound(module, formats, read)
+            code = None if self._misses & (self._misses - 1) else self._bound(module, formats)
             if code is None:
                 self._misses += 1
                 return NotImplemented
@@ -100,15 +98,16 @@ class Codes:
         self._misses = 0
         if formats in self._agreed:
             return code.run(*given)
-        return self._first(code, given, formats, agrees, otherwise)
+        return self._first(code, given, formats, otherwise)
 
     def forget(self) -> None:
         """Read anew at the next try."""
         self._codes.clear()
         self._writers.clear()
+        self._agreed.clear()
         self._formats = None
 
-    def close(self, module: Any, read: Any) -> bool:
+    def close(self, module: Any) -> bool:
         """Read now or never: torch.fx changes what all modules do while it reads, in all threads.
 
         Returns
@@ -118,8 +117,8 @@ class Codes:
         """
         self.forget()
         if not self.why:
-            self._fixed = self._formats_now(read)
-            self._writer(module, self._fixed, read)
+            self._fixed = self._formats_now(module)
+            self._writer(module, self._fixed)
         self._may_read = False
         return not self.why
 
@@ -128,22 +127,22 @@ class Codes:
         self.forget()
         self._may_read = False
 
-    def _formats_now(self, read: Any) -> tuple[bool, ...]:
+    def _formats_now(self, module: Any) -> tuple[bool, ...]:
         if self._formats is None:
-            self._formats = read(None)
+            self._formats = [b for m in module.modules() if m is not module and (b := block_of(m)) is not None]
         return tuple(block.last for block in self._formats)
 
-    def _writer(self, module: Any, formats: Any, read: Any) -> Writer | None:
+    def _writer(self, module: Any, formats: Any) -> Writer | None:
         writer = self._writers.get(formats)
         if writer is None and self._may_read:
             try:
-                writer = self._writers[formats] = Writer(read(formats), module)
-            except ValueError as error:
+                writer = self._writers[formats] = Writer(whole(module), module)
+            except UnreadableError as error:
                 self.why = str(error)
         return writer
 
-    def _bound(self, module: Any, formats: Any, read: Any) -> Code | None:
-        writer = self._writer(module, formats, read)
+    def _bound(self, module: Any, formats: Any) -> Code | None:
+        writer = self._writer(module, formats)
         if writer is None or not all(is_unwatched(m) for m in module.modules() if m is not module):
             return None
         bound = writer.bind(module, torch.get_num_threads()) if writer.structure.stands() else None
@@ -157,21 +156,17 @@ class Codes:
         code = self._codes[torch.get_num_threads(), formats] = Code(run, writer.count, writer.structure, values)
         return code
 
-    def _first(self, code: Code, given: tuple[Any, ...], formats: Any, agrees: Any, otherwise: Any) -> Any:
-        """Compute both ways: a reading may be wrong."""
-        copies, state = [value.clone() for value in given], torch.get_rng_state()
-        token = _comparing.set(True)
-        try:
-            wanted = otherwise()
-        finally:
-            _comparing.reset(token)
-        after = torch.get_rng_state()
-        torch.set_rng_state(state)
-        try:
-            same = agrees(code.run(*copies), wanted)
-        except Exception:  # whatever a wrong reading leads to
-            same = False
-        torch.set_rng_state(after)
+    def _first(self, code: Code, given: tuple[Any, ...], formats: Any, otherwise: Callable[..., Any]) -> Any:
+        """Compute both ways."""
+
+        def as_written(*given: Any) -> Any:
+            token = _comparing.set(True)
+            try:
+                return otherwise(*given)
+            finally:
+                _comparing.reset(token)
+
+        wanted, same = compared(given, as_written, code.run)
         if same:
             self._agreed.add(formats)
         else:

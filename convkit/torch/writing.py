@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import partial, reduce
+from functools import partial
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -49,17 +50,15 @@ def _tensor(value: Any) -> Any:
     return torch.from_numpy(value) if type(value) is np.ndarray else value
 
 
-def _result(value: Any, last: bool) -> Any:
-    """A value as a tensor, whose strides are PyTorch's even where they say nothing."""
-    if type(value) is not np.ndarray or value.ndim != 4:
-        return _tensor(value)
-    tensor = torch.from_numpy(value)
+def _result(value: Any, given: tuple[Any, ...], last: bool) -> Any:
+    """A value as a tensor, whose strides are PyTorch's even where they say nothing: those of what was given."""
+    tensor = _tensor(value)
+    if type(value) is not np.ndarray or value.ndim != 4 or not tensor.is_contiguous():
+        return tensor
     _, c, h, w = value.shape
-    return tensor.as_strided(value.shape, strides_of(value.shape, last)) if c == 1 or h * w == 1 else tensor
-
-
-def _any_last(*given: Any) -> bool:
-    return any(map(is_channels_last, given))
+    if c > 1 and h * w > 1:
+        return tensor
+    return tensor.as_strided(value.shape, strides_of(value.shape, last or any(map(is_channels_last, given))))
 
 
 # --- chains ----------------------------------------------------------------------------------------------------------
@@ -192,7 +191,7 @@ class _LinearChain:
         recipe = Recipe((1, 1), (0, 0, 0, 0), (1, 1), steps=tuple(self.steps), options=self.options)
         beside: tuple[Any, ...] = (bias,)
         if self.gain_path is not None:
-            self.gain = attribute(root, self.gain_path)
+            self.gain = attrgetter(self.gain_path)(root)
             beside = (bias, self.mean, self.variance, self.gain, None)
         if not w.dtype == self.mean.dtype == (w if self.gain is None else self.gain).dtype or w.dtype not in FLOATS:
             return _never
@@ -218,7 +217,7 @@ class Writer:
     """Source for an outline, and what the names in it stand for."""
 
     def __init__(self, read: Outline, root: Any) -> None:
-        self.space: dict[str, Any] = {"array": _array, "tensor": _tensor, "result": _result, "any_last": _any_last}
+        self.space: dict[str, Any] = {"array": _array, "tensor": _tensor, "result": _result}
         self.chains: dict[str, Any] = {}
         self.structure = Structure()
         self.structure.children(root)
@@ -246,7 +245,7 @@ class Writer:
             space[name] = chain.bind(root, threads, values)
             if space[name] is None:
                 return None
-        space.update((name, attribute(root, path)) for name, path in self._paths.items())
+        space.update((name, attrgetter(path)(root)) for name, path in self._paths.items())
         space.update((name, getattr(module, key)) for name, (module, key) in self._attributes.items())
         space["held_last"] = any(chain.last for chain in self.chains.values())
         exec(compile(self.source, "<convkit.torch straight-line code>", "exec"), space)
@@ -261,16 +260,14 @@ class Writer:
             if node.op == "placeholder":
                 self.count += 1
             elif node.op == "output":
-                images = ", ".join(self._names[n] for n in nodes if n.op == "placeholder")
-                yield f"last = held_last or any_last({images})"
+                given = "".join(f"{self._names[n]}, " for n in nodes if n.op == "placeholder")
+                yield f"given = ({given})"
                 yield f"return {self._text(node.args[0], 'result')}"
             elif node.op == "get_attr":
                 self._paths[name] = node.target
             else:
                 yield from self._computed(node, name)
-            free = [
-                self._names[n] for n in last_uses.get(node, ()) if n.op not in ("get_attr", "placeholder", "output")
-            ]
+            free = [self._names[n] for n in last_uses[node] if n.op not in _HELD]
             if free and node.op != "output":
                 yield f"{' = '.join(free)} = None"
 
@@ -329,7 +326,7 @@ class Writer:
 
     def _as_written(self, node: Any, name: str, activation: Any = None) -> tuple[str, Any, Any]:
         """What the author calls, and its operands."""
-        if node.op == "call_method" and activation is None:
+        if node.op == "call_method":
             self.space[f"m{name}"] = partial(_method, node.target)
         else:
             called = self._read.dialect.called[node] if node.op == "call_module" else node.target
@@ -344,7 +341,7 @@ class Writer:
         """An operand in the source; values as arrays or tensors."""
         if isinstance(value, fx.Node):
             name = self._names[value]
-            return f"result({name}, last)" if kind == "result" else f"{kind}({name})" if kind else name
+            return f"result({name}, given, held_last)" if kind == "result" else f"{kind}({name})" if kind else name
         if isinstance(value, list) or (isinstance(value, tuple) and not isinstance(value, _Attribute)):
             inner = "".join(f"{self._text(one, kind)}, " for one in value)
             return f"[{inner}]" if isinstance(value, list) else f"({inner})"
@@ -360,11 +357,6 @@ class Writer:
             return f"{kind}({name})"
         self.space[name] = value
         return name
-
-
-def attribute(root: Any, path: str) -> Any:
-    """What a path of names leads to."""
-    return reduce(getattr, path.split("."), root)
 
 
 def _options(root: Any) -> Any:

@@ -3,7 +3,6 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <string_view>
@@ -45,20 +44,6 @@ void expect(bool same_lengths, const char* names) {
   if (!same_lengths) throw py::value_error(std::string(names) + " must have the same number of entries");
 }
 
-// Dicts come from memory while others are looked at: first their headers, then their tables.
-void fetch_ahead(PyObject* dicts, Py_ssize_t i) {
-  constexpr Py_ssize_t far = 16, near = 8;
-  const Py_ssize_t count = PyList_GET_SIZE(dicts);
-  if (i + far < count) __builtin_prefetch(PyList_GET_ITEM(dicts, i + far));
-  if (i + near < count) {
-    const auto* header = reinterpret_cast<const char*>(PyList_GET_ITEM(dicts, i + near));
-    const void* table = nullptr;
-    std::memcpy(&table, header + offsetof(PyDictObject, ma_keys), sizeof table);
-    __builtin_prefetch(table);
-    __builtin_prefetch(static_cast<const char*>(table) + 64);
-  }
-}
-
 // The version of each dict: a number that no dict has twice, and that every change replaces (PEP 509). Nothing where
 // Python keeps none.
 py::bytes dict_versions(const py::list& dicts) {
@@ -87,7 +72,6 @@ bool entries_stand(const py::list& dicts, const py::list& keys, const py::list& 
   for (Py_ssize_t i = 0; i < count; ++i) {
     PyObject* dict = PyList_GET_ITEM(dicts.ptr(), i);
     PyObject* key = PyList_GET_ITEM(keys.ptr(), i);
-    fetch_ahead(dicts.ptr(), i);
     PyObject* then = PyList_GET_ITEM(values.ptr(), i);
     if (!PyDict_Check(dict)) throw py::type_error("dicts must hold dicts");
     if (key == Py_None) {
