@@ -212,6 +212,24 @@ def test_copies_read_anew() -> None:
     assert count == 1
 
 
+class Misread(nn.Module):  # type: ignore[misc]
+    """What torch.fx reads is not what it computes."""
+
+    def forward(self, x: Any) -> Any:
+        return x * (3.0 if isinstance(x, torch.fx.Proxy) else 2.0)
+
+
+def test_what_is_read_anew_is_compared_anew() -> None:
+    model, x = networks.make("resnet18", narrow=True)
+    made = copy.deepcopy(optimized(model))  # reads when it is called
+    with torch.no_grad():
+        made(x), made(x)
+        assert runs(made, x)[1] == 1
+        model.relu = made.relu = Misread().eval()
+        for _ in range(6):
+            close(made(x), model(x))
+
+
 def test_threads_share_the_code() -> None:
     model, x = networks.make("yolov8n", narrow=True)
     made = optimized(model)
