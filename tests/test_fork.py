@@ -312,6 +312,38 @@ def test_a_plan_that_another_thread_was_running_serves_the_child() -> None:
     """)
 
 
+def test_a_child_has_only_the_profiles_of_the_thread_that_forked() -> None:
+    run("""
+        from convkit import _core
+        begun, end, found = threading.Event(), threading.Event(), []
+        def profile():
+            with ck.profile() as p:
+                begun.set()
+                assert end.wait(60)
+            found.extend(p.records)
+        thread = threading.Thread(target=profile)
+        thread.start()
+        assert begun.wait(60)
+        def outside():
+            call()
+            assert _core.profile_position() == 0
+            with ck.profile() as p:
+                call()
+            assert len(p.records) == 1 and _core.profile_position() == 0
+        assert child_says(outside) == 0
+        with ck.profile() as own:
+            call()
+            def inside():
+                call()
+                own.__exit__(None, None, None)
+                assert len(own.records) == 2 and _core.profile_position() == 0
+            assert child_says(inside) == 0
+        end.set()
+        thread.join()
+        assert len(own.records) == len(found) == 1
+    """)
+
+
 # Makes what a process finds out or makes at first use take long, once it is armed: (1) reading CONVKIT_ISA, (2)
 # registering for forks.
 SLOW_FIRST_USE = """

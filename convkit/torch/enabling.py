@@ -17,7 +17,7 @@ import torch
 from convkit.torch.computing import REFUSED, convolved, input_gradient, known, weight_gradient
 from convkit.torch.memory import is_channels_last
 from convkit.torch.recipe import Recipe
-from convkit.tuner.process import ForkSafeLock
+from convkit.tuner.process import planning
 
 __all__ = ["NAMES", "disable", "enable", "enabled"]
 
@@ -25,7 +25,7 @@ NAMES = ("conv1d", "conv2d", "conv_transpose1d", "conv_transpose2d")
 """What can be included."""
 
 _NOTHING: frozenset[str] = frozenset()
-_lock = ForkSafeLock()
+# Changed under the planning lock, for which a fork waits: a child has all kernels registered or none of them.
 _library: Any = None
 _pytorch_s: dict[str, Any] = {}
 _holders = 0
@@ -52,7 +52,7 @@ def enable(include: Collection[str] = NAMES) -> None:
     """
     global _everywhere
     wanted = _checked(include)
-    with _lock:
+    with planning:
         if not _everywhere:
             _register()
         _everywhere = wanted
@@ -61,7 +61,7 @@ def enable(include: Collection[str] = NAMES) -> None:
 def disable() -> None:
     """Undo `enable`."""
     global _everywhere
-    with _lock:
+    with planning:
         if _everywhere:
             _everywhere = _NOTHING
             _release()
@@ -81,14 +81,14 @@ def enabled(include: Collection[str] = NAMES) -> Iterator[None]:
     None
     """
     wanted = _checked(include) if include else _NOTHING
-    with _lock:
+    with planning:
         _register()
     token = _here.set(wanted)
     try:
         yield
     finally:
         _here.reset(token)
-        with _lock:
+        with planning:
             _release()
 
 
@@ -102,23 +102,30 @@ def _checked(include: Collection[str]) -> frozenset[str]:
 def _register() -> None:
     global _library, _holders
     if not _holders:
+        _unregister()  # what is left if Ctrl-C came before the end, last time: PyTorch's kernels are found without it
+        _library = torch.library.Library("aten", "IMPL")
         kernels: dict[str, Any] = {"convolution": _convolution}
         if hasattr(torch.library, "get_kernel"):  # without it PyTorch's own gradient would be out of reach
             kernels["convolution_backward"] = _convolution_backward
             for name in kernels:
                 _pytorch_s[name] = torch.library.get_kernel(f"aten::{name}", "CPU")
-        _library = torch.library.Library("aten", "IMPL")
         for name, kernel in kernels.items():
             _library.impl(name, kernel, "CPU", with_keyset=True)
     _holders += 1
 
 
 def _release() -> None:
-    global _library, _holders
+    global _holders
     _holders -= 1
     if not _holders:
+        _unregister()
+
+
+def _unregister() -> None:
+    global _library
+    if _library is not None:
         _library._destroy()
-        _library = None
+    _library = None
 
 
 @lru_cache(maxsize=4096)

@@ -14,11 +14,11 @@ from convkit.torch.chains import Dialect
 from convkit.torch.fused_modules import NORMS, is_unwatched
 from convkit.torch.modules import SWAPPED
 from convkit.torch.outline import Outline, outline
-from convkit.tuner.process import ForkSafeLock
+from convkit.tuner.process import AwaitedLock
 
 __all__ = ["Modules", "UnreadableError", "author_of", "block_of", "parameters_of", "read_graph", "whole"]
 
-_reading = ForkSafeLock()  # torch.fx changes what all modules do while it reads
+_reading = AwaitedLock()  # torch.fx changes what all modules do while it reads
 _OURS = frozenset(SWAPPED.values())
 
 
@@ -125,6 +125,12 @@ def read_graph(module: Any, author: type, names: list[str], inlined: frozenset[s
     space: dict[str, Any] = {"author": author}
     exec(f"def forward({', '.join(['self', *names])}): return author.forward({', '.join(['self', *names])})", space)
     reader = type(author.__name__, (author,), {"forward": space["forward"], "__module__": author.__module__})
+    with _reading:
+        return _traced(module, reader, inlined)
+
+
+def _traced(module: Any, reader: type, inlined: frozenset[str]) -> Any:
+    """The graph of a module as another class has it."""
     kind = type(module)
     modes = [(m, m.training) for m in (module, *map(module.get_submodule, inlined))]
     before = [(m, _state(m)) for m in module.modules()]
@@ -132,8 +138,7 @@ def read_graph(module: Any, author: type, names: list[str], inlined: frozenset[s
         for m, _ in modes:
             m.__dict__["training"] = False
         module.__class__ = reader
-        with _reading:
-            graph = _Tracer(inlined).trace(module)
+        graph = _Tracer(inlined).trace(module)
     except Exception as error:  # with what is no tensor, a forward may fail in any way
         line = (str(error).splitlines() or [repr(error)])[0]
         raise UnreadableError(f"torch.fx cannot read it: {line}") from None

@@ -7,14 +7,12 @@ import weakref
 from _thread import RLock, get_ident
 from collections import deque
 from collections.abc import Callable
-from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
 # A fork goes ahead without the lock after this long: whoever holds it may be waiting for the forking thread.
 _LONGEST_FORK_WAIT = 10.0
-
 
 _CLock: Any = RLock
 
@@ -23,15 +21,37 @@ class _Lock(_CLock):  # type: ignore[misc] # `with` takes and releases it in C: 
     @property
     def held(self) -> bool:
         """True in the thread that holds it."""
-        owned: bool = self._is_owned()
-        return owned
+        return bool(self._is_owned())
 
     def renew(self) -> None:
-        """Make it free, whichever thread that exists no more holds it."""
-        self._at_fork_reinit()
+        """Make it free, unless this thread holds it: in a child after fork no other one exists."""
+        if not self.held:
+            self._at_fork_reinit()
 
 
-class PlanningLock(_Lock):
+class AwaitedLock(_Lock):
+    """A lock, kept as long as the process, for which a fork waits: no child finds half of what happens under it."""
+
+    def __init__(self) -> None:
+        self._forking: dict[int, bool] = {}
+        os.register_at_fork(
+            before=self._before_fork, after_in_parent=self._after_fork, after_in_child=self._after_fork_in_child
+        )
+
+    def _before_fork(self) -> None:
+        self._forking[get_ident()] = self.acquire(timeout=_LONGEST_FORK_WAIT)
+
+    def _after_fork(self) -> None:
+        if self._forking.pop(get_ident(), False):
+            self.release()
+
+    def _after_fork_in_child(self) -> None:
+        self._after_fork()
+        self.renew()
+        self._forking.clear()
+
+
+class PlanningLock(AwaitedLock):
     """Held while the package imports a module or opens a file within somebody's call: a fork waits for it.
 
     A child has only the thread that forked, and nobody frees in it what another thread held: the lock of a module that
@@ -43,11 +63,9 @@ class PlanningLock(_Lock):
 
     def __init__(self) -> None:
         self._tasks: deque[Callable[[], None]] = deque()
-        self._forking: dict[int, bool] = {}
+        super().__init__()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self.release()
         self._run()
 
@@ -63,20 +81,6 @@ class PlanningLock(_Lock):
             except IndexError:
                 return
             task()
-
-    def _before_fork(self) -> None:
-        self._forking[get_ident()] = self.acquire(timeout=_LONGEST_FORK_WAIT)
-
-    def _after_fork(self) -> None:
-        if self._forking.pop(get_ident(), False):
-            self.release()
-
-    def _after_fork_in_child(self) -> None:
-        if self._forking.pop(get_ident(), False):
-            self.release()
-        else:
-            self.renew()
-        self._forking.clear()
 
 
 class ForkSafeLock(_Lock):
@@ -95,13 +99,9 @@ planning = PlanningLock()
 
 def _renew_all() -> None:
     for lock in list(_all):
-        if not lock.held:
-            lock.renew()
+        lock.renew()
 
 
-os.register_at_fork(
-    before=planning._before_fork, after_in_parent=planning._after_fork, after_in_child=planning._after_fork_in_child
-)
 os.register_at_fork(after_in_child=_renew_all)
 
 

@@ -1,7 +1,9 @@
 #include "profile.hpp"
 
+#include <pthread.h>
 #include <pybind11/pybind11.h>
 
+#include <algorithm>
 #include <vector>
 
 #include "chooser.hpp"
@@ -30,10 +32,23 @@ constexpr std::size_t most_records = 1'000'000;
 std::vector<CallRecord> records;
 std::size_t dropped = 0;
 int open_profiles = 0;
+thread_local int own_profiles = 0;  // of them, opened by this thread
+
+// What other threads opened, nobody closes in a child.
+void begin_child() {
+  open_profiles = std::min(open_profiles, own_profiles);
+  if (open_profiles > 0) return;
+  profiling = false;
+  dropped = 0;
+  std::vector<CallRecord>().swap(records);
+}
+
+const int fork_guard = pthread_atfork(nullptr, nullptr, begin_child);
 
 std::size_t open_profile() {
   const Guard guard(&records);
   ++open_profiles;
+  ++own_profiles;
   profiling = true;
   return records.size();
 }
@@ -52,6 +67,7 @@ py::tuple close_profile(std::size_t first) {
     const Guard guard(&records);
     if (open_profiles == 0) throw py::value_error("no profile is open");
     lost = dropped;
+    own_profiles = std::max(0, own_profiles - 1);  // another thread may close it
     if (--open_profiles == 0) {
       profiling = false;
       dropped = 0;
