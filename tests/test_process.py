@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from shims import fresh
 
 import convkit as ck
 from convkit import _core
@@ -66,6 +67,33 @@ def test_a_slot_is_made_once_by_many_threads() -> None:
     for thread in threads:
         thread.join()
     assert len(made) == len(set(map(id, found))) == 1
+
+
+@pytest.mark.parametrize("name", ["planning", "lock"])
+def test_an_interrupt_at_the_end_of_a_block_leaves_no_lock_held(name: str) -> None:
+    fresh(
+        """
+        import _thread, collections, sys, threading
+        from convkit.tuner.process import ForkSafeLock, planning
+        lock, done = {"planning": planning, "lock": ForkSafeLock()}[sys.argv[1]], []
+        def elsewhere():
+            with lock:
+                done.append(1)
+        try:
+            with lock:
+                planning.later(lambda: done.append(2))
+                # Comes without a call, after which Python would look for Ctrl-C: it is seen at the end of the block.
+                collections.defaultdict(_thread.interrupt_main)[0]
+        except KeyboardInterrupt:
+            assert not lock.held
+            thread = threading.Thread(target=elsewhere, daemon=True)
+            thread.start()
+            thread.join(60)
+            planning.later(lambda: done.append(3))
+        assert sorted(done) == [1, 2, 3], done
+        """,
+        name,
+    )
 
 
 def test_reload_replaces_what_every_layer_knows(database: Path) -> None:

@@ -9,6 +9,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
+from convkit import _core
+
 T = TypeVar("T")
 
 # A fork goes ahead without the lock after this long: whoever holds it may be waiting for the forking thread.
@@ -65,9 +67,7 @@ class PlanningLock(AwaitedLock):
         self._tasks: deque[Callable[[], None]] = deque()
         super().__init__()
 
-    def __exit__(self, *raised: object) -> None:
-        self.release()
-        self._run()
+    __exit__ = _core.leave  # compiled, as the others' is: releases, and then runs the tasks
 
     def later(self, task: Callable[[], None]) -> None:
         """Run a task as soon as this thread does not hold the lock: now, or at the end of its block."""
@@ -140,8 +140,6 @@ _state: dict[Slot[Any], Any] = {}
 
 def reload() -> None:
     """Read the databases, the environment and the calibration anew; plans are chosen again."""
-    from convkit import _core
-
     global _state
     with planning:
         _state = {}

@@ -83,6 +83,13 @@ void change_workspace_limit(std::int64_t bytes) {
   clear_plans();  // they were chosen under the old limit
 }
 
+// The __exit__ of a lock that runs what waited for its end. Python looks for Ctrl-C before it runs code of its own, not
+// before this: so the lock is always freed.
+void leave(const py::object& lock, const py::args&) {
+  lock.attr("release")();
+  if (py::len(lock.attr("_tasks")) > 0) lock.attr("_run")();
+}
+
 }  // namespace
 
 void add_process(py::module_& module) {
@@ -105,6 +112,8 @@ void add_process(py::module_& module) {
   module.def("handover", measure_handover, py::arg("threads"),
              "Seconds in which the members of a team hand a word on to each other: how far their CPUs are apart.");
   module.def("build_info", build_info, "Version, compiler and options of this build.");
+  module.attr("leave") = py::cpp_function(leave, py::name("leave"), py::scope(module), py::is_method(module),
+                                          "Frees a lock at the end of a with block, and runs what waited for that.");
 }
 
 }  // namespace convkit::bindings
