@@ -10,6 +10,7 @@ import weakref
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -267,6 +268,30 @@ def test_entries_are_seen_to_change() -> None:
     for wrong in (([1], ["a"], [1]), ([{}], [], [])):
         with pytest.raises((TypeError, ValueError), match="dicts"):
             _core.entries_stand(*wrong)
+
+
+def test_elements_are_seen_to_change() -> None:
+    numbers = np.arange(24, dtype=np.float64).reshape(2, 3, 4)
+    elements = _core.Elements([numbers[::-1, :, ::3], np.zeros((0, 2), np.float32), np.array(np.nan, np.float32)])
+    for at, same in (((0, 0, 0), False), ((1, 2, 3), False), ((1, 2, 1), True)):
+        assert elements.stand()
+        before, numbers[at] = numbers[at], -1
+        assert elements.stand() is same
+        numbers[at] = before
+    for wrong in (1, np.zeros(2, np.int8), np.array([object()])):
+        with pytest.raises(TypeError, match="arrays"):
+            _core.Elements([wrong])
+
+
+def test_answers_are_told_in_order() -> None:
+    assert np.frombuffer(_core.answers(abs, [3, -(2**64) + 1, -4]), np.uint64).tolist() == [3, 2**64 - 1, 4]
+    with pytest.raises(OverflowError):
+        _core.answers(int, [-1])
+    with pytest.raises(ZeroDivisionError):
+        _core.answers(lambda number: 1 // number, [1, 0])
+    shrinking = [1, 2, 3]
+    assert len(_core.answers(lambda _: shrinking.pop(), shrinking)) == 2 * 8
+    _core.prefetch(np.array([0, 1, 2**63, 2**64 - 1], np.uint64).tobytes() + b"odd")
 
 
 def test_threads_pack_a_weight_once(monkeypatch: pytest.MonkeyPatch) -> None:

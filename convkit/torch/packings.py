@@ -6,17 +6,29 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
 import torch
 
-from convkit import Conv2d, ConvTranspose2d
+from convkit import Conv2d, ConvTranspose2d, _core
 from convkit.torch.memory import array_of, is_channels_last, tensor_of
 from convkit.torch.recipe import ACTIVATIONS, Recipe, Step
 from convkit.tuner.process import ForkSafeLock
 
-__all__ = ["Origin", "Packing", "epoch", "forget", "is_unpacked", "packed_nbytes", "packing_of", "prepared", "unpacked"]
+__all__ = [
+    "Origin",
+    "Packing",
+    "corners_of",
+    "epoch",
+    "forget",
+    "is_unpacked",
+    "packed_nbytes",
+    "packing_of",
+    "prepared",
+    "unpacked",
+]
 
 # Input sizes of which a layer remembers how their results come.
 _MOST_SIZES = 64
@@ -70,14 +82,12 @@ class Origin:
     written through ``.data`` or an array. So its corners are looked at, too: an update of all values shows there.
     """
 
-    __slots__ = ("corners", "pointer", "shape", "values", "version")
+    __slots__ = ("corners_stand", "pointer", "shape", "version")
 
     def __init__(self, tensor: Any) -> None:
-        array = array_of(tensor.detach())  # which shares the memory, but does not keep the tensor alive
         self.pointer, self.shape = tensor.data_ptr(), tensor.shape
         self.version = None if tensor.is_inference() else tensor._version
-        self.corners = array[tuple(slice(None, None, max(n - 1, 1)) for n in array.shape)]
-        self.values = self.corners.tobytes()
+        self.corners_stand = _core.Elements([corners_of(tensor)]).stand
 
     def is_as_it_was(self, tensor: Any) -> bool:
         """Whether a tensor has the values that this one had."""
@@ -85,17 +95,22 @@ class Origin:
             tensor.data_ptr() == self.pointer
             and (self.version is None or tensor._version == self.version)
             and tensor.shape == self.shape
-            and self.corners.tobytes() == self.values
+            and self.corners_stand()
         )
 
 
+def corners_of(tensor: Any) -> Any:
+    """An array over the elements in a tensor's corners."""
+    array = array_of(tensor.detach())  # which shares the memory, but does not keep the tensor alive
+    return array[tuple(slice(None, None, max(n - 1, 1)) for n in array.shape)]
+
+
 def _same(origins: tuple[Origin | None, ...], tensors: tuple[Any, ...]) -> bool:
-    if len(origins) != len(tensors):
-        return False
-    for origin, tensor in zip(origins, tensors, strict=True):
-        if (origin is None) is not (tensor is None):
-            return False
-        if origin is not None and not origin.is_as_it_was(tensor):
+    for origin, tensor in zip_longest(origins, tensors):
+        if tensor is None or origin is None:
+            if tensor is not origin:
+                return False
+        elif not origin.is_as_it_was(tensor):
             return False
     return True
 

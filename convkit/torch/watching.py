@@ -5,9 +5,12 @@ Most of it is asked by compiled loops: a network has hundreds of modules, and be
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Iterable
+from operator import attrgetter
 from typing import Any
 
+import numpy as np
 import torch
 from torch.nn.modules import module as _module
 
@@ -42,11 +45,14 @@ class _Entries:
         self._keys: list[Any] = []
         self._values: list[Any] = []
         self._containers: dict[int, Any] = {}
+        self._known: list[Any] = []  # the containers
         self._versions = b""
 
     def one(self, container: Any, key: str | None, value: Any) -> None:
         """An entry; NotImplemented says that there is none, and without a key the value is the number of entries."""
-        self._containers[id(container)] = container
+        if id(container) not in self._containers:
+            self._containers[id(container)] = container
+            self._known.append(container)
         self._dicts.append(container)
         self._keys.append(key)
         self._values.append(value)
@@ -59,7 +65,7 @@ class _Entries:
 
     def stand(self) -> bool:
         """Whether they are. Dicts that nobody touched since they were looked at last need no second look."""
-        versions = _core.dict_versions([*self._containers.values()])
+        versions = _core.dict_versions(self._known)
         if versions and versions == self._versions:
             return True
         if not _core.entries_stand(self._dicts, self._keys, self._values):
@@ -111,10 +117,11 @@ class Values:
     def __init__(self) -> None:
         self._entries = _Entries()
         self._tensors: list[Any] = []
-        self._told: list[int] = []
-        self._count = _count
+        self._counted: list[Any] = []  # those whose versions count
         self._corners: list[Any] = []
-        self._bytes = b""
+        self._told: Any = None
+        self._elements: Any = None
+        self._addresses = b""
         self._epoch = packings.epoch()
 
     def tensors_of(self, module: Any) -> None:
@@ -126,31 +133,45 @@ class Values:
         """Tensors are to keep their values, as far as `convkit.torch.refresh` says."""
         for tensor in tensors:
             if tensor is not None:
-                origin = packings.Origin(tensor)
                 self._tensors.append(tensor)
-                self._count = _count_of_inference if tensor.is_inference() else self._count
-                self._corners.append(origin.corners)
-                self._bytes += origin.values
+                if not tensor.is_inference():
+                    self._counted.append(tensor)
+                self._corners.append(packings.corners_of(tensor))
 
     def close(self) -> None:
         """Nothing is added any more."""
-        self._told = self._count(self._tensors)
+        self._told = self._tell()
+        self._elements = _core.Elements(self._corners)
+        self._addresses = _addresses_of(self._tensors)
 
     def stand(self) -> bool:
         """Whether tensors are as they were."""
+        _core.prefetch(self._addresses)
         return bool(
             self._epoch == packings.epoch()
             and self._entries.stand()
-            and self._count(self._tensors) == self._told
-            and _core.memory_stands(self._corners, self._bytes)
+            and self._tell() == self._told
+            and self._elements.stand()
         )
 
+    def _tell(self) -> Any:
+        """What PyTorch says of values: how often each was changed, and where it is."""
+        return _core.answers(_version, self._counted), _core.answers(torch.Tensor.data_ptr, self._tensors)
 
-def _count(tensors: list[Any]) -> list[int]:
-    """What PyTorch says of values: of each tensor how often it was changed, and where it is."""
-    return [number for tensor in tensors for number in (tensor._version, tensor.data_ptr())]
+
+_version = attrgetter("_version")
+_LINE = 64  # bytes that come from memory together
 
 
-def _count_of_inference(tensors: list[Any]) -> list[int]:
-    """The same where some tensors do not count."""
-    return [n for t in tensors for n in (0 if t.is_inference() else t._version, t.data_ptr())]
+def _addresses_of(tensors: list[Any]) -> bytes:
+    """Of what tensors are asked for: the object in Python, PyTorch's own, and those that this one begins by naming.
+
+    Between two runs all of that leaves the caches.
+    """
+    lines: set[int] = set()
+    for tensor in tensors:
+        own = tensor._cdata
+        named = np.frombuffer(ctypes.string_at(own, _LINE), np.uintp)
+        for address, size in ((id(tensor), 1), (own, 3), *((n, 2) for n in named.tolist())):
+            lines.update(range(address // _LINE, address // _LINE + size))
+    return (np.array(sorted(lines), np.uintp) * _LINE).tobytes()

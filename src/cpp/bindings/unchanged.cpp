@@ -16,6 +16,8 @@ namespace py = pybind11;
 namespace convkit::bindings {
 namespace {
 
+constexpr Py_ssize_t far = 24;  // objects that are on their way from memory at a time
+
 // Whether an entry is what it was: the same object, or an equal one of a kind that is compared by value.
 bool is_same(PyObject* now, PyObject* then) {
   if (now == then) return true;
@@ -52,7 +54,6 @@ py::bytes dict_versions(const py::list& dicts) {
   const Py_ssize_t count = PyList_GET_SIZE(dicts.ptr());
   versions.reserve(static_cast<std::size_t>(count));
   for (Py_ssize_t i = 0; i < count; ++i) {
-    constexpr Py_ssize_t far = 24;
     if (i + far < count) __builtin_prefetch(PyList_GET_ITEM(dicts.ptr(), i + far));
     PyObject* dict = PyList_GET_ITEM(dicts.ptr(), i);
     if (!PyDict_Check(dict)) throw py::type_error("dicts must hold dicts");
@@ -88,6 +89,7 @@ bool types_stand(const py::list& objects, const py::list& types) {
   const Py_ssize_t count = PyList_GET_SIZE(objects.ptr());
   expect(PyList_GET_SIZE(types.ptr()) == count, "objects and types");
   for (Py_ssize_t i = 0; i < count; ++i) {
+    if (i + far < count) __builtin_prefetch(PyList_GET_ITEM(objects.ptr(), i + far));
     if (reinterpret_cast<PyObject*>(Py_TYPE(PyList_GET_ITEM(objects.ptr(), i))) != PyList_GET_ITEM(types.ptr(), i)) {
       return false;
     }
@@ -95,29 +97,77 @@ bool types_stand(const py::list& objects, const py::list& types) {
   return true;
 }
 
-// Compares an array's elements, in order, with the bytes at `then`, and moves on behind them.
-bool elements_stand(PyArrayObject* array, int axis, const char* at, std::string_view& then) {
-  if (axis == PyArray_NDIM(array)) {
-    const auto size = static_cast<std::size_t>(PyArray_ITEMSIZE(array));
-    if (then.size() < size || std::memcmp(at, then.data(), size) != 0) return false;
-    then.remove_prefix(size);
+// Elements of arrays, which are to keep the values that they have now. Holds the arrays, and with them their memory.
+class Elements {
+ public:
+  explicit Elements(const py::list& arrays) : arrays_(py::tuple(arrays)) {
+    for (const py::handle one : arrays_) {
+      if (!PyArray_Check(one.ptr())) throw py::type_error("arrays must hold arrays");
+      auto* array = reinterpret_cast<PyArrayObject*>(one.ptr());
+      if (PyArray_ITEMSIZE(array) % static_cast<npy_intp>(sizeof(std::uint32_t)) != 0 ||
+          PyDataType_REFCHK(PyArray_DESCR(array))) {
+        throw py::type_error("arrays must have numbers of whole words as elements");
+      }
+      add(array, 0, PyArray_BYTES(array));
+    }
+  }
+
+  bool stand() const {
+    const auto count = static_cast<Py_ssize_t>(places_.size());
+    for (Py_ssize_t i = 0; i < count; ++i) {
+      if (i + far < count) __builtin_prefetch(places_[i + far]);
+      if (read(places_[i]) != values_[i]) return false;
+    }
     return true;
   }
-  for (npy_intp i = 0; i < PyArray_DIM(array, axis); ++i) {
-    if (!elements_stand(array, axis + 1, at + i * PyArray_STRIDE(array, axis), then)) return false;
+
+ private:
+  static std::uint32_t read(const char* at) {
+    std::uint32_t value;
+    std::memcpy(&value, at, sizeof value);
+    return value;
   }
-  return true;
+
+  void add(PyArrayObject* array, int axis, const char* at) {
+    if (axis < PyArray_NDIM(array)) {
+      for (npy_intp i = 0; i < PyArray_DIM(array, axis); ++i)
+        add(array, axis + 1, at + i * PyArray_STRIDE(array, axis));
+      return;
+    }
+    for (npy_intp i = 0; i < PyArray_ITEMSIZE(array); i += sizeof(std::uint32_t)) {
+      places_.push_back(at + i);
+      values_.push_back(read(at + i));
+    }
+  }
+
+  py::tuple arrays_;
+  std::vector<const char*> places_;
+  std::vector<std::uint32_t> values_;
+};
+
+// What a function says of objects, in whole numbers.
+py::bytes answers(const py::object& function, const py::list& objects) {
+  std::vector<unsigned long long> numbers;
+  numbers.reserve(objects.size());
+  for (std::size_t i = 0; i < objects.size(); ++i) {  // which the function may shorten
+    const py::object object = objects[i];
+    PyObject* arguments[] = {object.ptr()};
+    const auto answer = py::reinterpret_steal<py::object>(PyObject_Vectorcall(function.ptr(), arguments, 1, nullptr));
+    if (!answer) throw py::error_already_set();
+    numbers.push_back(PyLong_AsUnsignedLongLong(answer.ptr()));
+    if (numbers.back() == static_cast<unsigned long long>(-1) && PyErr_Occurred()) throw py::error_already_set();
+  }
+  return {reinterpret_cast<const char*>(numbers.data()), numbers.size() * sizeof(unsigned long long)};
 }
 
-bool memory_stands(const py::list& arrays, const py::bytes& bytes) {
-  std::string_view then = bytes;
-  for (Py_ssize_t i = 0; i < PyList_GET_SIZE(arrays.ptr()); ++i) {
-    PyObject* one = PyList_GET_ITEM(arrays.ptr(), i);
-    if (!PyArray_Check(one)) throw py::type_error("arrays must hold arrays");
-    auto* array = reinterpret_cast<PyArrayObject*>(one);
-    if (!elements_stand(array, 0, PyArray_BYTES(array), then)) return false;
+// Has the processor bring memory that is read soon, all of it at once. Reads nothing: any number may be an address.
+void prefetch(const py::bytes& addresses) {
+  const std::string_view bytes = addresses;
+  for (std::size_t at = 0; at + sizeof(std::uintptr_t) <= bytes.size(); at += sizeof(std::uintptr_t)) {
+    std::uintptr_t address;
+    std::memcpy(&address, bytes.data() + at, sizeof address);
+    __builtin_prefetch(reinterpret_cast<const void*>(address));
   }
-  return then.empty();
 }
 
 }  // namespace
@@ -130,8 +180,13 @@ void add_unchanged(py::module_& module) {
              "The versions of dicts, which change with every change to them; empty where Python has none.");
   module.def("types_stand", types_stand, py::arg("objects"), py::arg("types"),
              "Whether objects are of exactly these types.");
-  module.def("memory_stands", memory_stands, py::arg("arrays"), py::arg("bytes"),
-             "Whether the elements of arrays, one after the other, are these bytes.");
+  module.def("prefetch", prefetch, py::arg("addresses"),
+             "Bring memory that is read soon into the caches: addresses as machine words. None is read.");
+  module.def("answers", answers, py::arg("function"), py::arg("objects"),
+             "What a function says of each object, in whole numbers from 0 to 2**64 - 1, as machine words.");
+  py::class_<Elements>(module, "Elements", "Elements of arrays, which are to keep the values that they have now.")
+      .def(py::init<const py::list&>(), py::arg("arrays"))
+      .def("stand", &Elements::stand, "Whether they have kept them.");
 }
 
 }  // namespace convkit::bindings
