@@ -1,8 +1,8 @@
 """Trials that come with the package: a file for each class of machine, named after what must match.
 
-A file begins with a line of JSON: how long the two parts behind it are. They are an index, which gives for each problem
-the place of its trials and the team sizes they were measured with, and a dictionary for the compressor. Then come the
-trials, each problem's compressed by themselves: a question reads no others.
+A file begins with a line of JSON: how long the two parts behind it are. They are an index, which gives for each block
+its length, its problems and the team sizes they were measured with, and a dictionary for the compressor. Then come the
+blocks, each compressed by itself, with a line of trials for each problem: a question unpacks a few problems' trials.
 """
 
 from __future__ import annotations
@@ -24,15 +24,16 @@ if TYPE_CHECKING:
 
 DIRECTORY = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(__file__))), "data")
 _LONGEST = 2**26
-_DAMAGE = (OSError, ValueError, TypeError, KeyError, RecursionError, zlib.error)
+_DAMAGE = (OSError, ValueError, TypeError, LookupError, RecursionError, zlib.error)
 _WINDOW = 2**15
+_TOGETHER = 8  # problems in a block
 # Of each session and problem as many trials, and kernels no slower than this many times the fastest.
 _FASTEST = 3
 _NEAR = 1.5
 
 
 class _Contents(NamedTuple):
-    places: dict[str, list[Any]]  # of each problem where it begins, how long it is, and the team sizes
+    places: dict[str, tuple[slice, int, list[Any]]]  # of each problem its block, its line there, and the team sizes
     dictionary: bytes
     blocks: bytes
 
@@ -67,9 +68,8 @@ class ShippedTier:
     def evidence(self, problems: Collection[str], context: Context) -> Evidence:
         """Trials of any of the problems, given by their texts, that count in this context."""
         contents = self._contents(context.machine)
-        known = [problem for problem in problems if problem in contents.places]
         try:
-            return [pair for problem in known for pair in _unpacked(contents, problem, context)]
+            return [pair for text in problems if text in contents.places for pair in _unpacked(contents, text, context)]
         except _DAMAGE as error:
             self._ignore(context.machine, error)
             return []
@@ -117,9 +117,8 @@ def write(database: Database, machine: MachineClass, inventory: Inventory, direc
         for session in database.sessions()
         if not session.contended and machine_counts(session.machine, machine, False)
     }
-    trials = _choosable(
-        [t for t in database.trials() if t.session in kept and not t.problem.startswith(BEST_OF)], inventory
-    )
+    found = [t for t in database.trials() if t.session in kept and not t.problem.startswith(BEST_OF)]
+    trials = _choosable(found, inventory)
     os.makedirs(directory, exist_ok=True)
     with open(os.path.join(directory, file_name(machine)), "wb") as stream:
         stream.write(packed(kept, trials))
@@ -132,23 +131,22 @@ def packed(sessions: dict[str, Session], trials: Iterable[Trial]) -> bytes:
 
     groups: dict[str, dict[str, list[tuple[Any, ...]]]] = {}
     for trial in trials:
-        # The group says which session and problem it is; more digits than these are noise.
-        row = [float(f"{value:.6g}") if isinstance(value, float) else value for value in trial.row()[2:]]
+        # The group says which session and problem it is, the ratio why it was raced out; more digits would be noise.
+        row = [float(f"{value:.4g}") if isinstance(value, float) else value for value in trial.row()[2:-1]]
         groups.setdefault(trial.problem, {}).setdefault(trial.session, []).append(tuple(row))
     plain = {
         problem: json.dumps([(replace(sessions[uuid], facts={}).row(), rows) for uuid, rows in sorted(group.items())])
         for problem, group in sorted(groups.items())
     }
     dictionary = "".join(plain.values()).encode()[:_WINDOW]
-    blocks = b""
-    index = {}
-    for problem, text in plain.items():
+    blocks, index = b"", []
+    for problems in [list(plain)[first : first + _TOGETHER] for first in range(0, len(plain), _TOGETHER)]:
         compressor = zlib.compressobj(9, zdict=dictionary)
-        block = compressor.compress(text.encode()) + compressor.flush()
-        index[problem] = len(blocks), len(block), sorted({sessions[uuid].threads for uuid in groups[problem]})
+        block = compressor.compress("\n".join(map(plain.__getitem__, problems)).encode()) + compressor.flush()
+        index.append((len(block), {p: sorted({sessions[uuid].threads for uuid in groups[p]}) for p in problems}))
         blocks += block
     parts = zlib.compress(json.dumps(index).encode(), 9), zlib.compress(dictionary, 9)
-    head = {"convkit": "shipped trials", "version": 1, "index": len(parts[0]), "dictionary": len(parts[1])}
+    head = {"convkit": "shipped trials", "version": 2, "index": len(parts[0]), "dictionary": len(parts[1])}
     return b"".join([json.dumps(head).encode(), b"\n", *parts, blocks])
 
 
@@ -157,24 +155,26 @@ def _read(path: str) -> _Contents:
         raise ValueError("it is too large")
     with open(path, "rb") as stream:
         head = json.loads(stream.readline(1000))
-        if (head["convkit"], head["version"]) != ("shipped trials", 1):
+        if (head["convkit"], head["version"]) != ("shipped trials", 2):
             raise ValueError("it is of another version")
-        index = json.loads(_inflated(stream.read(head["index"])))
-        places = {str(problem): [int(place), int(size), list(teams)] for problem, (place, size, teams) in index.items()}
+        places, end = dict[str, Any](), 0
+        for size, problems in json.loads(_inflated(stream.read(head["index"]))):
+            begin, end = end, end + int(size)
+            places |= {name: (slice(begin, end), line, list(problems[name])) for line, name in enumerate(problems)}
         return _Contents(places, _inflated(stream.read(head["dictionary"])), stream.read())
 
 
 def _unpacked(contents: _Contents, problem: str, context: Context) -> Evidence:
     from convkit.tuner.evidence.records import Session, Trial
 
-    place, size, teams = contents.places[problem]
+    place, line, teams = contents.places[problem]
     if context.threads not in teams:
         return []
     found: Evidence = []
-    for session_row, rows in json.loads(_inflated(contents.blocks[place : place + size], contents.dictionary)):
+    for session_row, rows in json.loads(_inflated(contents.blocks[place], contents.dictionary).split(b"\n")[line]):
         session = Session.from_row(session_row)
         if counts_here(session, context, exact=False):
-            found += [(session, Trial.from_row((session.uuid, problem, *row))) for row in rows]
+            found += [(session, Trial.from_row((session.uuid, problem, *row, ""))) for row in rows]
     return found
 
 
