@@ -396,6 +396,7 @@ def scale_shift(
     shift: NDArray[FloatT] | None = None,
     residual: NDArray[FloatT] | None = None,
     activation: Activation | None = None,
+    in_place: bool = False,
     num_threads: int | None = None,
 ) -> NDArray[FloatT]: ...
 def gradient_sums(

@@ -247,6 +247,54 @@ def test_threads_share_the_code() -> None:
                 close(y, wanted)
 
 
+class Gated(nn.Module):  # type: ignore[misc]
+    """An image and its gate, which are used as a function says."""
+
+    def __init__(self, use: Any) -> None:
+        super().__init__()
+        self.conv, self.gate, self.after = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 1)
+        self.use = use
+
+    def forward(self, x: Any) -> Any:
+        y = F.relu(self.conv(x))
+        return self.use(self, y, torch.sigmoid(self.gate(F.adaptive_avg_pool2d(y, 1))))
+
+
+@pytest.mark.parametrize(
+    ("use", "in_place"),
+    [
+        (lambda m, y, s: m.after(y * s), True),
+        (lambda m, y, s: torch.mul(s, y).mean((2, 3)) + s.flatten(1), True),
+        (lambda m, y, s: m.after(y * s) + y, False),
+        (lambda m, y, s: m.after(y) + m.after(y * s), False),  # one chain, which reads both
+        (lambda m, y, s: (y * s, y.mean((2, 3))), False),
+        (lambda m, y, s: (y.flatten(2)[:, 1], y * s, y.flatten(1).sum(1)), False),
+        (lambda m, y, s: (y[:, 2:4], y * s), False),
+        (lambda m, y, s: m.gate(y * s) + m.gate(y), False),
+    ],
+)
+def test_a_product_takes_the_place_of_what_nobody_reads_again(
+    use: Any, in_place: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places, scale_shift = [], between.images.scale_shift
+
+    def told(*given: Any, in_place: bool, **named: Any) -> Any:
+        places.append(in_place)
+        return scale_shift(*given, in_place=in_place, **named)
+
+    monkeypatch.setattr(between.images, "scale_shift", told)
+    torch.manual_seed(0)
+    model, x = Gated(use).eval(), torch.randn(2, 3, 9, 8).contiguous(memory_format=torch.channels_last)
+    before, made = x.clone(), optimized(model)
+    with torch.no_grad():
+        for _ in range(3):
+            found, wanted = made(x), model(x)
+            for y, other in zip(found, wanted, strict=True) if type(found) is tuple else [(found, wanted)]:
+                close(y, other)
+    assert torch.equal(x, before)
+    assert set(places) == {in_place}
+
+
 def test_entries_are_seen_to_change() -> None:
     module, entries = nn.LeakyReLU(0.5), watching._Entries()
     entries.all(vars(module))

@@ -16,8 +16,8 @@ import torch
 from convkit import images
 
 __all__ = [
-    "adaptive_avg_pool2d", "avg_pool2d", "cat", "group_norm", "interpolate", "layer_norm", "max_pool2d", "mean", "mul",
-    "pixels",
+    "adaptive_avg_pool2d", "avg_pool2d", "cat", "flatten", "group_norm", "interpolate", "layer_norm", "max_pool2d",
+    "mean", "mul", "pixels",
 ]  # fmt: skip
 
 _threads = torch.get_num_threads
@@ -163,16 +163,24 @@ def _beside(x: Any, other: Any) -> bool:
     )  # fmt: skip
 
 
-def mul(x: Any, y: Any) -> Any:
-    """The product of an image and a gate for each of its channels."""
-    for image, gate in ((x, y), (y, x)):
+def flatten(x: Any, start_dim: int = 0, end_dim: int = -1) -> Any:
+    """One number a channel, without the two dimensions of size 1."""
+    if type(x) is not np.ndarray or x.ndim != 4 or x.shape[2:] != (1, 1) or (start_dim % 4, end_dim % 4) != (1, 3):
+        return NotImplemented
+    return x.reshape(x.shape[:2])
+
+
+def mul(x: Any, y: Any, spare: tuple[int, ...] = ()) -> Any:
+    """The product of an image and a gate for each of its channels; `spare` says which factors may become it."""
+    for i, image, gate in ((0, x, y), (1, y, x)):
         last = pixels(image)
         if last is None or type(gate) is not np.ndarray or gate.dtype != image.dtype:
             continue
         n, h, w, c = last.shape
         if gate.shape == (n, c, 1, 1) and h * w > 1:
-            flat = np.ascontiguousarray(gate.reshape(n, c))
-            product = images.scale_shift(last.reshape(n, h * w, c), flat, num_threads=_threads())
+            flat, factors = last.reshape(n, h * w, c), np.ascontiguousarray(gate.reshape(n, c))
+            in_place = i in spare and image.flags.writeable
+            product = images.scale_shift(flat, factors, in_place=in_place, num_threads=_threads())
             return _image(product.reshape(n, h, w, c))
     return NotImplemented
 

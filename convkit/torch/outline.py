@@ -97,6 +97,7 @@ _MODULES: dict[type, tuple[Callable[..., Any], tuple[str, ...]]] = {
         ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override"),
     ),
     nn.AdaptiveAvgPool2d: (between.adaptive_avg_pool2d, ("output_size",)),
+    nn.Flatten: (between.flatten, ("start_dim", "end_dim")),
     nn.Upsample: (between.interpolate, ("size", "scale_factor", "mode", "align_corners", "recompute_scale_factor")),
     nn.LayerNorm: (between.layer_norm, ("normalized_shape", "weight", "bias", "eps")),
     nn.GroupNorm: (between.group_norm, ("num_groups", "weight", "bias", "eps")),
@@ -107,8 +108,9 @@ _FUNCTIONS: dict[Any, Callable[..., Any]] = {
     F.max_pool2d: between.max_pool2d, F.avg_pool2d: between.avg_pool2d,
     F.adaptive_avg_pool2d: between.adaptive_avg_pool2d, F.interpolate: between.interpolate, torch.cat: between.cat,
     torch.concat: between.cat, torch.mean: between.mean, F.layer_norm: between.layer_norm,
-    F.group_norm: between.group_norm,
+    F.group_norm: between.group_norm, torch.flatten: between.flatten,
 }  # fmt: skip
+_METHODS = {"mean": between.mean, "flatten": between.flatten}
 _PRODUCTS = (operator.mul, torch.mul, "mul")
 _TWO = 2
 
@@ -139,8 +141,8 @@ def _part(node: Any, dialect: Dialect) -> Part | None:
         return Part(node, known[0], module, known[1])
     if node.op == "call_function" and node.target in _FUNCTIONS:
         function = _FUNCTIONS[node.target]
-    elif node.op == "call_method" and node.target == "mean":
-        function = between.mean
+    elif node.op == "call_method" and node.target in _METHODS:
+        function = _METHODS[node.target]
     elif node.target in _PRODUCTS and len(node.args) == _TWO and all(isinstance(a, torch.fx.Node) for a in node.args):
         function = between.mul
     else:

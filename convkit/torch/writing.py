@@ -12,7 +12,7 @@ import torch
 from torch import fx, nn
 
 from convkit import _core
-from convkit.torch.between import pixels
+from convkit.torch import between
 from convkit.torch.computing import REFUSED
 from convkit.torch.fused_modules import fused, resolved, spelled
 from convkit.torch.memory import FLOATS, array_of, is_channels_last, strides_of
@@ -31,6 +31,7 @@ _NUMBERS: dict[type, tuple[str, ...]] = {
     nn.Hardtanh: ("min_val", "max_val"), nn.GELU: ("approximate",),
 }  # fmt: skip
 _HELD = ("get_attr", "placeholder", "output")
+_MAKE_NEW = (between.adaptive_avg_pool2d, between.mean, between.mul)  # never a view of what they read
 _NOTHING = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d)
 
 
@@ -80,7 +81,7 @@ def _convolution(layer: Any, dims: int, adds: bool, last: bool) -> Callable[...,
         if type(x) is not np.ndarray or x.ndim != 4 or (adds and type(residual) is not np.ndarray):
             return NotImplemented
         try:
-            if last and pixels(x) is None:
+            if last and between.pixels(x) is None:
                 x = _core.transpose(x, (0, 2, 3, 1)).transpose(0, 3, 1, 2)
             return layer(x, None, residual if adds else None)
         except REFUSED:
@@ -234,7 +235,7 @@ class Writer:
         lines = list(self._lines())
         arguments = ", ".join(name for node, name in self._names.items() if node.op == "placeholder")
         self.source = "\n    ".join([f"def run({arguments}):", *lines])
-        del self._read, self._names  # which hold the module that holds this
+        del self._read, self._names, self._last_uses  # which hold the module that holds this
 
     def bind(self, root: Any, threads: int) -> tuple[Callable[..., Any], Values] | None:
         """The code for weights as they are, with what it took for granted; None if they are not to be packed now."""
@@ -254,7 +255,7 @@ class Writer:
 
     def _lines(self) -> Iterator[str]:
         nodes = [node for node in self._read.graph.nodes if node not in self._read.within]
-        last_uses = self._last_uses(nodes)
+        self._last_uses = self._last_uses_of(nodes)
         for node in nodes:
             name = self._names[node] = f"v{len(self._names)}"
             if node.op == "placeholder":
@@ -267,7 +268,7 @@ class Writer:
                 self._paths[name] = node.target
             else:
                 yield from self._computed(node, name)
-            free = [self._names[n] for n in last_uses[node] if n.op not in _HELD]
+            free = [self._names[n] for n in self._last_uses[node] if n.op not in _HELD]
             if free and node.op != "output":
                 yield f"{' = '.join(free)} = None"
 
@@ -282,7 +283,20 @@ class Writer:
         given += [_of(part.module, name) for name in part.attributes]
         return [given, named if part.activation is None else named | {"activation": part.activation}]
 
-    def _last_uses(self, nodes: list[Any]) -> dict[Any, list[Any]]:
+    def _spare(self, node: Any) -> tuple[int, ...]:
+        """Which factors of a product may become it: chains' values that nobody reads later or has a view of."""
+        return tuple(
+            i for i, factor in enumerate(node.args) if factor in self._last_uses[node] and self._is_own(factor)
+        )
+
+    def _is_own(self, value: Any) -> bool:
+        read = self._read
+        others = (user for user in value.users if user not in read.within and user not in read.chains)
+        return value in read.chains and all(
+            user in read.parts and read.parts[user].function in _MAKE_NEW for user in others
+        )
+
+    def _last_uses_of(self, nodes: list[Any]) -> dict[Any, list[Any]]:
         found: dict[Any, list[Any]] = {}
         seen: set[Any] = set()
         for node in reversed(nodes):
@@ -310,6 +324,8 @@ class Writer:
                 self.structure.does_as_told(part.module, [n for n in part.attributes if n in vars(part.module)])
             other, *written = self._as_written(part.node, name, part.activation)
             given, named = self._operands(node)
+            if part.function is between.mul:
+                named = named | {"spare": self._spare(part.node)}
             yield from self._either(name, f"c{name}", other, given, named, written)
         elif node.op == "call_module" and type(self._read.dialect.called[node]) in _NOTHING:
             self.structure.does_as_told(self._read.dialect.called[node])

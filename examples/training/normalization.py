@@ -57,7 +57,7 @@ class BatchNorm(Layer):
         self.mean, self.inverse = mean, 1.0 / np.sqrt(variance + self.eps)
         a = self.scale.value * self.inverse
         self.line = self._each(a), self._each(self.shift.value - mean * a)
-        y = images.scale_shift(pieces, *self.line, None, self.activation, self.context.threads)
+        y = images.scale_shift(pieces, *self.line, None, self.activation, num_threads=self.context.threads)
         return np.asarray(y.reshape(x.shape))
 
     def backward(self, dy: Array) -> Array:

@@ -1,6 +1,7 @@
 #include "images.hpp"
 
 #include "cpu/features.hpp"
+#include "workspace.hpp"
 
 namespace convkit {
 
@@ -40,7 +41,10 @@ constexpr Functions functions_of[isa_count] = {
 };
 
 // A team costs more than it saves below this many elements a member.
-constexpr std::int64_t least_per_thread = std::int64_t{1} << 15;
+constexpr std::int64_t least_per_thread = std::int64_t{1} << 14;
+
+// Of rows whose moments are added up. Their number may not follow the team: its sums would, too.
+constexpr std::int64_t least_block = 12, most_blocks = 64;
 
 int members(std::int64_t elements, int threads) {
   const std::int64_t most = elements / least_per_thread;
@@ -68,7 +72,16 @@ void run(const Resample& r, int threads) {
   functions().resample(r, members(r.images * r.channels * r.out[0] * r.out[1], threads));
 }
 
-void run(const Moments& m, int threads) { functions().moments(m, members(m.outer * m.count * m.inner, threads)); }
+void run(const Moments& m, int threads) {
+  Moments what = m;
+  what.blocks = m.count < 2 * least_block             ? 1
+                : m.count < least_block * most_blocks ? m.count / least_block
+                                                      : most_blocks;
+  const Workspace sums(
+      m.inner == 1 ? 0 : checked_product(checked_product(m.outer, what.blocks), m.inner * (m.wide ? 8 : 4)));
+  what.sums = sums.data();
+  functions().moments(what, members(m.outer * m.count * m.inner, threads));
+}
 
 void run(const ScaleShift& s, int threads) {
   functions().scale_shift(s, members(s.outer * s.count * s.inner, threads));

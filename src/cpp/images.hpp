@@ -47,6 +47,9 @@ struct Moments {
   const void* from;
   bool wide;
   std::int64_t outer, count, inner;
+  // Rows are added up in `blocks`, whose sums are kept in sums[outer][blocks][inner]. `run` brings both along.
+  std::int64_t blocks;
+  void* sums;
 };
 
 // to = activation(from * scale + shift + residual): [outer][count][inner], factors [outer][inner].

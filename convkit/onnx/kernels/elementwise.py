@@ -49,7 +49,7 @@ def _compiled(name: Any, threads: int | None = None, scale: float = 1, shift: fl
         assert found is not None
         factor = None if scale == 1 else np.full((1, 1), scale, x.dtype)
         summand = None if shift == 0 else np.full((1, 1), shift, x.dtype)
-        return found[1](images.scale_shift(found[0], factor, summand, None, name, threads))
+        return found[1](images.scale_shift(found[0], factor, summand, None, name, num_threads=threads))
 
     return compute
 
@@ -200,7 +200,7 @@ def _sum(x: Any, other: Any, threads: int | None) -> Any:
     found, beside = flat(x), flat(other)
     if found is None or beside is None:
         return None
-    return found[1](images.scale_shift(found[0], None, None, beside[0], None, threads))
+    return found[1](images.scale_shift(found[0], None, None, beside[0], num_threads=threads))
 
 
 def _gated(x: Any, gate: Any, threads: int | None, residual: Any = None) -> Any:
@@ -215,7 +215,7 @@ def _gated(x: Any, gate: Any, threads: int | None, residual: Any = None) -> Any:
             return None
         residual = residual.reshape(n, -1, c)
     factors = np.ascontiguousarray(gate.reshape(n, c))
-    y = images.scale_shift(last.reshape(n, -1, c), factors, None, residual, None, threads)
+    y = images.scale_shift(last.reshape(n, -1, c), factors, None, residual, num_threads=threads)
     return y.reshape(last.shape).transpose(0, 3, 1, 2)
 
 

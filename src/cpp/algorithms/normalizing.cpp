@@ -12,6 +12,11 @@ namespace {
 constexpr std::int64_t piece = 128;  // vectors that are added up before they join the sum
 constexpr int most_vectors = 4;
 
+template <int N>
+struct Count {
+  static constexpr int value = N;
+};
+
 // Sum of function(row[i]); `function` gives 0 for lanes that a part of a vector lacks, whose mask it is told.
 template <class T, class Function>
 CONVKIT_INLINE double row_sum(const T* row, std::int64_t length, Function function) {
@@ -48,71 +53,108 @@ CONVKIT_INLINE RowMoments<T> row_moments(const T* row, std::int64_t length, bool
   return {mean, static_cast<T>(row_sum(row, length, squared) / count)};
 }
 
-// Sums of `count` rows `stride` apart, NV vectors of columns at a time.
+// Sums of `count` rows `stride` apart, of their values or of squared differences from `centre`; NV vectors of columns.
 template <class T, int NV, class... Valid>
-CONVKIT_INLINE void column_moments(const T* from, std::int64_t count, std::ptrdiff_t stride, T* mean, T* variance,
-                                   Valid... valid) {
+CONVKIT_INLINE void column_sums(const T* from, std::int64_t count, std::ptrdiff_t stride, const T* centre, T* to,
+                                Valid... valid) {
   using V = Vec<T>;
-  const auto factor = V::set1(static_cast<T>(1 / static_cast<double>(count)));
-  typename V::Reg centre[NV];
-  for (int pass = 0; pass < (variance ? 2 : 1); ++pass) {
-    typename V::Reg sum[NV];
+  typename V::Reg sum[NV], middle[NV];
+  CONVKIT_UNROLL
+  for (int v = 0; v < NV; ++v) {
+    sum[v] = V::zero();
+    middle[v] = centre ? V::load(centre + v * V::lanes, valid...) : V::zero();
+  }
+  for (std::int64_t begin = 0; begin < count; begin += piece) {
+    const std::int64_t end = smaller(count, begin + piece);
+    typename V::Reg part[NV];
     CONVKIT_UNROLL
-    for (int v = 0; v < NV; ++v) sum[v] = V::zero();
-    for (std::int64_t begin = 0; begin < count; begin += piece) {
-      const std::int64_t end = smaller(count, begin + piece);
-      typename V::Reg part[NV];
+    for (int v = 0; v < NV; ++v) part[v] = V::zero();
+    for (std::int64_t i = begin; i < end; ++i) {
       CONVKIT_UNROLL
-      for (int v = 0; v < NV; ++v) part[v] = V::zero();
-      for (std::int64_t i = begin; i < end; ++i) {
-        CONVKIT_UNROLL
-        for (int v = 0; v < NV; ++v) {
-          const auto x = V::load(from + i * stride + v * V::lanes, valid...);
-          part[v] += pass == 0 ? x : (x - centre[v]) * (x - centre[v]);
-        }
+      for (int v = 0; v < NV; ++v) {
+        const auto x = V::load(from + i * stride + v * V::lanes, valid...);
+        part[v] += centre ? (x - middle[v]) * (x - middle[v]) : x;
       }
-      CONVKIT_UNROLL
-      for (int v = 0; v < NV; ++v) sum[v] += part[v];
     }
     CONVKIT_UNROLL
-    for (int v = 0; v < NV; ++v) {
-      if (pass == 0) centre[v] = sum[v] * factor;
-      V::store((pass == 0 ? mean : variance) + v * V::lanes, sum[v] * factor, valid...);
+    for (int v = 0; v < NV; ++v) sum[v] += part[v];
+  }
+  CONVKIT_UNROLL
+  for (int v = 0; v < NV; ++v) V::store(to + v * V::lanes, sum[v], valid...);
+}
+
+// Calls function(column, number of vectors, valid lanes if they are part of one) for the columns of units of NV vectors.
+template <class T, int NV, class Function>
+CONVKIT_INLINE void over_columns(const Share& units, std::int64_t inner, Function function) {
+  using V = Vec<T>;
+  const std::int64_t end = smaller(units.end * NV * V::lanes, inner);
+  for (std::int64_t column = units.begin * NV * V::lanes; column < end;) {
+    if (column + NV * V::lanes <= end) {
+      function(column, Count<NV>());
+      column += NV * V::lanes;
+    } else if (column + V::lanes <= end) {
+      function(column, Count<1>());
+      column += V::lanes;
+    } else {
+      function(column, Count<1>(), static_cast<int>(end - column));
+      column = end;
     }
   }
 }
 
+// Members share rows, as those do who made an image and who read it next: its lines stay in their caches. Sums of blocks of
+// rows, whose number says nothing of the team, are added up in order.
 template <class T>
-void moments_of(const Moments& m, int index, int size) {
+void column_moments(const Moments& m, int index, int size) {
   using V = Vec<T>;
   const T* const from = static_cast<const T*>(m.from);
+  T* const sums = static_cast<T*>(m.sums);
+  const std::int64_t blocks = m.blocks, units = ceil_div(m.inner, most_vectors * V::lanes);
+  const Grid grid = make_grid(m.outer * blocks, units, size);
+  const Share items = share(m.outer * blocks, index / grid.columns, grid.rows);
+  const Share columns = share(units, index % grid.columns, grid.columns),
+              finished = share(m.outer * units, index, size);
+  const auto factor = V::set1(static_cast<T>(1 / static_cast<double>(m.count)));
+  const auto pass = [&](const T* centre, T* to) CONVKIT_LAMBDA {
+    for (std::int64_t item = items.begin; item < items.end; ++item) {
+      const std::int64_t outer = item / blocks;
+      const Share rows = share(m.count, item % blocks, blocks);
+      const T* const at = from + (outer * m.count + rows.begin) * m.inner;
+      const T* const middle = centre ? centre + outer * m.inner : nullptr;
+      T* const sum = sums + item * m.inner;
+      over_columns<T, most_vectors>(columns, m.inner, [&](std::int64_t i, auto nv, auto... valid) CONVKIT_LAMBDA {
+        column_sums<T, nv.value>(at + i, rows.end - rows.begin, m.inner, middle ? middle + i : nullptr, sum + i,
+                                 valid...);
+      });
+    }
+    if (size > 1) team_barrier();
+    for (std::int64_t unit = finished.begin; unit < finished.end; ++unit) {
+      const std::int64_t outer = unit / units, column = unit % units;
+      const T* const sum = sums + outer * blocks * m.inner;
+      over_columns<T, 1>({column * most_vectors, (column + 1) * most_vectors}, m.inner,
+                         [&](std::int64_t i, auto, auto... valid) CONVKIT_LAMBDA {
+                           auto total = V::zero();
+                           for (std::int64_t b = 0; b < blocks; ++b) total += V::load(sum + b * m.inner + i, valid...);
+                           V::store(to + outer * m.inner + i, total * factor, valid...);
+                         });
+    }
+  };
+  pass(nullptr, static_cast<T*>(m.mean));
+  if (!m.variance) return;
+  if (size > 1) team_barrier();
+  pass(static_cast<T*>(m.mean), static_cast<T*>(m.variance));
+}
+
+template <class T>
+void moments_of(const Moments& m, int index, int size) {
+  if (m.inner > 1) return column_moments<T>(m, index, size);
+  const T* const from = static_cast<const T*>(m.from);
   T *const mean = static_cast<T*>(m.mean), *const variance = static_cast<T*>(m.variance);
-  if (m.inner == 1) {
-    const Share mine = share(m.outer, index, size);
-    for (std::int64_t row = mine.begin; row < mine.end; ++row) {
-      const auto found = row_moments(from + row * m.count, m.count, variance != nullptr);
-      mean[row] = found.mean;
-      if (variance) variance[row] = found.variance;
-    }
-    return;
-  }
-  const std::int64_t vectors = ceil_div(m.inner, V::lanes);
-  const Share mine = share(m.outer * vectors, index, size);
-  for (std::int64_t unit = mine.begin; unit < mine.end;) {
-    const std::int64_t outer = unit / vectors, column = unit % vectors * V::lanes;
-    const T* const at = from + outer * m.count * m.inner + column;
-    T* const to = mean + outer * m.inner + column;
-    T* const second = variance ? variance + outer * m.inner + column : nullptr;
-    if (column + most_vectors * V::lanes <= m.inner && unit + most_vectors <= mine.end) {
-      column_moments<T, most_vectors>(at, m.count, m.inner, to, second);
-      unit += most_vectors;
-    } else if (column + V::lanes <= m.inner) {
-      column_moments<T, 1>(at, m.count, m.inner, to, second);
-      ++unit;
-    } else {
-      column_moments<T, 1>(at, m.count, m.inner, to, second, static_cast<int>(m.inner - column));
-      ++unit;
-    }
+  const Share mine = share(m.outer, index, size);
+  for (std::int64_t row = mine.begin; row < mine.end; ++row) {
+    const auto found = row_moments(from + row * m.count, m.count, variance != nullptr);
+    mean[row] = found.mean;
+    if (variance) variance[row] = found.variance;
   }
 }
 

@@ -65,6 +65,15 @@ Reference result_like(const ArrayArgument& x, int ndim, const npy_intp* shape) {
   return Reference(new_dense_output(numpy_type(x.dtype()), element_bytes(x.dtype()), ndim, shape));
 }
 
+// A new array like an operand, or the operand.
+Reference result_in(const ArrayArgument& operand, const char* name, bool in_place) {
+  if (!in_place) return result_like(operand, operand.ndim(), operand.shape());
+  if (!PyArray_ISWRITEABLE(operand.get())) {
+    raise(PyExc_ValueError, std::string(name) + " is read-only: it cannot hold the result");
+  }
+  return Reference::borrow(reinterpret_cast<PyObject*>(operand.get()));
+}
+
 void* data_of(const Reference& array) { return PyArray_DATA(reinterpret_cast<PyArrayObject*>(array.get())); }
 py::object returned(Reference& array) { return py::reinterpret_steal<py::object>(array.release()); }
 
@@ -238,7 +247,8 @@ py::object moments(const py::object& object, bool with_variance, const py::objec
 }
 
 py::object scale_shift(const py::object& object, const py::object& scale, const py::object& shift,
-                       const py::object& residual, const py::object& activation, const py::object& num_threads) {
+                       const py::object& residual, const py::object& activation, bool in_place,
+                       const py::object& num_threads) {
   const ArrayArgument x = dense(object, "x", 3);
   const npy_intp factors[2] = {x.shape()[0], x.shape()[2]};
   ArrayArgument given[3];
@@ -256,7 +266,7 @@ py::object scale_shift(const py::object& object, const py::object& scale, const 
   what.lo = options.lo;
   what.hi = options.hi;
   const int threads = threads_of(num_threads);
-  Reference y = result_like(x, 3, x.shape());
+  Reference y = result_in(x, "x", in_place);
   what.from = x.data();
   what.to = data_of(y);
   run_free(what, what.outer * what.count * what.inner, threads);
@@ -325,9 +335,8 @@ py::object scale_gradient(const py::object& gradient, const py::object& input, c
   what.given_factor = operand(dy_factor, "dy_factor", x, 2, shape, factors[0]);
   what.from_factor = operand(x_factor, "x_factor", x, 2, shape, factors[1]);
   what.summand = operand(summand, "summand", x, 2, shape, factors[2]);
-  if (in_place && !PyArray_ISWRITEABLE(dy.get())) raise(PyExc_ValueError, "dy is read-only: it cannot hold the result");
   const int threads = threads_of(num_threads);
-  Reference dx = in_place ? Reference::borrow(reinterpret_cast<PyObject*>(dy.get())) : result_like(x, 3, x.shape());
+  Reference dx = result_in(dy, "dy", in_place);
   what.to = data_of(dx);
   run_free(what, what.outer * what.count * what.inner, threads);
   return returned(dx);
@@ -382,7 +391,8 @@ void add_images(py::module_& module) {
   module.def("moments", moments, py::arg("x"), py::arg("variance") = false, py::arg("num_threads") = none,
              "Means along the middle of three dimensions, and variances if asked for.");
   module.def("scale_shift", scale_shift, py::arg("x"), py::arg("scale") = none, py::arg("shift") = none,
-             py::arg("residual") = none, py::arg("activation") = none, py::arg("num_threads") = none,
+             py::arg("residual") = none, py::arg("activation") = none, py::arg("in_place") = false,
+             py::arg("num_threads") = none,
              "activation(x * scale + shift + residual), factors without the middle of three dimensions.");
   module.def("gradient_sums", gradient_sums, py::arg("dy"), py::arg("x"), py::arg("centre") = none,
              py::arg("scale") = none, py::arg("shift") = none, py::arg("activation") = none,
