@@ -81,7 +81,7 @@ def _convolution(layer: Any, dims: int, adds: bool, last: bool) -> Callable[...,
         if type(x) is not np.ndarray or x.ndim != 4 or (adds and type(residual) is not np.ndarray):
             return NotImplemented
         try:
-            if last and between.pixels(x) is None:
+            if last and x.strides[1] != x.itemsize and between.pixels(x) is None:
                 x = _core.transpose(x, (0, 2, 3, 1)).transpose(0, 3, 1, 2)
             return layer(x, None, residual if adds else None)
         except REFUSED:
