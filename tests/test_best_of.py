@@ -240,6 +240,9 @@ def test_a_parent_counts_only_what_ran_with_settled_children() -> None:
     (below,) = parent.report().children["nested"]
     assert below.name == "made up"
     assert "within nested" in str(parent.report())
+    (_, within) = parent.report().__rich__().children
+    assert within.label == "within nested"
+    assert [child.label.label for child in within.children] == ["[bold]made up"]
 
 
 def test_the_report_is_json_text_and_rich() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -51,3 +53,32 @@ def test_a_cluster_of_processes_fills_one_database(database: Path) -> None:
     assert stored.counts()["trials"] == result.trials
     assert stored.verify() == []
     assert {(choice.tier, choice.threads) for choice in (choose(*job) for job in jobs)} == {("user", 1), ("user", 2)}
+
+
+def test_a_shard_that_fails_is_told_and_the_others_count(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    distributed = pytest.importorskip("distributed", reason="the extra fleet is not installed")
+
+    class Future:
+        def __init__(self, shard: Any) -> None:
+            self.shard = shard
+
+        def result(self) -> Any:
+            if "nonsense" in self.shard[0][0]:
+                raise OSError("the worker died")
+            return measure_shard(self.shard, 0.05)
+
+    class Client:
+        def submit(self, work: Any, shard: Any, budget: float, pure: bool) -> Future:
+            assert (work, budget, pure) == (measure_shard, 0.05, False)
+            return Future(shard)
+
+    monkeypatch.setattr(distributed, "as_completed", lambda futures: futures)
+    result = tune_with_dask(Client(), [("nonsense", 1), (PROBLEM, 1)], budget=0.05, shard_size=1)
+    assert result.failed == ("a shard: the worker died",)
+    assert result.trials == Database(database).counts()["trials"] > 0
+
+
+def test_without_dask_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(ImportError, match=r"needs the extra: pip install .*\[fleet\]"):
+        tune_with_dask("tcp://nowhere:1", [(PROBLEM, 1)])

@@ -109,3 +109,8 @@ def test_nothing_in_nothing_out() -> None:
     assert images.pool_gradient(X[:0], X[:0], X[:0], 2, 2, 1, 0).shape == (0, 4, 5, 8)
     no_rows = np.zeros((4, 0, 8), np.float32)
     np.testing.assert_array_equal(images.gradient_sums(no_rows, no_rows), np.zeros((2, 4, 8)))
+
+
+def test_more_parts_than_one_join_takes() -> None:
+    parts = [X[..., :3] + i for i in range(70)]
+    np.testing.assert_array_equal(images.concatenate(parts), np.concatenate(parts, axis=3))

@@ -11,6 +11,7 @@ import pytest
 from shims import compiled, libgomp, preloaded, run
 
 from convkit import _core
+from convkit.tuner import machine
 
 NONE = {"cpus": math.inf, "memory": 2**63 - 1}
 UNIFIED = "30 23 0:26 {top} /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate,memory_recursiveprot\n"
@@ -228,6 +229,7 @@ import os, resource, sys
 import numpy as np
 import convkit as ck
 from convkit import _core
+from convkit.tuner import machine
 
 x = np.random.default_rng(0).standard_normal((2, 32, 64, 64)).astype(np.float32)
 w = np.random.default_rng(1).standard_normal((32, 32, 3, 3)).astype(np.float32)
@@ -385,3 +387,27 @@ print(sizes)
         **preloaded(library),
     )
     assert out.split("\n")[0] == "[0, 1, 4, 7]"
+
+
+@pytest.mark.parametrize(
+    ("allowed", "siblings", "expected"),
+    [
+        ({0, 1, 2, 3}, "0-1 2,3", "unpinned"),
+        ({0, 2}, "0-1 2,3", "cores"),
+        ({1, 2, 3}, "0-1 2,3", "siblings"),
+        ({0, 3}, "0,3 1-2", "siblings"),
+        ({0, 1}, "", "cores"),
+        ({0, 1}, "none", "cores"),
+    ],
+)
+def test_how_a_process_is_bound(
+    allowed: set[int], siblings: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for core in siblings.split():
+        for cpu in range(4):
+            if core == "none" or cpu in machine._cpu_list(core):
+                folder = tmp_path / f"cpu{cpu}" / "topology"
+                folder.mkdir(parents=True)
+                (folder / "thread_siblings_list").write_text(f"{core}\n")
+    monkeypatch.setattr(machine, "_cpu_count", lambda: 4)
+    assert machine.affinity_class(str(tmp_path), allowed) == expected

@@ -85,6 +85,21 @@ def test_a_spent_budget_ends_exploring(database: Path) -> None:
     assert online().reports() == []
 
 
+def test_runs_that_explore_are_paid_from_the_budget(database: Path) -> None:
+    x, w = np.ones((1, 8, 12, 12), np.float32), np.ones((8, 8, 3, 3), np.float32)
+    with ck.tuning(mode="online", budget=1e-9):
+        for _ in range(5):
+            ck.conv2d(x, w, num_threads=1)
+        (report,) = online().reports()
+        assert sum(row.samples for row in report.alternatives) <= 1
+        assert report.settled is None
+    with ck.tuning(mode="online", budget="1h"):
+        for _ in range(5):
+            ck.conv2d(x, w, num_threads=1)
+        (report,) = online().reports()
+    assert sum(row.samples for row in report.alternatives) > 1
+
+
 def test_best_of_waits_for_convkit_to_settle(database: Path) -> None:
     x, w = np.ones((1, 8, 12, 12), np.float32), np.ones((8, 8, 3, 3), np.float32)
     best = BestOf("conv", [("convkit", lambda a: ck.conv2d(a, w, num_threads=1)), ("other", lambda a: None)])

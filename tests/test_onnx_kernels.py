@@ -148,6 +148,18 @@ def test_normalizations() -> None:
     check("LayerNormalization", "x a", {"a": uniform(11)}, outputs="y m d")
 
 
+def test_a_layer_norm_s_factors_may_be_fewer_than_what_it_normalizes() -> None:
+    for axis, factors in ((-1, (1,)), (2, (9, 1))):
+        constants = {"a": uniform(*factors), "b": uniform(*factors, seed=1)}
+        for names in ("x a", "x a b"):
+            proto = model([node("LayerNormalization", names, "y", axis=axis, epsilon=1e-2)], constants)
+            x = X.astype(np.float64)
+            axes = tuple(range(axis % 4, 4))
+            wanted = (x - x.mean(axes, keepdims=True)) / np.sqrt(x.var(axes, keepdims=True) + 1e-2) * constants["a"]
+            wanted = wanted + constants["b"] if "b" in names else wanted
+            close(door.InferenceSession(proto, plain()).run(None, {"x": X}), [wanted.astype(np.float32)])
+
+
 @pytest.mark.parametrize("opset", [11, 17])
 @pytest.mark.parametrize("axis", [1, 3, -2])
 def test_softmax(opset: int, axis: int) -> None:
@@ -204,6 +216,29 @@ def test_resize(mode: str, coordinates: str, rounding: str) -> None:
             check("Resize", "x - s", {"s": np.float32(scales)}, **words)
     for sizes in ([2, 8, 18, 22], [2, 8, 4, 25]):
         check("Resize", "x - - s", {"s": np.array(sizes)}, **words)
+
+
+@pytest.mark.parametrize("mode", ["nearest", "linear"])
+def test_resize_what_is_no_image(mode: str) -> None:
+    words = {"mode": mode, "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+    signal = uniform(2, 8, 9)
+    check("Resize", "x - s", {"s": np.float32([1, 1, 2])}, signal, **words)  # whole pixels, repeated
+    check("Resize", "x - s", {"s": np.float32([1, 1, 2.5])}, signal, **words)
+    check("Resize", "x - - s", {"s": np.array([2, 8, 4])}, signal, **words)
+    # Along channels, which ONNX Runtime resizes by nearest neighbours only; the last dimension stays.
+    if mode == "nearest":
+        check("Resize", "x - s", {"s": np.float32([1, 2, 1.5, 1])}, **words)
+    volume = uniform(1, 2, 3, 4, 5)
+    check("Resize", "x - s", {"s": np.float32([1, 1, 2, 1, 3])}, volume, **words)
+
+
+def test_resize_to_the_same_size_and_whole_numbers() -> None:
+    check("Resize", "x - s", {"s": np.float32([1, 1, 1, 1])}, mode="nearest")
+    for dtype in (np.int32, np.uint8):
+        x = np.arange(24, dtype=dtype).reshape(1, 2, 3, 4)
+        nodes = [node("Resize", "x - s", "y", mode="nearest")]
+        proto = model(nodes, {"s": np.float32([1, 1, 2, 2])}, inputs={"x": (dtype, x.shape)})
+        close(door.InferenceSession(proto, plain()).run(None, {"x": x}), runtime(proto, {"x": x}))
 
 
 def test_upsample_and_cubic() -> None:

@@ -210,6 +210,8 @@ EPILOGUES = {
     "clip": [node("Clip", "c zero six", "y")],
     "leaky_relu": [node("LeakyRelu", "c", "y", alpha=0.2)],
     "hard_swish": [node("HardSwish", "c", "y")],
+    "hard_sigmoid": [node("HardSigmoid", "c", "y")],
+    "multiplied, hard_sigmoid": [node("Mul", "c channel", "a"), node("HardSigmoid", "a", "y", alpha=0.3, beta=0.4)],
     "sigmoid": [node("Sigmoid", "c", "y")],
     "tanh": [node("Tanh", "c", "y")],
     "residual": [node("Add", "x c", "y")],
@@ -242,6 +244,15 @@ def test_what_is_no_epilogue_stays() -> None:
     check([CONV, node("Relu", "c", "y")], constants, ["Conv", "Relu"], outputs="y c")
     nodes = [CONV, node("Relu", "c", "a"), node("Add", "a x", "r"), node("Relu", "r", "y")]
     check(nodes, constants, ["FusedConv", "Relu"])
+    check([CONV, node("Add", "c c", "y")], constants, ["Conv", "Add"])
+    nodes = [CONV, node("Add", "c x", "r"), node("HardSigmoid", "r", "y")]  # its line is not the residual's
+    check(nodes, constants, ["FusedConv", "HardSigmoid"])
+
+
+def test_bounds_that_are_attributes() -> None:
+    clip = node("Clip", "c", "y", min=-0.5, max=1.0)
+    check([CONV, clip], {"w": W, "b": B}, ["FusedConv"], opset=6)
+    check([CONV, node("Clip", "c", "y", min=-0.5)], {"w": W, "b": B}, ["Conv", "Clip"], opset=6)
 
 
 @pytest.mark.parametrize("act", [[], ["Relu"]])

@@ -415,3 +415,37 @@ def test_results_are_nobody_elses() -> None:
         for _ in range(40):
             made(torch.randn_like(x))
     assert torch.equal(first, kept)
+
+
+class Tokens(nn.Module):  # type: ignore[misc]
+    """Linear layers with all that may follow them, over pixels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.before, self.first = nn.Conv2d(8, 8, 1), nn.Linear(8, 16)
+        self.second, self.gain = nn.Linear(16, 8), nn.Parameter(torch.rand(8))
+        self.act = nn.GELU()
+
+    def forward(self, x: Any, before: Any) -> Any:
+        y = self.gain * self.second(self.act(self.first(x)))
+        return self.before(before) + y.permute(0, 3, 1, 2)
+
+
+def test_linear_layers_over_what_is_not_side_by_side() -> None:
+    """Whatever memory order comes, also one that no kernel reads without a copy."""
+    torch.manual_seed(2)
+    model, x = Tokens().eval(), torch.randn(2, 5, 6, 8)
+    made = optimized(model)
+    before = torch.randn(2, 8, 5, 6)
+    apart = torch.randn(2, 8, 5, 6).permute(0, 2, 3, 1)
+    with torch.no_grad():
+        made(x, before)
+        for given in (
+            (x, before),
+            (apart, before),
+            (x, before.to(memory_format=torch.channels_last)),
+            (x[:, ::2], before[:, :, ::2]),
+        ):
+            y, count = runs(made, *given)
+            assert count == 1
+            close(y, model(*given))
