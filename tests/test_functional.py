@@ -327,6 +327,17 @@ class TestMemory:
         assert _core.counters()["free_output_bytes"] == 0
         assert _core.counters()["free_workspace_bytes"] == 0
 
+    def test_a_workspace_gives_way_to_a_larger_one(self) -> None:
+        def kept(*sizes: int) -> int:
+            ck.clear_workspaces()
+            for size in sizes:
+                ck.conv2d(normal(1, 8, size, size), normal(8, 8, 3, 3), algorithm="im2col", num_threads=1)
+            return int(_core.counters()["free_workspace_bytes"])
+
+        assert kept(96, 128, 160) == kept(160)
+        assert kept(160, 128, 96) == kept(160)
+        assert kept(24, 160) > kept(160), "a far larger one is not for small calls"
+
 
 class TestOut:
     @pytest.mark.parametrize("layout", LAYOUTS)

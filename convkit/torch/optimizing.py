@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import ctypes
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from torch import nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
+from convkit import clear_workspaces
 from convkit.torch import packings
 from convkit.torch.blocks import block_of, rewrite, settle
 from convkit.torch.measuring import pick_formats, slower_layers
@@ -114,6 +116,8 @@ def optimize(
         packings.forget(model.parameters())
         settle(model)
         run()  # packs what is used
+        if memory == "low":
+            _return_memory()
     else:
         settle(model)
     if verbose:
@@ -195,6 +199,14 @@ def _run(model: Any, sample_input: Any) -> Any:
     finally:
         for module, training in modes:
             module.training = training
+
+
+def _return_memory() -> None:
+    """Give back what comparing and timing took, which convkit and the C library keep for later calls."""
+    clear_workspaces()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
+    if trim is not None:
+        trim(0)
 
 
 def _report(model: Any, swapped: int, left: Counter[str], regions: list[str]) -> str:

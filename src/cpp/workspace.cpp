@@ -129,25 +129,37 @@ Block Block::adopt(std::byte* data, std::int64_t bytes) {
 Block BlockPool::take(std::int64_t bytes, bool* recycled) {
   if (recycled) *recycled = false;
   if (bytes < 0) throw std::bad_alloc();
+  const std::int64_t slack = soon_back_ ? 4 : 2;
+  // A block far larger than needed stays for the call that needs it.
+  const std::int64_t most = std::max(checked_product(bytes, slack), soon_back_ ? 2 * huge_page : 0);
+  Block outgrown;  // unmapped after the lock
   {
     const std::lock_guard<std::mutex> lock(mutex_);
-    // A block far larger than needed stays for the call that needs it.
-    const std::int64_t most = bytes < least_slack_ / 2 ? least_slack_ : checked_product(bytes, 2);
-    std::size_t best = free_.size();
+    std::size_t best = free_.size(), less = free_.size();
     for (std::size_t i = free_.size(); i-- > 0;) {
-      if (free_[i].bytes() < bytes || free_[i].bytes() > most) continue;
-      if (best == free_.size() || free_[i].bytes() < free_[best].bytes()) best = i;
+      const std::int64_t size = free_[i].bytes();
+      if (size < bytes) {
+        if (size >= bytes / slack && (less == free_.size() || size > free_[less].bytes())) less = i;
+      } else if (size <= most && (best == free_.size() || size < free_[best].bytes())) {
+        best = i;
+      }
     }
     if (best != free_.size()) {
-      Block block = std::move(free_[best]);
-      free_[best] = std::move(free_.back());
-      free_.pop_back();
-      free_bytes_ -= block.bytes();
       if (recycled) *recycled = true;
-      return block;
+      return take_at(best);
     }
+    // The new block will serve the calls that the next smaller one served.
+    if (soon_back_ && less != free_.size()) outgrown = take_at(less);
   }
   return Block(bytes);
+}
+
+Block BlockPool::take_at(std::size_t index) {
+  Block block = std::move(free_[index]);
+  free_[index] = std::move(free_.back());
+  free_.pop_back();
+  free_bytes_ -= block.bytes();
+  return block;
 }
 
 // Blocks are unmapped outside of the lock, one at a time and so without a list of them: that takes milliseconds for large
@@ -202,8 +214,8 @@ std::int64_t BlockPool::free_bytes() {
 namespace {
 struct Pools {
   // A workspace goes back at the end of its call, a result may live on and hold what it does not need.
-  BlockPool workspaces{most_workspaces, default_limit, 2 * huge_page};
-  BlockPool outputs{most_outputs, default_limit, 0};
+  BlockPool workspaces{most_workspaces, default_limit, true};
+  BlockPool outputs{most_outputs, default_limit, false};
 };
 Pools& pools();
 }  // namespace

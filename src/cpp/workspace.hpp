@@ -37,10 +37,10 @@ class Block {
 // A process-wide bounded list of free blocks. Emptied in a forked child, which would otherwise pay for every page twice.
 class BlockPool {
  public:
-  // Requests below half of `least_slack` may be served by a block of up to `least_slack` bytes, larger ones by twice their size.
-  // At most `limit` bytes are kept, and an eighth of the memory that this process may use.
-  BlockPool(std::size_t most_blocks, std::int64_t limit, std::int64_t least_slack)
-      : most_blocks_(most_blocks), least_slack_(least_slack), limit_(limit) {
+  // At most `limit` bytes are kept, and an eighth of the memory that this process may use. Blocks that are `soon_back` may
+  // have four times the size that is asked for, and up to 4 MiB at least; others twice the size.
+  BlockPool(std::size_t most_blocks, std::int64_t limit, bool soon_back)
+      : most_blocks_(most_blocks), soon_back_(soon_back), limit_(limit) {
     free_.reserve(most_blocks);  // so that giving back never allocates
   }
   // A free block of at least, and not far above, `bytes`, or a new one. `recycled` tells which, if given.
@@ -53,12 +53,13 @@ class BlockPool {
 
  private:
   friend struct ForkGuard;
-  Block take_oldest();  // under the lock
+  Block take_oldest();               // under the lock
+  Block take_at(std::size_t index);  // likewise
 
   std::mutex mutex_;
   std::vector<Block> free_;
   const std::size_t most_blocks_;
-  const std::int64_t least_slack_;
+  const bool soon_back_;
   std::atomic<std::int64_t> limit_;
   std::int64_t free_bytes_ = 0;
 };
