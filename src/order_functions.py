@@ -2,7 +2,7 @@
 
     python src/order_functions.py NM SCRIPT OBJECT...
 
-Alike are the instances of a template for float and double, then those for other sizes; instruction sets stay apart. The
+Alike are the instances of a template for float and double and for each instruction set, then those for other sizes. The
 objects are compiled with -ffunction-sections.
 """
 
@@ -16,11 +16,12 @@ from pathlib import Path
 CONSTANT = re.compile(r"L[bil]n?(\d+)E")
 
 
-def likeness(place: tuple[str, str]) -> tuple[str, str, list[int], str]:
+def likeness(place: tuple[str, str]) -> tuple[str, list[int], str, str]:
     """What to sort a mangled name by, in its folder of objects; f is float there, and d is double."""
     folder, name = place
-    shared = CONSTANT.sub("", name).replace("d", "f")
-    return folder, shared, [int(number) for number in CONSTANT.findall(name)], name
+    isa = folder.removeprefix("convkit_").removesuffix(".dir")
+    shared = CONSTANT.sub("", name).replace(f"{len(isa)}{isa}", "").replace("d", "f")
+    return shared, [int(number) for number in CONSTANT.findall(name)], isa, name
 
 
 def main() -> None:
