@@ -328,7 +328,7 @@ __attribute__((noinline)) void compute_nhwc(const Context<T>& c, const Scratch<T
                       c.panels.tail(panel),
                       chunk > 0,
                       c.finish.clamp && last};
-                  gather_tile_of<T>(nv, height, out.tail)(tiles_, table, c.panel(group, panel), out);
+                  gather_tiles<T>(nv, height, tiles_, table, c.panel(group, panel), out);
                   if (last && c.finish.after) {
                     activate_rows(out.y, tiles_ * height, p.o, c.panels.valid(panel), *c.finish.after);
                   }
@@ -433,7 +433,7 @@ void compute_nchw(const Context<T>& c, const Scratch<T>& s, int index, int size)
                                          c.panels.tail(panel),
                                          chunk > 0,
                                          c.finish.clamp && last && !c.finish.residual};
-                    gather_tile_of<T>(nv, height, out.tail)(tiles_, table, c.panel(group, panel), out);
+                    gather_tiles<T>(nv, height, tiles_, table, c.panel(group, panel), out);
                     if (last && pixel + tiles_ * height == pixels) {
                       store_panel(c.finish, s.panel, panel_width, pixels, c.panels.valid(panel),
                                   static_cast<T*>(c.args.y) + first + o * image,

@@ -164,7 +164,7 @@ void run_rows(const Arguments& args) {
                                  false,
                                  finish.clamp};
             const std::int64_t step = p.stride_w * p.c;
-            tiles<T>().listed[nv][height](count, k, scratch.offset, pixels + first * step, step, b, out);
+            listed_tiles<T>(nv, height, count, k, scratch.offset, pixels + first * step, step, b, out);
           });
           if (finish.after) activate_rows(y + o, p.ow, p.o, panels.valid(panel), *finish.after);
         }
@@ -237,7 +237,7 @@ void run_planes(const Arguments& args) {
                                static_cast<int>(valid - (nv - 1) * V::lanes),
                                false,
                                finish.clamp};
-          tiles<T>().listed_spread[nv][height](count, k, scratch.offset, w + o * k, k, b + first, out);
+          listed_spread_tiles<T>(nv, height, count, k, scratch.offset, w + o * k, k, b + first, out);
           first += nv * V::lanes;
         }
         if (finish.after) activate_rows(y, count * height, pixels, p.ow, *finish.after);

@@ -81,27 +81,29 @@ struct RunTile {
   std::int64_t count, k;
 };
 
-template <class T>
-using GatherTile = void (*)(std::int64_t tiles, const RunTile<T>* table, const T* panel, const TileOut<T>& out);
-template <class T>
-using StridedTile = void (*)(std::int64_t tiles, std::int64_t k, const T* a, std::ptrdiff_t lda,
-                             std::ptrdiff_t k_stride, const T* panel, const TileOut<T>& out);
-template <class T>
-using SpreadTile = void (*)(std::int64_t tiles, std::int64_t k, const T* a, std::ptrdiff_t lda, const T* b,
-                            std::ptrdiff_t ldb, const TileOut<T>& out);
-template <class T>
-using ListedTile = void (*)(std::int64_t tiles, std::int64_t k, const std::ptrdiff_t* offset, const T* a,
-                            std::ptrdiff_t lda, const T* b, const TileOut<T>& out);
+// What a tile multiplies. One function holds all forms of a tile, which begin and end alike and differ in a loop.
+enum class Form { gathered, gathered_half, strided, strided_half, spread, spread_masked };
 
-// Indexed [nv][rows], both from 1. Spread tiles load B whole or with the mask of `tail`. Gathered and strided ones have a
-// form for a last vector of which no more than half exists: with 256-bit units, half a register is half the work.
+template <class T>
+struct TileIn {
+  Form form;
+  std::int64_t k;              // steps; of a gathered tile the table says
+  const RunTile<T>* table;     // gathered: an entry for each tile
+  const T* a;                  // first row, else null
+  std::ptrdiff_t lda;          // from row to row of A, elements
+  std::ptrdiff_t stride;       // strided: from step to step of A; spread: of B
+  const std::ptrdiff_t* list;  // listed: offset of each step in A, listed_spread: in B
+  const T* b;
+};
+
+// `tiles` of them, at least one, one below the other.
+template <class T>
+using Tile = void (*)(std::int64_t tiles, const TileIn<T>& in, const TileOut<T>& out);
+
+// Indexed [nv][rows], both from 1.
 template <class T>
 struct TileTable {
-  GatherTile<T> gather[5][9], gather_half[5][9];
-  StridedTile<T> strided[5][9], strided_half[5][9];
-  SpreadTile<T> spread[5][9];
-  SpreadTile<T> spread_masked[5][9];
-  ListedTile<T> listed[5][9], listed_spread[5][9];
+  Tile<T> of[5][9], listed[5][9], listed_spread[5][9];
 };
 
 template <class T>
@@ -111,18 +113,43 @@ const TileTable<float>& tiles<float>();
 template <>
 const TileTable<double>& tiles<double>();
 
-// A lone half vector would gain nothing: its loads take as long.
+// Whether no more than half of the last vector exists: with 256-bit units, half a register is half the work. A lone half
+// vector would gain nothing: its loads take as long.
 template <class T>
 CONVKIT_INLINE bool half_last(int nv, int tail) {
   return Vec<T>::halves && nv > 1 && 2 * tail <= Vec<T>::lanes;
 }
+
+// `count` tiles of nv x rows, in each form.
 template <class T>
-CONVKIT_INLINE GatherTile<T> gather_tile_of(int nv, int rows, int tail) {
-  return half_last<T>(nv, tail) ? tiles<T>().gather_half[nv][rows] : tiles<T>().gather[nv][rows];
+CONVKIT_INLINE void gather_tiles(int nv, int rows, std::int64_t count, const RunTile<T>* table, const T* panel,
+                                 const TileOut<T>& out) {
+  const Form form = half_last<T>(nv, out.tail) ? Form::gathered_half : Form::gathered;
+  tiles<T>().of[nv][rows](count, {form, 0, table, nullptr, 0, 0, nullptr, panel}, out);
 }
 template <class T>
-CONVKIT_INLINE StridedTile<T> strided_tile_of(int nv, int rows, int tail) {
-  return half_last<T>(nv, tail) ? tiles<T>().strided_half[nv][rows] : tiles<T>().strided[nv][rows];
+CONVKIT_INLINE void strided_tiles(int nv, int rows, std::int64_t count, std::int64_t k, const T* a, std::ptrdiff_t lda,
+                                  std::ptrdiff_t k_stride, const T* panel, const TileOut<T>& out) {
+  const Form form = half_last<T>(nv, out.tail) ? Form::strided_half : Form::strided;
+  tiles<T>().of[nv][rows](count, {form, k, nullptr, a, lda, k_stride, nullptr, panel}, out);
+}
+template <class T>
+CONVKIT_INLINE void listed_tiles(int nv, int rows, std::int64_t count, std::int64_t k, const std::ptrdiff_t* offset,
+                                 const T* a, std::ptrdiff_t lda, const T* panel, const TileOut<T>& out) {
+  tiles<T>().listed[nv][rows](count, {Form::strided, k, nullptr, a, lda, 0, offset, panel}, out);
+}
+// masked: B is read no further than out.tail of its last vector.
+template <class T>
+CONVKIT_INLINE void spread_tiles(int nv, int rows, bool masked, std::int64_t count, std::int64_t k, const T* a,
+                                 std::ptrdiff_t lda, const T* b, std::ptrdiff_t ldb, const TileOut<T>& out) {
+  const Form form = masked ? Form::spread_masked : Form::spread;
+  tiles<T>().of[nv][rows](count, {form, k, nullptr, a, lda, ldb, nullptr, b}, out);
+}
+template <class T>
+CONVKIT_INLINE void listed_spread_tiles(int nv, int rows, std::int64_t count, std::int64_t k,
+                                        const std::ptrdiff_t* offset, const T* a, std::ptrdiff_t lda, const T* b,
+                                        const TileOut<T>& out) {
+  tiles<T>().listed_spread[nv][rows](count, {Form::spread, k, nullptr, a, lda, 0, offset, b}, out);
 }
 
 // Splits `count` rows into as few tiles of at most `most` rows as possible, as even as possible: `big` tiles of

@@ -60,7 +60,7 @@ void rows_product(std::int64_t rows, const ReductionPart& part, const T* a, std:
                            panels.tail(panel),
                            !part.first(),
                            finish.clamp && part.last()};
-      strided_tile_of<T>(nv, height, out.tail)(count, part.k, a + row * lda, lda, 1, b, out);
+      strided_tiles<T>(nv, height, count, part.k, a + row * lda, lda, 1, b, out);
     });
     if (finish.after && part.last()) activate_rows(y + o, rows, stride, panels.valid(panel), *finish.after);
   }
@@ -87,8 +87,7 @@ void spread_product(const Share& outputs, const ReductionPart& part, const T* a,
                                        tail,
                                        !part.first(),
                                        finish.clamp && part.last()};
-                  const auto& table = whole ? tiles<T>().spread : tiles<T>().spread_masked;
-                  table[nv][height](count, part.k, a + o * lda + part.begin, lda, b, ldb, out);
+                  spread_tiles<T>(nv, height, !whole, count, part.k, a + o * lda + part.begin, lda, b, ldb, out);
                 });
   if (finish.after && part.last()) {
     activate_rows(y + outputs.begin * stride, outputs.end - outputs.begin, stride, pixels, *finish.after);

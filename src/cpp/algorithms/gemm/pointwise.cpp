@@ -162,7 +162,7 @@ void multiply_block(const Arguments& args, const Finish<T>& finish, const T* inp
         const TileOut<T> out{
             scratch + row * width, width, finish.bias ? finish.bias + o : nullptr, nullptr, finish.lo, finish.hi,
             panels.tail(panel),    false, finish.clamp && !finish.residual};
-        strided_tile_of<T>(nv, height, out.tail)(tiles_, channels, x + row, 1, pixels, b, out);
+        strided_tiles<T>(nv, height, tiles_, channels, x + row, 1, pixels, b, out);
       });
   const std::int64_t y = (image * p.o + o) * pixels + block.begin;
   store_panel(finish, scratch, width, block.end - block.begin, panels.valid(panel), static_cast<T*>(args.y) + y,

@@ -111,20 +111,19 @@ void compute_row(const ProductContext<T>& c, std::int64_t tap_h, const T* dy, st
     if (reached > 0) {
       // Packed rotated: see adjoint.hpp.
       const T* const b = weights + ((p.kh - 1 - tap_h) * p.kw + p.kw - 1 - tap_w) * c.inputs * nv * Vec<T>::lanes;
-      for_row_tiles(reached, TileShape<T>::rows(nv),
-                    [&](int height, std::int64_t count, std::int64_t at) CONVKIT_LAMBDA {
-                      const TileOut<T> out{to + at * stride,
-                                           stride,
-                                           bias,
-                                           residual ? residual + at * stride : nullptr,
-                                           c.finish.lo,
-                                           c.finish.hi,
-                                           c.panels.tail(panel),
-                                           false,
-                                           c.finish.clamp};
-                      strided_tile_of<T>(nv, height, out.tail)(count, c.inputs, dy + (output + at) * dy_stride,
-                                                               dy_stride, 1, b, out);
-                    });
+      for_row_tiles(
+          reached, TileShape<T>::rows(nv), [&](int height, std::int64_t count, std::int64_t at) CONVKIT_LAMBDA {
+            const TileOut<T> out{to + at * stride,
+                                 stride,
+                                 bias,
+                                 residual ? residual + at * stride : nullptr,
+                                 c.finish.lo,
+                                 c.finish.hi,
+                                 c.panels.tail(panel),
+                                 false,
+                                 c.finish.clamp};
+            strided_tiles<T>(nv, height, count, c.inputs, dy + (output + at) * dy_stride, dy_stride, 1, b, out);
+          });
       if (row.after) activate_rows(to, reached, stride, valid, *row.after);
     }
     fill(c, pixels - reached, bias, residual ? residual + reached * stride : nullptr, valid, to + reached * stride,

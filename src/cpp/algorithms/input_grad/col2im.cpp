@@ -91,8 +91,8 @@ void add_row(const ProductContext<T>& c, std::int64_t oy, const T* dy, std::ptrd
                     [&](int height, std::int64_t count, std::int64_t row) CONVKIT_LAMBDA {
                       const TileOut<T> out{to + row * stride,    stride, nullptr, nullptr, c.finish.lo, c.finish.hi,
                                            c.panels.tail(panel), true,   false};
-                      tiles<T>().strided[nv][height](count, c.inputs, dy + (outputs.begin + row) * dy_stride, dy_stride,
-                                                     1, b, out);
+                      strided_tiles<T>(nv, height, count, c.inputs, dy + (outputs.begin + row) * dy_stride, dy_stride,
+                                       1, b, out);
                     });
     }
   }

@@ -260,7 +260,7 @@ void compute_phase(const Context<T>& c, const Scratch<T>& s, const Gradient<T>& 
                          c.panels.tail(panel),
                          false,
                          c.finish.clamp && !c.finish.residual};
-    tiles<T>().gather[nv][height](count, begin, c.panel(group, panel), out);
+    gather_tiles<T>(nv, height, count, begin, c.panel(group, panel), out);
   });
 }
 

@@ -191,7 +191,7 @@ void multiply_run(const Operand<T>& rows, const T* a, const T* panel, std::int64
       fetch_ahead(rows, a, next, smaller<std::int64_t>(height, end - next), pixels, i, split.big + split.small);
     }
     const TileOut<T> out{sums + row * width, width, nullptr, nullptr, T(0), T(0), Vec<T>::lanes, accumulate, false};
-    tiles<T>().strided[vectors][height](1, pixels, a + row * rows.channel, rows.channel, rows.pixel, panel, out);
+    strided_tiles<T>(vectors, height, 1, pixels, a + row * rows.channel, rows.channel, rows.pixel, panel, out);
     row += height;
   }
 }
