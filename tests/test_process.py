@@ -73,8 +73,9 @@ def test_a_slot_is_made_once_by_many_threads() -> None:
 def test_an_interrupt_at_the_end_of_a_block_leaves_no_lock_held(name: str) -> None:
     fresh(
         """
-        import _thread, collections, sys, threading
+        import _thread, collections, signal, sys, threading
         from convkit.tuner.process import ForkSafeLock, planning
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell ignore it
         lock, done = {"planning": planning, "lock": ForkSafeLock()}[sys.argv[1]], []
         def elsewhere():
             with lock:
