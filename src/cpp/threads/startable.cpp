@@ -2,6 +2,7 @@
 
 #include <pthread.h>
 #include <sched.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -19,6 +20,9 @@ namespace {
 // What a thread allocates before it does anything, its thread-local variables for instance: glibc aborts where it cannot.
 constexpr std::size_t first_allocations = std::size_t{16} << 10;
 constexpr int patience = 1 << 16;
+// Address space that stays free beside the threads: other callers allocate until the runtime has started them, and glibc
+// takes 128 MiB for a moment when a thread allocates for the first time.
+constexpr std::size_t spare = std::size_t{256} << 20;
 
 // OMP_STACKSIZE as libgomp reads it: a number, in KiB unless a unit follows; 0 if it says nothing.
 std::size_t stack_named_by(const char* variable) {
@@ -73,9 +77,8 @@ void wait_until_gone(pid_t id) {
   for (int i = 0; i < patience && syscall(SYS_tgkill, getpid(), id, 0) == 0; ++i) sched_yield();
 }
 
-}  // namespace
-
-int startable_threads(int wanted) noexcept {
+// Starts that many threads, all at once, and ends them; how many came.
+int started_at_once(int wanted) {
   const std::unique_ptr<Started[]> all(new (std::nothrow) Started[static_cast<std::size_t>(wanted)]);
   pthread_attr_t attributes;
   if (!all || pthread_attr_init(&attributes) != 0) return 0;
@@ -96,6 +99,16 @@ int startable_threads(int wanted) noexcept {
   for (int i = 0; i < started; ++i) wait_until_gone(all[i].id);
   pthread_attr_destroy(&attributes);
   return ready;
+}
+
+}  // namespace
+
+int startable_threads(int wanted) noexcept {
+  void* const kept_free = mmap(nullptr, spare, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (kept_free == MAP_FAILED) return 0;
+  const int startable = started_at_once(wanted);
+  munmap(kept_free, spare);
+  return startable;
 }
 
 }  // namespace convkit
