@@ -407,8 +407,12 @@ def test_objects_with_dlpack() -> None:
     y = ck.conv2d(Exporter(x), Exporter(w), Exporter(bias), residual=Exporter(residual))
     assert np.array_equal(y, ck.conv2d(x, w, bias, residual=residual))
     out = Exporter(np.empty_like(y))
-    assert ck.conv2d(x, w, bias, residual=residual, out=out) is out
-    assert np.array_equal(out.array, y)
+    if np.from_dlpack(out).flags.writeable:
+        assert ck.conv2d(x, w, bias, residual=residual, out=out) is out
+        assert np.array_equal(out.array, y)
+    else:  # NumPy before 2.1 does not learn from an exporter whether its memory may be written
+        with pytest.raises(ValueError, match="out is read-only"):
+            ck.conv2d(x, w, bias, residual=residual, out=out)
     conv = ck.Conv2d(Exporter(w), Exporter(bias))
     check(conv(Exporter(x), residual=Exporter(residual)), x, w, bias, residual=residual)
 
