@@ -1,27 +1,20 @@
 """Resident memory of processes that compute a PyTorch model, without convkit and with both choices of its memory.
 
-python bench/torch_memory.py [vgg16 unet ...]
+Takes names of `convkit.torch.networks`: ``python bench/torch_memory.py vgg16 unet``.
 """
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
-from pathlib import Path
 
 import torch
+from first_sight import resident
 
 from convkit.tables import aligned
 from convkit.torch import networks, optimize
 
 KINDS = ("eager", "low", "fast")
-
-
-def resident() -> float:
-    """Megabytes of this process that are in memory."""
-    status = Path("/proc/self/status").read_text()
-    return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) * 1024 / 1e6  # type: ignore[index]
 
 
 def compute(name: str, kind: str) -> None:
@@ -32,7 +25,7 @@ def compute(name: str, kind: str) -> None:
             model = optimize(model, x, inplace=True, memory=kind, verbose=False)
         for _ in range(4):
             model(x)
-    print(resident())
+    print(resident() / 1e6)
 
 
 def measured(name: str, kind: str) -> str:

@@ -165,7 +165,9 @@ def _beside(x: Any, other: Any) -> bool:
 
 def flatten(x: Any, start_dim: int = 0, end_dim: int = -1) -> Any:
     """One number a channel, without the two dimensions of size 1."""
-    if type(x) is not np.ndarray or x.ndim != 4 or x.shape[2:] != (1, 1) or (start_dim % 4, end_dim % 4) != (1, 3):
+    if type(x) is not np.ndarray or x.ndim != 4 or x.shape[2:] != (1, 1):
+        return NotImplemented
+    if start_dim not in (1, -3) or end_dim not in (3, -1):
         return NotImplemented
     return x.reshape(x.shape[:2])
 
