@@ -1,5 +1,7 @@
 #include "images.hpp"
 
+#include <algorithm>
+
 #include "cpu/features.hpp"
 #include "workspace.hpp"
 
@@ -74,9 +76,7 @@ void run(const Resample& r, int threads) {
 
 void run(const Moments& m, int threads) {
   Moments what = m;
-  what.blocks = m.count < 2 * least_block             ? 1
-                : m.count < least_block * most_blocks ? m.count / least_block
-                                                      : most_blocks;
+  what.blocks = std::clamp<std::int64_t>(m.count / least_block, 1, most_blocks);
   const Workspace sums(
       m.inner == 1 ? 0 : checked_product(checked_product(m.outer, what.blocks), m.inner * (m.wide ? 8 : 4)));
   what.sums = sums.data();

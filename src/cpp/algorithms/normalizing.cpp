@@ -12,11 +12,6 @@ namespace {
 constexpr std::int64_t piece = 128;  // vectors that are added up before they join the sum
 constexpr int most_vectors = 4;
 
-template <int N>
-struct Count {
-  static constexpr int value = N;
-};
-
 // Sum of function(row[i]); `function` gives 0 for lanes that a part of a vector lacks, whose mask it is told.
 template <class T, class Function>
 CONVKIT_INLINE double row_sum(const T* row, std::int64_t length, Function function) {
@@ -90,13 +85,13 @@ CONVKIT_INLINE void over_columns(const Share& units, std::int64_t inner, Functio
   const std::int64_t end = smaller(units.end * NV * V::lanes, inner);
   for (std::int64_t column = units.begin * NV * V::lanes; column < end;) {
     if (column + NV * V::lanes <= end) {
-      function(column, Count<NV>());
+      function(column, Vectors<NV>());
       column += NV * V::lanes;
     } else if (column + V::lanes <= end) {
-      function(column, Count<1>());
+      function(column, Vectors<1>());
       column += V::lanes;
     } else {
-      function(column, Count<1>(), static_cast<int>(end - column));
+      function(column, Vectors<1>(), static_cast<int>(end - column));
       column = end;
     }
   }
@@ -123,7 +118,7 @@ void column_moments(const Moments& m, int index, int size) {
       const T* const middle = centre ? centre + outer * m.inner : nullptr;
       T* const sum = sums + item * m.inner;
       over_columns<T, most_vectors>(columns, m.inner, [&](std::int64_t i, auto nv, auto... valid) CONVKIT_LAMBDA {
-        column_sums<T, nv.value>(at + i, rows.end - rows.begin, m.inner, middle ? middle + i : nullptr, sum + i,
+        column_sums<T, nv.count>(at + i, rows.end - rows.begin, m.inner, middle ? middle + i : nullptr, sum + i,
                                  valid...);
       });
     }

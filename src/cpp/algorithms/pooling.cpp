@@ -9,12 +9,6 @@ namespace {
 
 constexpr int most_vectors = 4;
 
-// A number of vectors, as a type.
-template <int N>
-struct Vectors {
-  static constexpr int count = N;
-};
-
 // A window along one axis: the taps that meet the image, and where the first of them is.
 struct Window {
   std::int64_t begin, end, first;

@@ -16,6 +16,12 @@ CONVKIT_INLINE void team(int threads, Member& member) {
   run_team(threads, Call::run, &member);
 }
 
+// A number of vectors, as a type.
+template <int N>
+struct Vectors {
+  static constexpr int count = N;
+};
+
 struct Share {
   std::int64_t begin, end;
 };
