@@ -4,6 +4,7 @@
 #pragma once
 #include "algorithms/entries.hpp"
 #include "algorithms/gemm/columns.hpp"
+#include "microkernels/transpose_block.hpp"
 
 namespace convkit::CONVKIT_ISA {
 

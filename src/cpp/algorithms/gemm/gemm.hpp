@@ -2,6 +2,7 @@
 #pragma once
 #include "algorithms/gemm/panels.hpp"
 #include "microkernels/activation.hpp"
+#include "microkernels/transpose_block.hpp"
 
 namespace convkit::CONVKIT_ISA {
 

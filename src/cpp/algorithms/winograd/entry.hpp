@@ -5,6 +5,20 @@
 
 namespace convkit::CONVKIT_ISA {
 
+// What every file of such entries calls is compiled once, in winograd.cpp.
+#define CONVKIT_WINOGRAD_FUNCTIONS(linkage, T)                                                                 \
+  linkage template int winograd_candidates(const ConvProblem&, const Machine&, int, const WinogradTile<T>&,    \
+                                           Parameters*, int);                                                  \
+  linkage template void winograd_cost(const ConvProblem&, const Parameters&, const Machine&, int,              \
+                                      const WinogradTile<T>&, Cost*);                                          \
+  linkage template void winograd_pack(const ConvProblem&, const WeightView&, T*, int, const WinogradTile<T>&); \
+  linkage template std::int64_t winograd_workspace(const ConvProblem&, const Parameters&, int,                 \
+                                                   const WinogradTile<T>&);                                    \
+  linkage template void winograd_run(const Arguments&, const WinogradTile<T>&, const Sizes<T>&, bool)
+
+CONVKIT_WINOGRAD_FUNCTIONS(extern, float);
+CONVKIT_WINOGRAD_FUNCTIONS(extern, double);
+
 // The functions of a kernel that does a problem as it is; which problems those are is its own to say.
 template <class T, class FY, class FX, const char* Name>
 struct WinogradEntry {

@@ -4,6 +4,9 @@
 
 namespace convkit::CONVKIT_ISA {
 
+CONVKIT_WINOGRAD_FUNCTIONS(, float);
+CONVKIT_WINOGRAD_FUNCTIONS(, double);
+
 namespace {
 
 template <class T, class FY, class FX, const char* Name>
