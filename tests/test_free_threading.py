@@ -244,3 +244,33 @@ def test_children_of_a_process_whose_threads_call() -> None:
                 stop.set()
         at_once(call, call, change, fork)
     """)
+
+
+@pytest.mark.skipif(not FREE, reason="only where pybind11 has mutexes of its own")
+def test_a_child_finds_no_mutex_of_pybind11_held() -> None:
+    run("""
+        import ctypes
+        python = ctypes.pythonapi
+        python.PyInterpreterState_Get.restype = ctypes.c_void_p
+        python.PyInterpreterState_GetDict.argtypes = [ctypes.c_void_p]
+        python.PyInterpreterState_GetDict.restype = ctypes.py_object
+        python.PyCapsule_GetPointer.argtypes = [ctypes.py_object, ctypes.c_char_p]
+        python.PyCapsule_GetPointer.restype = ctypes.c_void_p
+        python.PyMutex_Lock.argtypes = python.PyMutex_Unlock.argtypes = [ctypes.c_void_p]
+        state = python.PyInterpreterState_GetDict(python.PyInterpreterState_Get())
+        (capsule,) = [value for name, value in state.items() if str(name).startswith("__pybind11_internals")]
+        # The first members of its state are its mutex and that of its translators of exceptions.
+        mutex = ctypes.c_void_p.from_address(python.PyCapsule_GetPointer(capsule, None)).value
+        x, w = normal(1, 16, 8, 8), normal(16, 16, 3, 3)
+        exact = ck.conv2d(x, w)
+        python.PyMutex_Lock(mutex)
+        child = os.fork()
+        if not child:
+            signal.alarm(20)
+            ck.clear_workspaces()
+            _core.clear_plans()
+            os._exit(0 if np.array_equal(ck.conv2d(x, w), exact) else 1)
+        status = os.waitpid(child, 0)[1]
+        python.PyMutex_Unlock(mutex)
+        assert status == 0, status
+    """)

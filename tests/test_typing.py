@@ -13,13 +13,16 @@ from pathlib import Path
 import pytest
 
 TESTS = Path(__file__).parent
-LEAST_TYPED = 0.95
+# What is not known is inferred from typed arguments, as every checker does, or derives from untyped packages.
+LEAST_KNOWN, LEAST_TYPED = 0.9, 0.99
 DOORS = ("torch", "onnx")
 
 
 def run(*command: str, folder: Path) -> subprocess.CompletedProcess[str]:
     path = os.pathsep.join([str(TESTS.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = {**os.environ, "PYTHONPATH": path, "MYPYPATH": str(TESTS.parent)}
+    # Asked to verify a package, pyright takes the path's interpreter, whatever it is told.
+    programs = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    environment = {**os.environ, "PATH": programs, "PYTHONPATH": path, "MYPYPATH": str(TESTS.parent)}
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
@@ -34,12 +37,14 @@ def test_almost_everything_is_typed(tmp_path: Path) -> None:
     if run(sys.executable, "-m", "pyright", "--version", folder=tmp_path).returncode:
         pytest.skip("pyright's npm package cannot be had")
     found = run(
-        sys.executable, "-m", "pyright", "--verifytypes", "convkit", "--ignoreexternal", "--outputjson",
-        "--pythonpath", sys.executable, folder=tmp_path,
-    )  # fmt: skip
+        sys.executable, "-m", "pyright", "--verifytypes", "convkit", "--ignoreexternal", "--outputjson", folder=tmp_path
+    )
     # A door's types are those of its framework: where that is not installed, nothing can be known of them.
     closed = tuple(f"convkit.{name}" for name in DOORS if importlib.util.find_spec(name) is None)
     symbols = json.loads(found.stdout)["typeCompleteness"]["symbols"]
-    known = [one["isTypeKnown"] for one in symbols if one["isExported"] and not one["name"].startswith(closed)]
-    assert len(known) > 1000
-    assert sum(known) >= LEAST_TYPED * len(known)
+    exported = [one for one in symbols if one["isExported"] and not one["name"].startswith(closed)]
+    assert len(exported) > 1000
+    known = sum(one["isTypeKnown"] for one in exported)
+    inferred = sum(one["isTypeAmbiguous"] for one in exported)
+    assert known >= LEAST_KNOWN * len(exported)
+    assert known + inferred >= LEAST_TYPED * len(exported)

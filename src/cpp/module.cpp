@@ -3,6 +3,7 @@
 #define CONVKIT_IMPORTS_NUMPY
 #include "bindings/arrays.hpp"
 #include "bindings/calls.hpp"
+#include "bindings/free_threading.hpp"
 #include "bindings/module_parts.hpp"
 #include "bindings/numpy_api.hpp"
 #include "bindings/python_error.hpp"
@@ -24,6 +25,7 @@ PYBIND11_MODULE(checked_core, module, pybind11::mod_gil_not_used(),
   using namespace convkit::bindings;
   if (!in_main_interpreter()) throw std::runtime_error(only_main);
   if (PyArray_ImportNumPyAPI() < 0) throw pybind11::error_already_set();
+  keep_mutexes_of_pybind11_free_in_children();
   pybind11::register_local_exception_translator([](std::exception_ptr error) {
     try {
       if (error) std::rethrow_exception(error);

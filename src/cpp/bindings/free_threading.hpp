@@ -18,6 +18,9 @@ namespace convkit::bindings {
 // One of a fixed number of mutexes, by the address of what is guarded: so a fork can hold them all.
 std::mutex& mutex_of(const void* guarded);
 
+// To be called once, when the module is loaded.
+void keep_mutexes_of_pybind11_free_in_children();
+
 // Holds what belongs to `guarded` together while it lives.
 class Guard {
  public:
@@ -35,6 +38,8 @@ using Shared = std::atomic<T>;
 #define CONVKIT_PER_THREAD thread_local
 
 #else
+
+inline void keep_mutexes_of_pybind11_free_in_children() {}
 
 class Guard {
  public:
