@@ -198,13 +198,48 @@ def test_the_time_of_a_failure_is_no_time() -> None:
     wrong = replace(trial(own, "gemm", 0.1), status="failed", reason="it is wrong")
     found = ranked((own, wrong), (own, trial(own, "other", 1.0)))
     assert list(rows(found)) == ["other"]
-    assert [row.candidate.kernel.family for row in found.failed] == ["gemm"]
+    assert [(row.candidate.kernel.family, row.status) for row in found.failed] == [("gemm", "failed")]
+
+
+@pytest.mark.parametrize(
+    ("status", "doubtful", "samples", "measured", "thin"),
+    [
+        ("complete", False, 2, True, True), ("complete", False, 3, True, False),
+        ("complete", True, 7, True, True), ("complete", True, 8, True, False),
+        ("predicted", False, 0, False, False), ("estimated", False, 0, False, False),
+    ],
+)  # fmt: skip
+def test_a_row_is_thin_if_it_was_measured_a_little(
+    status: str, doubtful: bool, samples: int, measured: bool, thin: bool
+) -> None:
+    candidate = task().default(task().competitors[0])
+    row = Row(candidate, status, doubtful=doubtful, samples=samples)
+    assert (row.measured, row.thin) == (measured, thin)
 
 
 @pytest.mark.parametrize(("samples", "thin"), [(2, True), (3, False)])
 def test_evidence_of_few_samples_is_thin(samples: int, thin: bool) -> None:
     own = session()
     assert ranked((own, trial(own, "gemm", 1.0, n=samples))).thin is thin
+
+
+def test_rows_of_one_time_are_in_the_order_of_kernels_and_parameters() -> None:
+    own = session()
+    given = [("third", (8,)), ("gemm", (16,)), ("gemm", (8,)), ("other", (8,))]
+    found = ranked(*((own, trial(own, family, 1.0, parameters=block)) for family, block in given))
+    order = [("gemm", (8,)), ("gemm", (16,)), ("other", (8,)), ("third", (8,))]
+    assert [(row.candidate.kernel.family, row.parameters) for row in found.ranked] == order
+    work = task()
+    expected = [(work.default(kernel), 1e-3, None) for kernel in reversed(work.competitors)]
+    assert [row.kernel for row in expectations("predicted", expected, work).ranked] == [
+        k.name for k in work.competitors
+    ]
+
+
+def test_what_was_hardly_more_than_screened_comes_after_what_was_raced() -> None:
+    own = session()
+    found = ranked((own, trial(own, "gemm", 1.0, n=2)), (own, trial(own, "other", 1.5, n=9)))
+    assert [row.candidate.kernel.family for row in found.ranked] == ["other", "gemm"]
 
 
 def test_expected_times_are_relative_to_the_best() -> None:
@@ -234,6 +269,26 @@ def test_ties_end_where_the_limit_says() -> None:
     assert tied(best, ("gemm", 1.03, 1.0, 1.1, (8,))) == ["gemm", "other"]
     assert tied(best, ("gemm", 1.0301, 1.0, 1.1, (8,))) == ["other"]
     assert tied(best, ("gemm", 1.02, 1.0001, 1.1, (8,))) == ["other"]
+    assert tied(best, ("gemm", 1.02, 1.0, 1.1001, (8,))) == ["other"]
+
+
+def test_of_ties_the_least_error_and_then_the_least_workspace_comes_first() -> None:
+    core = StandInCore(
+        one={"seconds": 1e-3, "direct": False, "rms_ratio": 2.0}, two={"seconds": 1e-3}, three={"seconds": 1e-3}
+    )
+    work = Inventory(core).on(PROBLEM, 1)  # type: ignore[arg-type]
+    one, two, three = [Row(work.default(kernel), "complete", 1.0, 1.0, 1.0, 1.0) for kernel in work.competitors]
+    rows = [one, two._replace(workspace=8), three._replace(workspace=4)]
+    assert [row.kernel for row in Ranking(rows).ties(work.constraints())] == [three.kernel, two.kernel, one.kernel]
+
+
+def test_only_the_best_makes_a_ranking_thin() -> None:
+    work = task()
+    known, little = [
+        Row(work.default(kernel), "complete", samples=n) for kernel, n in zip(work.competitors, (9, 1), strict=False)
+    ]
+    assert not Ranking([known, little]).thin
+    assert Ranking([little, known]).thin
 
 
 def test_ties_are_relative_to_the_best_that_may_answer() -> None:
