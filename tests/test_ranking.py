@@ -72,6 +72,24 @@ def test_sessions_are_put_on_one_scale_by_what_they_share() -> None:
     assert (rows(found)["other"].low, rows(found)["other"].high) == pytest.approx((1.998, 2.002))
 
 
+def test_the_scale_is_that_of_the_largest_session_and_of_the_newest_of_those() -> None:
+    large, small, last = session(1), session(2), session(3)
+    found = ranked(
+        *((large, trial(large, family, ratio)) for family, ratio in (("gemm", 1.0), ("other", 2.0), ("third", 3.0))),
+        *((small, trial(small, family, ratio)) for family, ratio in (("gemm", 1.0), ("third", 2.0))),
+        *((last, trial(last, family, 1.0)) for family in ("third", "fourth")),
+    )
+    # The small session's factor is 1.25: the median of 1 / 1 and 3 / 2.
+    assert ratios(found) == {"gemm": 1.0, "other": 2 / 1.125, "third": 3 / 1.125, "fourth": 3 / 1.125}
+    old = session(1)
+    found = ranked(
+        *((old, trial(old, family, ratio)) for family, ratio in (("gemm", 1.0), ("third", 3.0))),
+        *((small, trial(small, family, ratio)) for family, ratio in (("gemm", 1.0), ("third", 2.0))),
+    )
+    # The old one's factor is 5 / 6: the median of 1 / 1 and 2 / 3.
+    assert ratios(found) == {"gemm": 1.0, "third": 2.25 / (11 / 12)}
+
+
 def test_sessions_that_share_nothing_meet_in_seconds() -> None:
     one, two = session(1), session(2)
     found = ranked(
