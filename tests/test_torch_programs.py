@@ -79,7 +79,7 @@ def test_inference_mode_and_its_tensors(case: tuple[Any, Any, Any]) -> None:
     close(made(x).detach(), wanted)
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning", "ignore::torch.jit.TracerWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit", "ignore::torch.jit.TracerWarning")
 @torch.no_grad()
 def test_traces(case: tuple[Any, Any, Any]) -> None:
     model, made, x = case
@@ -96,7 +96,7 @@ def test_traces(case: tuple[Any, Any, Any]) -> None:
         convkit.torch.optimize(traced)
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
 def test_scripting_is_refused() -> None:
     for model in (nn.Conv2d(3, 4, 3), nn.Sequential(nn.ConvTranspose1d(3, 4, 3), nn.ReLU())):
         with pytest.raises(TypeError, match=r"use torch\.jit\.trace or torch\.export"):
