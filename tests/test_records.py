@@ -134,6 +134,7 @@ def test_lines_name_their_kind_and_have_a_longest() -> None:
     assert set(json.loads(to_line(session))) == {"session"}
     assert set(json.loads(to_line(make_trial(session)))) == {"trial"}
     line = to_line(session)
+    assert line == json.dumps(json.loads(line), sort_keys=True)
     padded = line.ljust(4 * 8192)
     assert from_line(padded) == session
     with pytest.raises(RecordError, match="32768 characters"):
