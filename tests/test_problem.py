@@ -65,6 +65,21 @@ def test_parse_refuses_impossible_sizes(change: tuple[str, str]) -> None:
         Problem.parse(text.replace(*change))
 
 
+def test_what_makes_no_difference_is_written_in_one_way() -> None:
+    pads = {"pad_top": 1, "pad_bottom": 2, "pad_left": 3, "pad_right": 4}
+    problem = Problem(1, 3, 8, 9, 5, 1, 1, stride_h=99, stride_w=99, dilation_h=7, dilation_w=8, **pads)
+    assert (problem.stride_h, problem.stride_w) == (8 + 1 + 2, 9 + 3 + 4)
+    assert (problem.dilation_h, problem.dilation_w) == (1, 1)
+    kept = Problem(1, 3, 8, 9, 5, 2, 2, stride_h=11, stride_w=16, dilation_h=3, dilation_w=4, **pads)
+    assert (kept.stride_h, kept.stride_w, kept.dilation_h, kept.dilation_w) == (11, 16, 3, 4)
+
+
+def test_an_input_smaller_than_the_filter_is_refused_with_both_sizes() -> None:
+    pads = {"pad_top": 1, "pad_bottom": 2, "pad_left": 3, "pad_right": 4}
+    with pytest.raises(ValueError, match=r"input \(11, 16\) is smaller than the dilated filter \(16, 19\)"):
+        Problem(1, 3, 8, 9, 5, 6, 7, dilation_h=3, dilation_w=3, **pads)
+
+
 def test_sizes_and_flops() -> None:
     problem = Problem(n=2, c=4, h=9, w=10, o=6, kh=3, kw=2, stride_h=2, pad_top=1, groups=2, layout="NHWC")
     assert (problem.oh, problem.ow) == (4, 9)
