@@ -157,7 +157,8 @@ def test_settings_nest_and_follow_the_context(database: Path) -> None:
             thread.join()
         assert settings().budget is None
     assert settings().mode == "replay"
-    assert seen == ["replay"]
+    # Python's own rule: a thread may begin with the context that it was started in (free-threaded 3.14).
+    assert seen == ["off" if getattr(sys.flags, "thread_inherit_context", False) else "replay"]
 
 
 def test_accuracy_of_a_block_reaches_the_choice(database: Path) -> None:

@@ -145,7 +145,8 @@ class tuning:  # noqa: N801 - used as ``with convkit.tuning(...)``
     Notes
     -----
     What is left out stays as it was around the block. The setting follows a `contextvars` context, so that threads and
-    tasks do not disturb each other.
+    tasks do not disturb each other. A thread that is started in the block has its setting only if this Python hands
+    contexts to threads (`sys.flags.thread_inherit_context`).
     """
 
     def __init__(
