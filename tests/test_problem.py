@@ -155,12 +155,12 @@ def test_a_call_refuses_what_conv2d_refuses(x: object, keywords: dict[str, objec
 
 
 def test_gradients_of_a_call_and_of_a_transposed_one() -> None:
-    call, _ = of_call((1, 3, 8, 8), (5, 3, 3, 3), bias=True, activation="relu", packed=True)
+    call, _ = of_call((1, 3, 8, 8), (5, 3, 3, 3), bias=True, residual=True, activation="relu", packed=True)
     dx, dw = call.of_op("input_grad"), call.of_op("weight_grad")
     assert call.of_op("forward") == call
     assert (dx, dw) == (call.of_op("input"), call.of_op("weight"))
-    assert [(p.op, p.epilogue, p.bias, p.packed) for p in (dx, dw)] == [
-        ("input_grad", "none", False, True), ("weight_grad", "none", False, False),
+    assert [(p.op, p.epilogue, p.bias, p.residual, p.packed) for p in (dx, dw)] == [
+        ("input_grad", "none", False, False, True), ("weight_grad", "none", False, False, False),
     ]  # fmt: skip
     assert (dx.of_op("input").op, dx.of_op("weight").op) == ("forward", "weight_grad")
     with pytest.raises(ValueError, match="op must be one of"):
@@ -244,3 +244,9 @@ def test_a_residual_that_comes_last_is_an_epilogue_of_its_own(residual: bool, af
     shapes = (1, 3, 8, 8), (5, 3, 3, 3)
     assert of_call(*shapes, residual=residual, residual_after=after)[0].epilogue == epilogue
     assert not of_call(*shapes)[0].packed
+
+
+@pytest.mark.parametrize("name", ["scale", "shift"])
+def test_a_factor_may_be_a_number(name: str) -> None:
+    for value in (2.5, (5,)):
+        assert of_call((1, 3, 8, 8), (5, 3, 3, 3), **{name: value})[0].epilogue == "other"
