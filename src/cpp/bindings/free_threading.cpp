@@ -35,7 +35,6 @@ void renew(pybind11::detail::pymutex& mutex) { new (&mutex) pybind11::detail::py
 // CPython stops all threads before it forks, and nobody lets go of the interpreter under a mutex of pybind11. So whoever
 // holds one then was handed it while waiting, and has not begun. In the child that thread is gone: every call would wait.
 void renew_mutexes_of_pybind11() {
-  if (!internals_of_pybind11) return;
   renew(internals_of_pybind11->mutex);
   renew(internals_of_pybind11->exception_translator_mutex);
   for (std::size_t i = 0; i <= internals_of_pybind11->instance_shards_mask; ++i) {

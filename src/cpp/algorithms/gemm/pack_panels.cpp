@@ -1,3 +1,4 @@
+// Packing of panels, in the ways that weights lie in memory: all kernels with panels call it, so it is compiled once.
 #include "algorithms/gemm/panels.hpp"
 #include "microkernels/transpose_block.hpp"
 
